@@ -1,0 +1,1 @@
+//! Lanterman: an embeddable, memory-mapped log store.

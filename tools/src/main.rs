@@ -1,0 +1,2 @@
+//! The `lanterman` tool.
+fn main() {}
