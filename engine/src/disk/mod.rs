@@ -14,7 +14,15 @@
 //!
 //! Paths are used as they are given; relative ones follow the working directory of the process, which may change.
 
+#[cfg(any(test, feature = "testing"))]
+mod crash;
+#[cfg(any(test, feature = "testing"))]
+mod faulty;
+#[cfg(any(test, feature = "testing"))]
+mod memory;
 mod plain;
+#[cfg(any(test, feature = "testing"))]
+mod recording;
 mod ring;
 mod system;
 
@@ -28,6 +36,14 @@ pub use crate::sys::SharedBytes;
 pub use crate::sys::file::{Choice, KernelFile, OpenMode, Sync};
 pub use crate::sys::map::{Advice, MapGrant, Mapping};
 pub use crate::sys::memory::AlignedBuffer;
+#[cfg(any(test, feature = "testing"))]
+pub use crash::{crash_choices, torn_choices};
+#[cfg(any(test, feature = "testing"))]
+pub use faulty::{Fault, FaultyDisk, OperationKind};
+#[cfg(any(test, feature = "testing"))]
+pub use memory::{Fate, MemoryDisk, Unit};
+#[cfg(any(test, feature = "testing"))]
+pub use recording::{FileId, Operation, RecordingDisk, Replay};
 pub use system::{SystemDisk, SystemOptions};
 
 /// What stands at a path.

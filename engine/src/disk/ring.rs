@@ -73,7 +73,6 @@ impl RingWriter {
 
     /// Fills the ring from the waiting pieces and hands them over.
     fn pump(&mut self) {
-        let mut has_queued = false;
         while self.ring.has_room()
             && let Some(piece) = self.waiting.pop_front()
         {
@@ -89,12 +88,13 @@ impl RingWriter {
             let queued = self
                 .ring
                 .queue(&transfer.file, piece.position, &transfer.bytes.0, range, piece);
-            match queued {
-                Ok(()) => has_queued = true,
-                Err(error) => self.end_piece(number, Err(error)),
+            if let Err(error) = queued {
+                self.end_piece(number, Err(error));
             }
         }
-        if has_queued && let Err(error) = self.ring.submit() {
+        if self.ring.has_queued()
+            && let Err(error) = self.ring.submit()
+        {
             self.fail_all(&error);
         }
     }
@@ -268,5 +268,100 @@ impl Drop for RingWriter {
             self.collect(true);
             self.pump();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Disk, OpenMode, SystemDisk, SystemOptions};
+
+    #[test]
+    fn short_writes_of_the_ring_are_continued_until_all_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(SystemOptions::for_tests()).unwrap();
+        let bytes: Vec<u8> = (0..3_000_000_u32)
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
+        let bytes: SharedBytes = Arc::new(bytes);
+        for bytes_max in [5000, 4096, 123_457] {
+            let Ok(mut writer) = RingWriter::new(4) else {
+                #[allow(
+                    clippy::print_stderr,
+                    reason = "A skipped test must say so where the tester looks."
+                )]
+                {
+                    eprintln!("skipped: no ring can be had");
+                }
+                return;
+            };
+            writer.ring.limit(bytes_max);
+            let path = directory.path().join(bytes_max.to_string());
+            let file = disk.open(&path, OpenMode::CreateNew).unwrap();
+            writer.submit(&file, 0, Arc::clone(&bytes), 0..12_000_000, 1);
+            let mut completions = Vec::new();
+            writer.reap(true, &mut completions);
+            assert_eq!(completions.len(), 1);
+            completions.pop().unwrap().result.unwrap();
+            assert!(std::fs::read(&path).unwrap() == *(*bytes).as_ref());
+        }
+    }
+
+    #[test]
+    fn a_piece_that_is_told_to_come_again_too_often_is_written_plainly() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(SystemOptions::for_tests()).unwrap();
+        let file = disk
+            .open(&directory.path().join("file"), OpenMode::CreateNew)
+            .unwrap();
+        let Ok(mut writer) = RingWriter::new(1) else {
+            return;
+        };
+        let bytes: SharedBytes = Arc::new(vec![7; 4096]);
+        writer.submit(&file, 0, bytes, 0..4096, 1);
+        let mut ended = Vec::new();
+        writer.ring.collect(true, &mut ended).unwrap();
+        let mut end = ended.pop().unwrap();
+        for error in [libc::EAGAIN, libc::EINTR, libc::ECANCELED]
+            .into_iter()
+            .cycle()
+            .take(7)
+        {
+            end.result = Err(io::Error::from_raw_os_error(error));
+            writer.continue_piece(end);
+            let piece = writer.waiting.pop_front().unwrap();
+            assert!(writer.finished.is_empty());
+            end = Ended {
+                payload: piece,
+                is_direct: false,
+                result: Ok(0),
+            };
+        }
+        end.result = Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        writer.continue_piece(end);
+        assert!(writer.waiting.is_empty());
+        let mut completions = Vec::new();
+        writer.reap(true, &mut completions);
+        assert!(completions.pop().unwrap().result.is_ok());
+        assert_eq!(std::fs::read(directory.path().join("file")).unwrap(), [7; 4096]);
+    }
+
+    #[test]
+    fn the_first_error_ends_a_transfer_and_its_other_pieces_are_not_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let disk = SystemDisk::new(SystemOptions::for_tests()).unwrap();
+        disk.open(&path, OpenMode::CreateNew).unwrap();
+        let reading = disk.open(&path, OpenMode::Read).unwrap();
+        let Ok(mut writer) = RingWriter::new(1) else {
+            return;
+        };
+        let bytes: SharedBytes = Arc::new(vec![7; 64 << 20]);
+        writer.submit(&reading, 0, Arc::clone(&bytes), 0..64 << 20, 1);
+        let mut completions = Vec::new();
+        writer.reap(true, &mut completions);
+        let error = completions.pop().unwrap().result.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        assert_eq!((writer.in_flight(), Arc::strong_count(&bytes)), (0, 1));
     }
 }

@@ -135,6 +135,31 @@ impl KernelFile {
         }
     }
 
+    /// A file that has no name and lives in memory, for simulated disks: it can be mapped like any other.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn in_memory() -> io::Result<Self> {
+        let memory = fs::memfd_create(c"lanterman", fs::MemfdFlags::CLOEXEC)?;
+        Ok(Self::from_descriptors(memory, None))
+    }
+
+    /// Makes the file at least `bytes` long without reserving anything. It never shrinks a file.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn lengthen(&self, bytes: u64) -> io::Result<()> {
+        check_end(bytes, 0)?;
+        if bytes > self.bytes()? {
+            fs::ftruncate(&self.buffered, bytes)?;
+        }
+        Ok(())
+    }
+
     /// The descriptor that goes through the page cache.
     pub(crate) fn buffered(&self) -> &OwnedFd {
         &self.buffered
@@ -208,15 +233,7 @@ impl KernelFile {
     /// What the kernel answers; `WriteZero` when it takes nothing.
     pub(crate) fn write_at(&self, position: u64, bytes: &[u8], sync: Sync) -> io::Result<()> {
         check_end(position, bytes.len())?;
-        let (mut at, mut rest) = (position, bytes);
-        while !rest.is_empty() {
-            let written = self.write_once(at, rest, sync)?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            at += written as u64;
-            rest = rest.get(written..).unwrap_or(&[]);
-        }
+        write_whole(position, bytes, |at, rest| self.write_once(at, rest, sync))?;
         // Pieces written before the refusal are covered too: this sync is for the whole file.
         if sync == Sync::Data && !bytes.is_empty() && self.dsync_refused.load(Ordering::Relaxed) {
             self.sync_data()?;
@@ -458,6 +475,24 @@ fn check_end(position: u64, bytes: usize) -> io::Result<()> {
         })
 }
 
+/// Writes piece after piece until nothing is left.
+fn write_whole(
+    position: u64,
+    bytes: &[u8],
+    mut write_once: impl FnMut(u64, &[u8]) -> io::Result<usize>,
+) -> io::Result<()> {
+    let (mut at, mut rest) = (position, bytes);
+    while !rest.is_empty() {
+        let written = write_once(at, rest)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        at += written as u64;
+        rest = rest.get(written..).unwrap_or(&[]);
+    }
+    Ok(())
+}
+
 fn read_retrying(file: impl AsFd, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
     loop {
         match rustix::io::pread(file.as_fd(), &mut *bytes, position) {
@@ -474,5 +509,106 @@ fn sync_retrying(mut sync: impl FnMut() -> rustix::io::Result<()>) -> io::Result
             Err(Errno::INTR) => {}
             other => return Ok(other?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_in(directory: &tempfile::TempDir) -> KernelFile {
+        KernelFile::open(&directory.path().join("file"), OpenMode::CreateNew, Choice::Auto).unwrap()
+    }
+
+    #[test]
+    fn short_writes_are_continued_and_a_write_of_nothing_is_an_error() {
+        let bytes: Vec<u8> = (0..200).collect();
+        let mut arrived = Vec::new();
+        write_whole(1000, &bytes, |at, rest| {
+            assert_eq!(at, 1000 + arrived.len() as u64);
+            let taken = rest.len().min(7);
+            arrived.extend_from_slice(&rest[..taken]);
+            Ok(taken)
+        })
+        .unwrap();
+        assert_eq!(arrived, bytes);
+        let error = write_whole(0, &bytes, |_, _| Ok(0)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+        let mut calls = 0;
+        let error = write_whole(0, &bytes, |_, _| {
+            calls += 1;
+            if calls == 1 {
+                Ok(100)
+            } else {
+                Err(io::Error::from_raw_os_error(libc::ENOSPC))
+            }
+        });
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_refusal_of_direct_or_synced_writes_leads_to_the_plain_way_with_the_same_outcome() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file_in(&directory);
+        let page = super::super::memory::AlignedBuffer::new(PAGE_BYTES).unwrap();
+        for position in 0..4 {
+            file.write_at(position * 4096, &page, Sync::Data).unwrap();
+            file.write_at(
+                position * 4096 + 1,
+                &[u8::try_from(position).unwrap(); 9],
+                Sync::Data,
+            )
+            .unwrap();
+            if position == 1 {
+                file.refuse_direct();
+                assert!(file.direct().is_none());
+            }
+            if position == 2 {
+                file.dsync_refused.store(true, Ordering::Relaxed);
+            }
+        }
+        let mut back = [9; 12];
+        file.read_at(3 * 4096, &mut back).unwrap();
+        assert_eq!(back, [0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0]);
+        assert_eq!(file.bytes().unwrap(), 4 * 4096);
+    }
+
+    #[test]
+    fn a_file_system_without_reservations_gets_zeros_behind_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file_in(&directory);
+        file.write_at(0, b"kept", Sync::No).unwrap();
+        file.write_zeros(4, 200_000).unwrap();
+        let mut back = vec![1; 200_000];
+        assert_eq!(file.read_at(0, &mut back).unwrap(), 200_000);
+        assert_eq!(&back[..4], b"kept");
+        assert!(back[4..].iter().all(|&byte| byte == 0));
+    }
+
+    /// A descriptor left in that mode would make io_uring give up where it should wait.
+    #[test]
+    fn no_descriptor_stays_in_the_non_blocking_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file_in(&directory);
+        for descriptor in [Some(file.buffered()), file.direct()].into_iter().flatten() {
+            assert!(!fs::fcntl_getfl(descriptor).unwrap().contains(OFlags::NONBLOCK));
+        }
+        assert_eq!(file.direct().is_some(), open_is_direct(&file));
+    }
+
+    fn open_is_direct(file: &KernelFile) -> bool {
+        file.direct()
+            .is_some_and(|direct| fs::fcntl_getfl(direct).unwrap().contains(OFlags::DIRECT))
+    }
+
+    #[test]
+    fn only_aligned_memory_at_aligned_positions_goes_around_the_page_cache() {
+        let page = super::super::memory::AlignedBuffer::new(2 * PAGE_BYTES).unwrap();
+        assert!(is_aligned(8192, &page));
+        assert!(!is_aligned(8193, &page));
+        assert!(!is_aligned(8192, &page[1..]));
+        assert!(!is_aligned(8192, &page[..100]));
+        assert!(!is_aligned(8192, &page[512..4608]));
+        assert!(!is_aligned(0, &[]));
     }
 }

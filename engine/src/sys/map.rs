@@ -50,6 +50,7 @@ impl MapGrant {
     ///
     /// As long as a map made under this grant lives, nobody truncates the file behind it, and no byte of it changes
     /// while a slice over that byte is held, neither by this program nor by another.
+    #[allow(dead_code, reason = "Only the unsafe way of opening a store grants maps.")]
     pub(crate) const unsafe fn new() -> Self {
         Self(())
     }
@@ -219,5 +220,35 @@ impl fmt::Debug for Mapping {
             .debug_struct("Mapping")
             .field("bytes", &self.map.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Choice, OpenMode, Sync};
+    use super::*;
+
+    #[test]
+    fn populating_by_reading_reports_what_populating_by_advice_reports() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = Arc::new(KernelFile::open(&path, OpenMode::CreateNew, Choice::Off).unwrap());
+        file.write_at(0, &[1; 20_000], Sync::No).unwrap();
+        let map = Mapping::new(file, 20_000, MapGrant::for_tests()).unwrap();
+        map.populate_by_reading(0..20_000).unwrap();
+        map.populate_by_reading(19_999..20_000).unwrap();
+        assert_eq!(map[..], [1; 20_000]);
+        std::process::Command::new("truncate")
+            .args(["-s", "8192"])
+            .arg(&path)
+            .status()
+            .unwrap();
+        for populate in [Mapping::populate, Mapping::populate_by_reading] {
+            populate(&map, 4096..8192).unwrap();
+            assert_eq!(
+                populate(&map, 4096..8193).unwrap_err().raw_os_error(),
+                Some(libc::EFAULT)
+            );
+        }
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct WriteRing<P> {
     /// By the number under which the kernel knows the write.
     slots: Vec<Option<InFlight<P>>>,
     free: Vec<usize>,
+    /// The most bytes asked of the kernel at once: tests make it small, to see short writes.
+    bytes_max: usize,
 }
 
 /// Whether this process may use io_uring for writing.
@@ -74,11 +76,19 @@ impl<P> WriteRing<P> {
         let depth = depth.clamp(1, DEPTH_MAX);
         let entries = u32::try_from(depth).map_err(|_| io::ErrorKind::InvalidInput)?;
         let ring = IoUring::new(entries)?;
+        let slots = (0..depth).map(|_| None).collect();
         Ok(Self {
             ring,
-            slots: (0..depth).map(|_| None).collect(),
+            slots,
             free: (0..depth).rev().collect(),
+            bytes_max: usize::MAX,
         })
+    }
+
+    /// Asks the kernel for no more than so many bytes at once, so that longer writes come back short.
+    #[cfg(test)]
+    pub(crate) fn limit(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
     }
 
     /// Whether another write can be queued.
@@ -105,9 +115,11 @@ impl<P> WriteRing<P> {
         payload: P,
     ) -> io::Result<()> {
         let all: &[u8] = (**bytes).as_ref();
-        let length =
-            u32::try_from(length_within(&range, all.len())?).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let part = all.get(range).ok_or(io::ErrorKind::InvalidInput)?;
+        let length = length_within(&range, all.len())?.min(self.bytes_max);
+        let part = all
+            .get(range.start..range.start + length)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        let length = u32::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
         let (descriptor, is_direct) = file.descriptor_for(position, part);
         let number = self.free.last().copied().ok_or(io::ErrorKind::WouldBlock)?;
         let slot = self.slots.get_mut(number).ok_or(io::ErrorKind::WouldBlock)?;
@@ -138,6 +150,11 @@ impl<P> WriteRing<P> {
     /// What the kernel answers, other than to be asked again later.
     pub(crate) fn submit(&self) -> io::Result<()> {
         self.enter(0)
+    }
+
+    /// Whether writes were queued that the kernel has not taken yet, because it was short of something.
+    pub(crate) fn has_queued(&mut self) -> bool {
+        !self.ring.submission().is_empty()
     }
 
     /// Takes in what has ended, waiting for one write to end when `wait` is set and any is in flight.
