@@ -25,6 +25,8 @@ mod plain;
 mod recording;
 mod ring;
 mod system;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 use std::io;
