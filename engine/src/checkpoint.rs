@@ -27,7 +27,7 @@ use crate::log::{LogState, TailSlab};
 use crate::root_file::RootFile;
 use crate::segment::Allocated;
 use crate::slab::SlabHandle;
-use crate::sys::buffer::AlignedBuffer;
+use crate::sys::memory::AlignedBuffer;
 use crate::tree::NodeWrites;
 
 /// A tail of at most this size shares a block with others; a larger one has a slab of its own on its own page.
@@ -79,7 +79,7 @@ impl BlockSink<'_> {
 
     fn write(&mut self, place: &Allocated, buffer: &AlignedBuffer) -> Result<()> {
         let length = usize::try_from(place.bytes).unwrap_or(usize::MAX);
-        let bytes = buffer.as_slice().get(..length).ok_or(Error::Internal { what: "a block fills its room" })?;
+        let bytes = buffer.as_ref().get(..length).ok_or(Error::Internal { what: "a block fills its room" })?;
         place.segment.write(place.position, bytes, Sync::No)?;
         self.bytes = self.bytes.saturating_add(place.bytes);
         Ok(())
@@ -94,14 +94,14 @@ impl BlockSink<'_> {
     ) -> Result<Reference> {
         let (place, identity) = self.allocate(bytes)?;
         let mut buffer = self.buffer(&place)?;
-        let header_crc = fill(&identity, buffer.as_mut_slice())?;
+        let header_crc = fill(&identity, buffer.as_mut())?;
         self.write(&place, &buffer)?;
         Ok(reference_to(&place, kind, 0, bytes as u64, self.version, header_crc))
     }
 
     fn buffer(&self, place: &Allocated) -> Result<AlignedBuffer> {
         let length = usize::try_from(place.bytes).unwrap_or(usize::MAX);
-        AlignedBuffer::zeroed(length)
+        AlignedBuffer::new(length)
             .map_err(|source| Error::io("allocate a buffer for", self.core.segments.directory(), source))
     }
 }
@@ -290,7 +290,7 @@ impl Core {
             let chunk = root.chunk_at(tail.first).ok_or(Error::Internal { what: "a tail is in a chunk" })?;
             let from = tail.first.saturating_sub(chunk.first_offset());
             let out = buffer
-                .as_mut_slice()
+                .as_mut()
                 .get_mut(at..at.saturating_add(tail.bytes))
                 .ok_or(Error::Internal { what: "gathered tails fit their block" })?;
             let sealed = chunk.seal_copy(from, tail.count, tail.state.id, self.clock.wall_ms(), &own, out)?;
@@ -301,7 +301,7 @@ impl Core {
             at = at.saturating_add(tail.bytes.next_multiple_of(GATHERED_ALIGNMENT));
         }
         let total = u32::try_from(at).unwrap_or(u32::MAX);
-        gathered::encode_header(count, total, &identity, buffer.as_mut_slice())
+        gathered::encode_header(count, total, &identity, buffer.as_mut())
             .map_err(|_| Error::Internal { what: "a header of gathered tails encodes" })?;
         sink.write(&place, &buffer)
     }

@@ -207,6 +207,12 @@ pub enum Error {
         /// The reason that the function gave.
         reason: String,
     },
+    /// A message of the log is being filled in place.
+    #[error("a message of log {name:?} is being filled in place: publish or drop it first")]
+    Reserved {
+        /// Name of the log.
+        name: String,
+    },
     /// An invariant of the store is broken.
     #[error("internal error, please report: {what}")]
     Internal {
@@ -238,7 +244,9 @@ impl Error {
             | Error::InvalidOption { .. }
             | Error::Aborted { .. }
             | Error::Closed => ErrorKind::FixTheCall,
-            Error::Locked { .. } | Error::WriterOpen { .. } | Error::WouldBlock { .. } => ErrorKind::Retry,
+            Error::Locked { .. } | Error::WriterOpen { .. } | Error::WouldBlock { .. } | Error::Reserved { .. } => {
+                ErrorKind::Retry
+            },
             Error::Damaged(_) => ErrorKind::RestoreData,
             Error::Poisoned { .. } => ErrorKind::Reopen,
             Error::Internal { .. } => ErrorKind::ReportBug,

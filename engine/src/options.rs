@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
-use crate::disk::{Disk, Feature, SystemDisk, SystemOptions};
+use crate::disk::{Choice, Disk, MapGrant, SystemDisk, SystemOptions};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -68,8 +68,8 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) copying: bool,
     pub(crate) disk: Option<Arc<dyn Disk>>,
-    pub(crate) ring: Feature,
-    pub(crate) direct: Feature,
+    pub(crate) ring: Choice,
+    pub(crate) direct: Choice,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) randomness: Arc<dyn Randomness>,
     pub(crate) background: Background,
@@ -93,8 +93,8 @@ impl Default for Options {
             read_only: false,
             copying: false,
             disk: None,
-            ring: Feature::Auto,
-            direct: Feature::Auto,
+            ring: Choice::Auto,
+            direct: Choice::Auto,
             clock: Arc::new(SystemClock::new()),
             randomness: Arc::new(SystemRandomness),
             background: Background::default(),
@@ -136,14 +136,14 @@ impl Options {
 
     /// Whether io_uring is used for bulk writes: where the kernel allows it (default), never, or else not at all.
     #[must_use]
-    pub fn ring(mut self, ring: Feature) -> Self {
+    pub fn ring(mut self, ring: Choice) -> Self {
         self.ring = ring;
         self
     }
 
     /// Whether writes go around the page cache: where the file system allows it (default), never, or else not at all.
     #[must_use]
-    pub fn direct(mut self, direct: Feature) -> Self {
+    pub fn direct(mut self, direct: Choice) -> Self {
         self.direct = direct;
         self
     }
@@ -255,7 +255,10 @@ impl Options {
     #[allow(unsafe_code, reason = "the one public door to mapped files; its contract is the caller's promise")]
     pub unsafe fn open(mut self, path: impl AsRef<Path>) -> Result<Store> {
         self.copying = false;
-        Store::open_with(path.as_ref(), self)
+        // SAFETY: the caller promises what the grant is about.
+        let grant = unsafe { MapGrant::new() };
+        let disk = self.make_disk(Some(grant))?;
+        Store::open_with(path.as_ref(), self, disk)
     }
 
     /// Opens the store in `path` with these options; reads copy out of the files and nothing of them is mapped.
@@ -264,14 +267,15 @@ impl Options {
     /// As [`Options::open`].
     pub fn open_copying(mut self, path: impl AsRef<Path>) -> Result<Store> {
         self.copying = true;
-        Store::open_with(path.as_ref(), self)
+        let disk = self.make_disk(None)?;
+        Store::open_with(path.as_ref(), self, disk)
     }
 
-    pub(crate) fn make_disk(&self) -> Result<Arc<dyn Disk>> {
+    fn make_disk(&self, maps: Option<MapGrant>) -> Result<Arc<dyn Disk>> {
         if let Some(disk) = &self.disk {
             return Ok(Arc::clone(disk));
         }
-        let options = SystemOptions { ring: self.ring, direct: self.direct };
+        let options = SystemOptions { ring: self.ring, direct: self.direct, maps };
         match SystemDisk::new(options) {
             Ok(disk) => Ok(Arc::new(disk)),
             Err(source) => Err(Error::io("set up io_uring for", Path::new("the store"), source)),
@@ -295,7 +299,7 @@ impl Options {
             "must hold at least two full slabs",
         )?;
         rule(
-            (1..=lanterman_format::limits::VALUE_BYTES_MAX).contains(&self.message_bytes_max),
+            (1..=u64::from(lanterman_format::limits::VALUE_BYTES_MAX)).contains(&self.message_bytes_max),
             "message_bytes_max",
             "must be from 1 byte to 256 MiB",
         )?;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lanterman_format::Structure;
 use lanterman_format::block::{BlockHeader, Place};
 use lanterman_format::catalog::{CatalogEntry, decode_page};
 use lanterman_format::checkpoint::Checkpoint;
@@ -87,7 +88,7 @@ fn read_block<T>(
     let position = reference.position.get();
     let fits = position.checked_add(reference.bytes).is_some_and(|end| end <= segment.bytes);
     if !fits || segment.generation != reference.generation {
-        let rule = FormatError::truncated(reference.bytes, segment.bytes.saturating_sub(position));
+        let rule = crate::rules::truncated(Structure::Checkpoint, reference.bytes, segment.bytes.saturating_sub(position));
         return Err(segment.damaged(position, reference.bytes, rule));
     }
     // The segment's true length bounds the allocation.
@@ -101,11 +102,11 @@ fn read_block<T>(
     };
     let rule = match lanterman_format::block::decode_block_header(&bytes, &place) {
         Found::Valid(header) if header.header_crc != reference.header_crc => {
-            FormatError::misplaced(u64::from(reference.header_crc), u64::from(header.header_crc))
+            crate::rules::disagree(Structure::Commit, u64::from(reference.header_crc), u64::from(header.header_crc))
         }
         _ => match decode(&bytes, &place) {
             Found::Valid(value) => return Ok(value),
-            Found::Empty => FormatError::empty(),
+            Found::Empty => crate::rules::empty(Structure::Checkpoint),
             Found::Invalid(rule) => rule,
         },
     };
@@ -184,8 +185,8 @@ impl Core {
                 Change::SetSettings { .. } | Change::DropLog { .. } | Change::Unknown { .. } => {
                     return Err(Error::NewerFormat {
                         path: self.segments.path_of(header.identity.segment, SegmentKind::Journal),
-                        found_major: u64::from(lanterman_format::version::MAJOR).saturating_add(1),
-                        supported_major: u64::from(lanterman_format::version::MAJOR),
+                        found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major).saturating_add(1),
+                        supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
                     });
                 }
             }
@@ -221,7 +222,7 @@ impl Core {
 
     fn replayed_log(&self, id: LogId, header: &BlockHeader) -> Result<Arc<LogState>> {
         let found = self.catalog.by_id(id.get());
-        found.ok_or_else(|| self.journal_damage(header, FormatError::misplaced(0, id.get())))
+        found.ok_or_else(|| self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get())))
     }
 
     fn replay_creation(
@@ -235,7 +236,7 @@ impl Core {
         let known = self.catalog.by_id(id.get()).is_some() || self.catalog.find(name).is_some();
         let name = LogName::parse(name).ok().filter(|_| !known);
         let Some(name) = name else {
-            return Err(self.journal_damage(header, FormatError::misplaced(0, id.get())));
+            return Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get())));
         };
         let log = LogState::new(id, name, Root::empty(), settings.to_vec());
         log.set_created();
@@ -259,7 +260,7 @@ impl Core {
             root.tree.clone()
         };
         if kept.offset_end().saturating_add(root.start) != first || adoption.offset_count == 0 {
-            let rule = FormatError::misplaced(root.tree_end, first);
+            let rule = crate::rules::disagree(Structure::Commit, root.tree_end, first);
             return Err(self.journal_damage(header, rule));
         }
         let slab = Arc::new(SlabHandle::new(adoption.slab));
@@ -267,7 +268,7 @@ impl Core {
         let layout = opened.layout();
         let shown = adoption.skip.checked_add(adoption.offset_count);
         if shown.is_none_or(|shown| shown > layout.offset_count()) {
-            let rule = FormatError::misplaced(layout.offset_count(), adoption.offset_count);
+            let rule = crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
             return Err(self.journal_damage(header, rule));
         }
         let entry = SlabEntry {
@@ -304,7 +305,7 @@ impl Core {
             return Ok(());
         }
         if first > have || u64::from(frame.entry_count) != frame.offset_count {
-            return Err(self.journal_damage(header, FormatError::misplaced(have, first)));
+            return Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, have, first)));
         }
         let mut rest = body;
         for _ in first..have {
@@ -320,7 +321,7 @@ impl Core {
         }
         let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "room has a chunk" })?;
         writer.append_stored(rest, count).map_err(|_| {
-            self.journal_damage(header, FormatError::misplaced(u64::from(frame.entry_count), count))
+            self.journal_damage(header, crate::rules::disagree(Structure::Commit, u64::from(frame.entry_count), count))
         })
     }
 }

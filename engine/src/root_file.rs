@@ -14,7 +14,7 @@ use lanterman_format::root_slot::{ROOT_SLOT_BYTES, RootSlot};
 
 use crate::disk::{Disk, DiskFile, OpenMode, Sync};
 use crate::error::{Error, Result};
-use crate::sys::buffer::AlignedBuffer;
+use crate::sys::memory::AlignedBuffer;
 
 /// The slots as found in a root file.
 #[derive(Debug)]
@@ -115,12 +115,12 @@ impl RootFile {
         let sequence = self.sequence.saturating_add(1);
         let number = sequence % 2;
         let slot = RootSlot { sequence: Sequence::new(sequence), ..slot.clone() };
-        let mut buffer = AlignedBuffer::zeroed(ROOT_SLOT_BYTES)
+        let mut buffer = AlignedBuffer::new(ROOT_SLOT_BYTES)
             .map_err(|source| Error::io("allocate a buffer for", &self.path, source))?;
         let number_short = u32::from(number == 1);
-        slot.encode(number_short, buffer.as_mut_slice()).map_err(|_| Error::Internal { what: "a root slot encodes" })?;
+        slot.encode(number_short, buffer.as_mut()).map_err(|_| Error::Internal { what: "a root slot encodes" })?;
         self.file
-            .write_at(number * ROOT_SLOT_BYTES as u64, buffer.as_slice(), Sync::Data)
+            .write_at(number * ROOT_SLOT_BYTES as u64, buffer.as_ref(), Sync::Data)
             .map_err(|source| Error::io("write", &self.path, source))?;
         self.sequence = sequence;
         Ok(())

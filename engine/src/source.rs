@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use lanterman_format::Structure;
 use lanterman_format::ids::StoreId;
 use lanterman_format::reference::Reference;
 use lanterman_format::segment::SegmentKind;
@@ -12,7 +13,7 @@ use crate::error::{Damage, Error};
 use crate::log::LogState;
 use crate::segment::{SegmentFile, SegmentTable};
 use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
-use crate::sys::buffer::AlignedBuffer;
+use crate::sys::memory::AlignedBuffer;
 use crate::tree::TreeError;
 
 /// Gives the bytes of slabs and nodes over the table of segments.
@@ -60,8 +61,8 @@ impl StoreSource {
         let bytes = length(reference);
         let refused = |error| SlabError::read(reference, 0..bytes, error);
         // The segment's length bounds the allocation: the range was compared with it above.
-        let mut buffer = AlignedBuffer::zeroed(bytes.next_multiple_of(4096)).map_err(refused)?;
-        let wanted = buffer.as_mut_slice().get_mut(..bytes).unwrap_or_default();
+        let mut buffer = AlignedBuffer::new(bytes.next_multiple_of(4096)).map_err(refused)?;
+        let wanted = buffer.as_mut().get_mut(..bytes).unwrap_or_default();
         segment.read_exact(reference.position.get(), wanted).map_err(|error| match error {
             Error::Io { source, .. } => refused(io::Error::new(source.kind(), source.to_string())),
             other => refused(io::Error::new(io::ErrorKind::UnexpectedEof, other.to_string())),
@@ -143,7 +144,7 @@ pub(crate) fn slab_error(
             Error::io("read", &segments.path_of(reference.segment, SegmentKind::Slabs), error)
         }
         SlabError::Missing { reference } | SlabError::Lost { reference } | SlabError::NotHere { reference } => {
-            let rule = lanterman_format::error::FormatError::truncated(reference.bytes, 0);
+            let rule = crate::rules::truncated(Structure::Slab, reference.bytes, 0);
             damage(&reference, 0, reference.bytes, rule)
         }
         SlabError::Outside { .. } => Error::Internal { what: "an offset is asked of the slab that holds it" },
@@ -169,7 +170,7 @@ pub(crate) fn tree_error(segments: &SegmentTable, log: Option<&LogState>, error:
             bytes: reference.bytes,
             log: log.map(|log| log.name.as_str().to_owned()),
             offsets: None,
-            source: lanterman_format::error::FormatError::misplaced(expected, found),
+            source: crate::rules::disagree(Structure::Node, expected, found),
         })),
         TreeError::NoOffsets | TreeError::Full => Error::Internal { what: "a log's tree takes another slab" },
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lanterman_format::Structure;
 use lanterman_format::error::{Found, Rule};
 use lanterman_format::ids::{Offset, Position, Sequence, StoreId, Version};
 use lanterman_format::name::LogName;
@@ -458,11 +459,11 @@ fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a RootSlot> {
         return Err(Error::NewerFormat {
             path: root,
             found_major: rule.found,
-            supported_major: u64::from(lanterman_format::version::MAJOR),
+            supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
         });
     }
     slots.newest().ok_or_else(|| {
-        let (number, source) = invalid.unwrap_or((0, lanterman_format::error::FormatError::empty()));
+        let (number, source) = invalid.unwrap_or((0, crate::rules::empty(Structure::RootSlot)));
         Error::Damaged(Box::new(Damage {
             path: root,
             segment: None,

@@ -20,7 +20,7 @@ use crate::disk::Sync;
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, next_segment_bytes};
-use crate::sys::buffer::AlignedBuffer;
+use crate::sys::memory::AlignedBuffer;
 
 /// The buffer of a block is given back when it grew beyond this and the next block needs less.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
@@ -95,7 +95,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Goes on at `end`. Everything up to it counts as durable only after [`Journal::sync`].
     pub(crate) fn new(table: Arc<SegmentTable>, sizes: JournalSizes, end: JournalEnd, replay_bytes: u64) -> Result<Self> {
-        let buffer = AlignedBuffer::zeroed(BLOCK_ALIGNMENT)
+        let buffer = AlignedBuffer::new(BLOCK_ALIGNMENT)
             .map_err(|source| Error::io("allocate a buffer for", table.directory(), source))?;
         // A block found at opening may never have been synced by the process that wrote it.
         let unsynced: Vec<_> = end.segment.iter().cloned().collect();
@@ -200,13 +200,13 @@ impl Journal {
         let stored = usize::try_from(stored).map_err(|_| Error::Internal { what: "a block fits in memory" })?;
         let shrink = self.buffer.len() > BUFFER_BYTES_KEPT && stored <= BUFFER_BYTES_KEPT;
         if self.buffer.len() < stored || shrink {
-            self.buffer = AlignedBuffer::zeroed(stored.next_power_of_two())
+            self.buffer = AlignedBuffer::new(stored.next_power_of_two())
                 .map_err(|source| Error::io("allocate a buffer for", self.table.directory(), source))?;
         }
         let parameters =
             CommitParameters { durable_version: self.durable, time_ms, previous_crc: self.end.header_crc };
         let broken = |_| Error::Internal { what: "a commit block encodes" };
-        let buffer = self.buffer.as_mut_slice().get_mut(..stored).ok_or(Error::Internal { what: "a block has its buffer" })?;
+        let buffer = self.buffer.as_mut().get_mut(..stored).ok_or(Error::Internal { what: "a block has its buffer" })?;
         let mut writer = CommitWriter::new(buffer, counts, identity).map_err(broken)?;
         for (description, body) in &content.frames {
             writer.frame(description, body).map_err(broken)?;
@@ -228,7 +228,7 @@ impl Journal {
     fn write(&mut self, segment: &Arc<SegmentFile>, position: u64, stored: u64, synced: bool) -> Result<()> {
         let stored = usize::try_from(stored).unwrap_or(usize::MAX);
         let bytes =
-            self.buffer.as_slice().get(..stored).ok_or(Error::Internal { what: "a block has its buffer" })?;
+            self.buffer.as_ref().get(..stored).ok_or(Error::Internal { what: "a block has its buffer" })?;
         if synced && self.unsynced.is_empty() {
             // One write that is durable when it returns; it vouches for its own bytes alone, which is why nothing
             // unsynced may stand before it.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use lanterman_format::Structure;
 use lanterman_format::block::{BLOCK_ALIGNMENT, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Place, decode_block_header};
 use lanterman_format::commit::CommitView;
 use lanterman_format::error::{FormatError, Found};
@@ -15,7 +16,7 @@ use lanterman_format::segment::SegmentKind;
 use super::JournalEnd;
 use crate::error::{Error, Result};
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable};
-use crate::sys::buffer::AlignedBuffer;
+use crate::sys::memory::AlignedBuffer;
 
 /// What is read at once; larger blocks make the window larger.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -84,7 +85,7 @@ impl Scan {
     /// [`Error::Damaged`] where something that was durable is missing.
     pub(crate) fn next(&mut self) -> Result<Step<'_>> {
         let wanted = Version::new(self.end.version.get().saturating_add(1));
-        let mut rule = FormatError::empty();
+        let mut rule = crate::rules::empty(Structure::Commit);
         if let Some(segment) = self.end.segment.clone() {
             match self.at(&segment, self.end.position, Some(wanted))? {
                 At::Whole(header, length) => return self.take(segment, self.end.position, header, length),
@@ -146,23 +147,23 @@ impl Scan {
             position: Position::new(position),
         };
         let Some(head) = self.window.read(segment, position, BLOCK_HEADER_BYTES)? else {
-            return Ok(At::Not(FormatError::empty()));
+            return Ok(At::Not(crate::rules::empty(Structure::Commit)));
         };
         let header = match decode_block_header(head, &place) {
             Found::Valid(header) => header,
-            Found::Empty => return Ok(At::Not(FormatError::empty())),
+            Found::Empty => return Ok(At::Not(crate::rules::empty(Structure::Commit))),
             Found::Invalid(rule) => return Ok(At::Not(rule)),
         };
         let length = usize::try_from(header.block_bytes).unwrap_or(usize::MAX);
         if header.kind != BlockKind::Commit {
-            return Ok(At::Not(FormatError::misplaced(BlockKind::Commit as u64, header.kind as u64)));
+            return Ok(At::Not(crate::rules::misplaced(Structure::Commit, BlockKind::Commit as u64, header.kind as u64)));
         }
         if let Some(wanted) = wanted.filter(|wanted| *wanted != header.identity.version) {
-            return Ok(At::Not(FormatError::misplaced(wanted.get(), header.identity.version.get())));
+            return Ok(At::Not(crate::rules::misplaced(Structure::Commit, wanted.get(), header.identity.version.get())));
         }
         let chained = self.end.header_crc;
         let Some(block) = self.window.read(segment, position, length)? else {
-            return Ok(At::Not(FormatError::truncated(u64::from(header.block_bytes), 0)));
+            return Ok(At::Not(crate::rules::truncated(Structure::Commit, u64::from(header.block_bytes), 0)));
         };
         match CommitView::parse(block, &header) {
             Err(rule) => Ok(At::Not(rule)),
@@ -173,7 +174,7 @@ impl Scan {
                     Some(rule) => Ok(At::Not(rule)),
                     // Left over from before the journal was cut here: it follows a version that is gone.
                     None if strange => {
-                        Ok(At::Not(FormatError::misplaced(u64::from(chained), u64::from(view.previous_crc()))))
+                        Ok(At::Not(crate::rules::misplaced(Structure::Commit, u64::from(chained), u64::from(view.previous_crc()))))
                     }
                     None => Ok(At::Whole(header, length)),
                 }

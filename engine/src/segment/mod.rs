@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use lanterman_format::Structure;
 use lanterman_format::checkpoint::SegmentEntry;
 use lanterman_format::error::FormatError;
 use lanterman_format::ids::{Generation, Position, SegmentId, StoreId, Version};
@@ -22,7 +23,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::disk::{Disk, DiskFile, OpenMode, Sync};
 use crate::error::{Damage, Error, Result};
-use crate::sys::buffer::AlignedBuffer;
+use crate::sys::memory::AlignedBuffer;
 use crate::sys::map::Mapping;
 
 pub(crate) use allocate::{Allocated, SlabAllocator};
@@ -70,7 +71,7 @@ impl SegmentFile {
             let got =
                 self.file.read_at(from, rest).map_err(|source| Error::io("read", &self.path, source))?;
             if got == 0 {
-                return Err(self.damaged(from, wanted as u64, FormatError::truncated(wanted as u64, 0)));
+                return Err(self.damaged(from, wanted as u64, crate::rules::truncated(Structure::SegmentHeader, wanted as u64, 0)));
             }
             done = done.saturating_add(got);
         }
@@ -257,18 +258,18 @@ impl SegmentTable {
         let found = match SegmentHeader::decode(&header, Some(&self.store)) {
             lanterman_format::error::Found::Valid(found) => found,
             lanterman_format::error::Found::Empty => {
-                return Err(segment.damaged(0, FIRST_BLOCK_POSITION, FormatError::empty()));
+                return Err(segment.damaged(0, FIRST_BLOCK_POSITION, crate::rules::empty(Structure::SegmentHeader)));
             }
             lanterman_format::error::Found::Invalid(rule) => {
                 return Err(segment.damaged(0, FIRST_BLOCK_POSITION, rule));
             }
         };
         if found.segment != id || found.kind != kind {
-            let rule = FormatError::misplaced(id.get(), found.segment.get());
+            let rule = crate::rules::misplaced(Structure::SegmentHeader, id.get(), found.segment.get());
             return Err(segment.damaged(0, FIRST_BLOCK_POSITION, rule));
         }
         if found.segment_bytes > length {
-            let rule = FormatError::truncated(found.segment_bytes, length);
+            let rule = crate::rules::truncated(Structure::SegmentHeader, found.segment_bytes, length);
             return Err(segment.damaged(length, found.segment_bytes.saturating_sub(length), rule));
         }
         segment.generation = found.generation;
@@ -387,10 +388,10 @@ impl SegmentTable {
     fn bring_to_life(&self, from: &Path, to: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
         let file =
             self.disk.open(from, OpenMode::ReadWrite).map_err(|source| Error::io("open", from, source))?;
-        let mut bytes = AlignedBuffer::zeroed(SEGMENT_HEADER_BYTES)
+        let mut bytes = AlignedBuffer::new(SEGMENT_HEADER_BYTES)
             .map_err(|source| Error::io("allocate a header for", from, source))?;
-        header.encode(bytes.as_mut_slice()).map_err(|_| Error::Internal { what: "a segment header encodes" })?;
-        file.write_at(0, bytes.as_slice(), Sync::No).map_err(|source| Error::io("write", from, source))?;
+        header.encode(bytes.as_mut()).map_err(|_| Error::Internal { what: "a segment header encodes" })?;
+        file.write_at(0, bytes.as_ref(), Sync::No).map_err(|source| Error::io("write", from, source))?;
         // Not only the data: the reservation's metadata must be durable too.
         file.sync_all().map_err(|source| Error::io("sync", from, source))?;
         self.disk.rename(from, to).map_err(|source| Error::io("rename", from, source))?;
