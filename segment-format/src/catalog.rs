@@ -1,0 +1,310 @@
+//! Catalog pages: the names, settings and roots of up to 128 logs with consecutive ids.
+
+use crate::block::{
+    BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, Place, Sealed, append_whole_block, open_whole_block,
+};
+use crate::convert::{index, narrow, part, read, wide};
+use crate::error::{FormatError, Found, Rule, Structure};
+use crate::ids::{LogId, Offset, Version};
+use crate::limits::{CATALOG_PAGE_LOGS, NAME_BYTES_MAX, SETTINGS_BYTES_MAX};
+use crate::name::LogName;
+use crate::reference::{RawReference, Reference};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+const RULES: Structure = Structure::CatalogPage;
+
+/// Where the entries begin, from the block's beginning.
+pub const CATALOG_ENTRIES_POSITION: usize = 96;
+
+wire_struct! {
+    struct RawPageHeader is "CatalogPageHeader", 32 bytes {
+        0 page: U64,
+        8 entry_count: U32,
+        12 entries_bytes: U32,
+        16 reserved: [u8; 16],
+    }
+}
+
+wire_struct! {
+    struct RawCatalogEntry is "CatalogEntry", 160 bytes {
+        0 entry_bytes: U32,
+        4 flags: U32,
+        8 log: U64,
+        16 start_offset: U64,
+        24 end_offset: U64,
+        32 created_version: U64,
+        40 modified_version: U64,
+        48 tree: RawReference,
+        96 tail: RawReference,
+        144 tree_end: U64,
+        152 name_bytes: U16,
+        154 reserved: U16,
+        156 settings_bytes: U32,
+    }
+}
+
+/// A log in the catalog: its name, its settings and its root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogEntry {
+    /// The log's id.
+    pub log: LogId,
+    /// None has a meaning yet: 0.
+    pub flags: u32,
+    /// The log's name.
+    pub name: LogName,
+    /// Offset of the first message that is kept.
+    pub start_offset: Offset,
+    /// Offset that the next message gets.
+    pub end_offset: Offset,
+    /// First offset that is not in the tree.
+    pub tree_end: Offset,
+    /// Version in which the log was created.
+    pub created_version: Version,
+    /// Version in which it last changed.
+    pub modified_version: Version,
+    /// The tree's root node; empty if there is none.
+    pub tree: Reference,
+    /// Slab with the messages from `tree_end` on; empty if there are none.
+    pub tail: Reference,
+    /// The log's encoded settings.
+    pub settings: Vec<u8>,
+}
+
+impl CatalogEntry {
+    /// Length of the entry with its padding.
+    fn encoded_bytes(&self) -> Result<u32, FormatError> {
+        let (limit, found) = (u64::from(SETTINGS_BYTES_MAX), wide(self.settings.len()));
+        RULES.require(found <= limit, Rule::Limit, 156, limit, found)?;
+        let bytes = self.name.as_str().len().saturating_add(self.settings.len());
+        narrow(bytes.saturating_add(160).next_multiple_of(8), RULES, 0)
+    }
+
+    /// The rules that hold before writing and after reading.
+    fn check(&self, page: u64, at: u64) -> Result<(), FormatError> {
+        let own_page = page_of(self.log);
+        RULES.require(own_page == page, Rule::Bounds, at, page, own_page)?;
+        RULES.require(self.flags == 0, Rule::Flags, at, 0, u64::from(self.flags))?;
+        let end = self.end_offset.get();
+        RULES.require(
+            self.start_offset <= self.end_offset,
+            Rule::Order,
+            at,
+            end,
+            self.start_offset.get(),
+        )?;
+        RULES.require(
+            self.tree_end <= self.end_offset,
+            Rule::Order,
+            at,
+            end,
+            self.tree_end.get(),
+        )?;
+        let (created, modified) = (self.created_version.get(), self.modified_version.get());
+        RULES.require(created <= modified, Rule::Order, at, modified, created)?;
+        for (reference, kind) in [(&self.tree, BlockKind::Node), (&self.tail, BlockKind::Slab)] {
+            let found = reference.target.map_or(0, |target| u64::from(target.code()));
+            let fits = found == 0 || reference.target == Some(kind);
+            RULES.require(fits, Rule::Kind, at, u64::from(kind.code()), found)?;
+        }
+        Ok(())
+    }
+}
+
+/// A page of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogPage {
+    /// Its number: the page of log id n is n / 128.
+    pub page: u64,
+    /// Its logs, by rising id.
+    pub entries: Vec<CatalogEntry>,
+}
+
+/// The page that a log's entry stands on.
+pub const fn page_of(log: LogId) -> u64 {
+    log.get().wrapping_div(CATALOG_PAGE_LOGS)
+}
+
+fn check_order(entries: &[&CatalogEntry]) -> Result<(), FormatError> {
+    let rising = entries
+        .iter()
+        .zip(entries.iter().skip(1))
+        .all(|(one, next)| one.log < next.log);
+    RULES.require(rising, Rule::Order, wide(CATALOG_ENTRIES_POSITION), 0, 0)
+}
+
+/// Appends a page's block to `out`, padded to 4 KiB. The entries come by rising id.
+///
+/// # Errors
+///
+/// The rule that the page breaks; `out` is unchanged then.
+pub fn encode_page(
+    page: u64,
+    entries: &[&CatalogEntry],
+    identity: &BlockIdentity,
+    out: &mut Vec<u8>,
+) -> Result<Sealed, FormatError> {
+    check_order(entries)?;
+    let mut entries_bytes = 0_u32;
+    for entry in entries {
+        entry.check(
+            page,
+            u64::from(entries_bytes).saturating_add(wide(CATALOG_ENTRIES_POSITION)),
+        )?;
+        entries_bytes = entries_bytes.saturating_add(entry.encoded_bytes()?);
+    }
+    let header = RawPageHeader {
+        page: U64::new(page),
+        entry_count: U32::new(narrow(entries.len(), RULES, 72)?),
+        entries_bytes: U32::new(entries_bytes),
+        reserved: [0; 16],
+    };
+    append_whole_block(
+        identity,
+        BlockKind::CatalogPage,
+        entries_bytes.saturating_add(32),
+        out,
+        |payload| {
+            let mut filler = Filler::new(payload, RULES);
+            filler.push(header.as_bytes())?;
+            entries
+                .iter()
+                .try_for_each(|entry| fill_entry(&mut filler, entry))
+        },
+    )
+}
+
+fn fill_entry(filler: &mut Filler<'_>, entry: &CatalogEntry) -> Result<(), FormatError> {
+    let name = entry.name.as_str();
+    let raw = RawCatalogEntry {
+        entry_bytes: U32::new(entry.encoded_bytes()?),
+        flags: U32::new(entry.flags),
+        log: U64::new(entry.log.get()),
+        start_offset: U64::new(entry.start_offset.get()),
+        end_offset: U64::new(entry.end_offset.get()),
+        created_version: U64::new(entry.created_version.get()),
+        modified_version: U64::new(entry.modified_version.get()),
+        tree: entry.tree.to_raw(),
+        tail: entry.tail.to_raw(),
+        tree_end: U64::new(entry.tree_end.get()),
+        // A name has at most 255 bytes.
+        name_bytes: U16::new(u16::try_from(name.len()).unwrap_or(u16::MAX)),
+        reserved: U16::ZERO,
+        settings_bytes: U32::new(narrow(entry.settings.len(), RULES, 156)?),
+    };
+    filler.push(raw.as_bytes())?;
+    filler.push(name.as_bytes())?;
+    filler.push(&entry.settings)?;
+    filler.pad_to_8()
+}
+
+/// Reads the page at `place`; `bytes` may run on behind it.
+pub fn decode_page(bytes: &[u8], place: &Place) -> Found<CatalogPage> {
+    open_whole_block(bytes, place, BlockKind::CatalogPage, RULES).and_then(|(_, block)| decode_block(block))
+}
+
+fn decode_block(block: &[u8]) -> Result<CatalogPage, FormatError> {
+    let header: RawPageHeader = read(block, BLOCK_HEADER_BYTES, RULES)?;
+    RULES.require(header.reserved == [0; 16], Rule::Reserved, 80, 0, 1)?;
+    let count = u64::from(header.entry_count.get());
+    RULES.require(
+        count <= CATALOG_PAGE_LOGS,
+        Rule::Limit,
+        72,
+        CATALOG_PAGE_LOGS,
+        count,
+    )?;
+    let bytes = part(
+        block,
+        CATALOG_ENTRIES_POSITION,
+        index(header.entries_bytes.get()),
+        RULES,
+    )?;
+    let end = bytes.len().saturating_add(CATALOG_ENTRIES_POSITION);
+    RULES.require(end == block.len(), Rule::Count, 76, wide(block.len()), wide(end))?;
+    let mut entries = Vec::new();
+    let mut at = 0_usize;
+    for _ in 0..count {
+        let (entry, entry_bytes) = decode_entry(bytes, at)?;
+        entry.check(
+            header.page.get(),
+            wide(at.saturating_add(CATALOG_ENTRIES_POSITION)),
+        )?;
+        entries.push(entry);
+        at = at.saturating_add(entry_bytes);
+    }
+    RULES.require(at == bytes.len(), Rule::Count, 76, wide(bytes.len()), wide(at))?;
+    check_order(&entries.iter().collect::<Vec<_>>())?;
+    Ok(CatalogPage {
+        page: header.page.get(),
+        entries,
+    })
+}
+
+fn decode_entry(bytes: &[u8], at: usize) -> Result<(CatalogEntry, usize), FormatError> {
+    let position = wide(at.saturating_add(CATALOG_ENTRIES_POSITION));
+    let raw: RawCatalogEntry = read(bytes, at, RULES)?;
+    RULES.require(
+        raw.reserved.get() == 0,
+        Rule::Reserved,
+        position,
+        0,
+        u64::from(raw.reserved.get()),
+    )?;
+    let (name_bytes, settings_bytes) = (
+        index(u32::from(raw.name_bytes.get())),
+        index(raw.settings_bytes.get()),
+    );
+    let limit = wide(NAME_BYTES_MAX);
+    RULES.require(
+        wide(name_bytes) <= limit,
+        Rule::Limit,
+        position,
+        limit,
+        wide(name_bytes),
+    )?;
+    let limit = u64::from(SETTINGS_BYTES_MAX);
+    RULES.require(
+        wide(settings_bytes) <= limit,
+        Rule::Limit,
+        position,
+        limit,
+        wide(settings_bytes),
+    )?;
+    // Both lengths are limited, so none of the sums overflows.
+    let used = name_bytes.saturating_add(settings_bytes).saturating_add(160);
+    let (padded, entry_bytes) = (used.next_multiple_of(8), index(raw.entry_bytes.get()));
+    RULES.require(
+        padded == entry_bytes,
+        Rule::Count,
+        position,
+        wide(padded),
+        wide(entry_bytes),
+    )?;
+    let entry = part(bytes, at, entry_bytes, RULES)?;
+    let padding = entry.get(used..).unwrap_or_default();
+    RULES.require(
+        padding.iter().all(|byte| *byte == 0),
+        Rule::Reserved,
+        position,
+        0,
+        1,
+    )?;
+    let name = LogName::from_bytes(part(entry, 160, name_bytes, RULES)?)
+        .map_err(|_| RULES.breaks(Rule::Text, position.saturating_add(160), 0, wide(name_bytes)))?;
+    let settings = part(entry, name_bytes.saturating_add(160), settings_bytes, RULES)?;
+    let entry = CatalogEntry {
+        log: LogId::new(raw.log.get()),
+        flags: raw.flags.get(),
+        name,
+        start_offset: Offset::new(raw.start_offset.get()),
+        end_offset: Offset::new(raw.end_offset.get()),
+        tree_end: Offset::new(raw.tree_end.get()),
+        created_version: Version::new(raw.created_version.get()),
+        modified_version: Version::new(raw.modified_version.get()),
+        tree: Reference::from_raw_to(&raw.tree, BlockKind::Node, position.saturating_add(48))?,
+        tail: Reference::from_raw_to(&raw.tail, BlockKind::Slab, position.saturating_add(96))?,
+        settings: settings.to_vec(),
+    };
+    Ok((entry, entry_bytes))
+}

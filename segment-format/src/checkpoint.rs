@@ -1,0 +1,254 @@
+//! Checkpoint blocks: the whole store at one version, by reference.
+
+use crate::block::{
+    BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, Place, Sealed, append_whole_block, open_whole_block,
+};
+use crate::convert::{index, narrow, read, wide};
+use crate::error::{FormatError, Found, Rule, Structure};
+use crate::ids::{ByteLength, Crc, Generation, LogId, Position, SegmentId, Version};
+use crate::reference::{RawReference, Reference};
+use crate::segment::SegmentKind;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+const RULES: Structure = Structure::Checkpoint;
+const LISTS_AT: usize = 192;
+const ENTRY_BYTES: usize = 48;
+const FLAG_FREE: u8 = 1;
+
+wire_struct! {
+    struct RawCheckpoint is "CheckpointHeader", 128 bytes {
+        0 version: U64,
+        8 journal_segment: U64,
+        16 journal_position: U64,
+        24 next_log: U64,
+        32 next_segment: U64,
+        40 last_commit_crc: U32,
+        44 segment_count: U32,
+        48 page_count: U32,
+        52 reserved_52: U32,
+        56 garbage: RawReference,
+        104 reserved: [u8; 24],
+    }
+}
+
+wire_struct! {
+    struct RawSegmentEntry is "SegmentEntry", 48 bytes {
+        0 segment: U64,
+        8 generation: U32,
+        12 kind: u8,
+        13 flags: u8,
+        14 reserved_14: U16,
+        16 segment_bytes: U64,
+        24 used_bytes: U64,
+        32 live_bytes: U64,
+        40 reserved: U64,
+    }
+}
+
+/// A segment as the checkpoint knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentEntry {
+    /// Its id.
+    pub segment: SegmentId,
+    /// Which life of the file it is.
+    pub generation: Generation,
+    /// What it holds.
+    pub kind: SegmentKind,
+    /// Whether nothing in it is needed: its file waits to be written again.
+    pub free: bool,
+    /// Length of the file.
+    pub segment_bytes: ByteLength,
+    /// Where its last block ends, padding included; what stands behind it is not part of the checkpoint.
+    pub used_bytes: ByteLength,
+    /// Bytes of the blocks that are referred to.
+    pub live_bytes: ByteLength,
+}
+
+/// The whole store at one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The version.
+    pub version: Version,
+    /// Journal segment in which the block of the next version stands or will stand.
+    pub journal_segment: SegmentId,
+    /// Position of that block.
+    pub journal_position: Position,
+    /// Id that the next log gets.
+    pub next_log: LogId,
+    /// Id that the next segment gets.
+    pub next_segment: SegmentId,
+    /// Header checksum of the commit block of this version; zero if there is none.
+    pub last_commit_crc: Crc,
+    /// Root of the garbage log; empty while there is none.
+    pub garbage: Reference,
+    /// The segments, by rising id.
+    pub segments: Vec<SegmentEntry>,
+    /// The pages of the catalog that have entries, by rising page number.
+    pub pages: Vec<Reference>,
+}
+
+impl Checkpoint {
+    /// Length of the block without its padding.
+    pub fn encoded_bytes(&self) -> usize {
+        let entries = self.segments.len().saturating_add(self.pages.len());
+        entries.saturating_mul(ENTRY_BYTES).saturating_add(LISTS_AT)
+    }
+
+    /// Appends the checkpoint's block to `out`, padded to 4 KiB.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the checkpoint breaks; `out` is unchanged then.
+    pub fn encode(&self, identity: &BlockIdentity, out: &mut Vec<u8>) -> Result<Sealed, FormatError> {
+        self.check()?;
+        let payload_bytes = narrow(self.encoded_bytes().saturating_sub(BLOCK_HEADER_BYTES), RULES, 8)?;
+        append_whole_block(identity, BlockKind::Checkpoint, payload_bytes, out, |payload| {
+            let header = RawCheckpoint {
+                version: U64::new(self.version.get()),
+                journal_segment: U64::new(self.journal_segment.get()),
+                journal_position: U64::new(self.journal_position.get()),
+                next_log: U64::new(self.next_log.get()),
+                next_segment: U64::new(self.next_segment.get()),
+                last_commit_crc: U32::new(self.last_commit_crc.get()),
+                segment_count: U32::new(narrow(self.segments.len(), RULES, 108)?),
+                page_count: U32::new(narrow(self.pages.len(), RULES, 112)?),
+                reserved_52: U32::ZERO,
+                garbage: self.garbage.to_raw(),
+                reserved: [0; 24],
+            };
+            let mut filler = Filler::new(payload, RULES);
+            filler.push(header.as_bytes())?;
+            self.segments
+                .iter()
+                .try_for_each(|entry| filler.push(raw_segment(entry).as_bytes()))?;
+            self.pages
+                .iter()
+                .try_for_each(|page| filler.push(page.to_raw().as_bytes()))
+        })
+    }
+
+    /// Reads the checkpoint at `place`; `bytes` may run on behind it.
+    pub fn decode(bytes: &[u8], place: &Place) -> Found<Self> {
+        open_whole_block(bytes, place, BlockKind::Checkpoint, RULES)
+            .and_then(|(_, block)| decode_block(block))
+    }
+
+    /// The rules that hold before writing and after reading.
+    fn check(&self) -> Result<(), FormatError> {
+        let position = self.journal_position.get();
+        RULES.require(position.is_multiple_of(4096), Rule::Alignment, 80, 4096, position)?;
+        let mut least = 0;
+        for (number, entry) in self.segments.iter().enumerate() {
+            let at = wide(number.saturating_mul(ENTRY_BYTES).saturating_add(LISTS_AT));
+            let id = entry.segment.get();
+            RULES.require(id >= least, Rule::Order, at, least, id)?;
+            RULES.require(
+                entry.segment < self.next_segment,
+                Rule::Bounds,
+                at,
+                self.next_segment.get(),
+                id,
+            )?;
+            let (length, used, live) = (
+                entry.segment_bytes.get(),
+                entry.used_bytes.get(),
+                entry.live_bytes.get(),
+            );
+            RULES.require(used <= length, Rule::Bounds, at, length, used)?;
+            RULES.require(live <= length, Rule::Bounds, at, length, live)?;
+            least = id.saturating_add(1);
+        }
+        let pages_at = self
+            .segments
+            .len()
+            .saturating_mul(ENTRY_BYTES)
+            .saturating_add(LISTS_AT);
+        self.pages.iter().try_for_each(|page| {
+            let found = page.target.map_or(0, |target| u64::from(target.code()));
+            let wanted = u64::from(BlockKind::CatalogPage.code());
+            RULES.require(found == wanted, Rule::Kind, wide(pages_at), wanted, found)
+        })
+    }
+}
+
+fn raw_segment(entry: &SegmentEntry) -> RawSegmentEntry {
+    RawSegmentEntry {
+        segment: U64::new(entry.segment.get()),
+        generation: U32::new(entry.generation.get()),
+        kind: entry.kind.code(),
+        flags: if entry.free { FLAG_FREE } else { 0 },
+        reserved_14: U16::ZERO,
+        segment_bytes: U64::new(entry.segment_bytes.get()),
+        used_bytes: U64::new(entry.used_bytes.get()),
+        live_bytes: U64::new(entry.live_bytes.get()),
+        reserved: U64::ZERO,
+    }
+}
+
+fn decode_block(block: &[u8]) -> Result<Checkpoint, FormatError> {
+    let header: RawCheckpoint = read(block, BLOCK_HEADER_BYTES, RULES)?;
+    let clean = header.reserved_52.get() == 0 && header.reserved == [0; 24];
+    RULES.require(clean, Rule::Reserved, 116, 0, 1)?;
+    let (segments, pages) = (index(header.segment_count.get()), index(header.page_count.get()));
+    // Remaining bytes before anything is allocated: the lists fill the block.
+    let needed = segments
+        .saturating_add(pages)
+        .saturating_mul(ENTRY_BYTES)
+        .saturating_add(LISTS_AT);
+    RULES.require(
+        needed == block.len(),
+        Rule::Count,
+        108,
+        wide(block.len()),
+        wide(needed),
+    )?;
+    let position = |number: usize| number.saturating_mul(ENTRY_BYTES).saturating_add(LISTS_AT);
+    let checkpoint = Checkpoint {
+        version: Version::new(header.version.get()),
+        journal_segment: SegmentId::new(header.journal_segment.get()),
+        journal_position: Position::new(header.journal_position.get()),
+        next_log: LogId::new(header.next_log.get()),
+        next_segment: SegmentId::new(header.next_segment.get()),
+        last_commit_crc: Crc::new(header.last_commit_crc.get()),
+        garbage: Reference::from_raw_to(&header.garbage, BlockKind::Garbage, 120)?,
+        segments: (0..segments)
+            .map(|number| decode_segment(block, position(number)))
+            .collect::<Result<_, _>>()?,
+        pages: (segments..segments.saturating_add(pages))
+            .map(|number| decode_page_reference(block, position(number)))
+            .collect::<Result<_, _>>()?,
+    };
+    checkpoint.check()?;
+    Ok(checkpoint)
+}
+
+fn decode_segment(block: &[u8], at: usize) -> Result<SegmentEntry, FormatError> {
+    let raw: RawSegmentEntry = read(block, at, RULES)?;
+    let at = wide(at);
+    let reserved = u64::from(raw.reserved_14.get()) | raw.reserved.get();
+    RULES.require(reserved == 0, Rule::Reserved, at, 0, reserved)?;
+    RULES.require(
+        raw.flags & !FLAG_FREE == 0,
+        Rule::Flags,
+        at,
+        u64::from(FLAG_FREE),
+        u64::from(raw.flags),
+    )?;
+    let kind =
+        SegmentKind::from_code(raw.kind).ok_or(RULES.breaks(Rule::Kind, at, 1, u64::from(raw.kind)))?;
+    Ok(SegmentEntry {
+        segment: SegmentId::new(raw.segment.get()),
+        generation: Generation::new(raw.generation.get()),
+        kind,
+        free: raw.flags & FLAG_FREE != 0,
+        segment_bytes: ByteLength::new(raw.segment_bytes.get()),
+        used_bytes: ByteLength::new(raw.used_bytes.get()),
+        live_bytes: ByteLength::new(raw.live_bytes.get()),
+    })
+}
+
+fn decode_page_reference(block: &[u8], at: usize) -> Result<Reference, FormatError> {
+    let raw: RawReference = read(block, at, RULES)?;
+    Reference::from_raw_to(&raw, BlockKind::CatalogPage, wide(at))
+}

@@ -1,0 +1,48 @@
+//! The layout of every structure as data, for the test that compares it with SPEC.md. No part of the public interface.
+
+/// One field of a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldLayout {
+    /// The field's name.
+    pub name: &'static str,
+    /// Its first byte within the structure.
+    pub offset: usize,
+    /// Its width.
+    pub bytes: usize,
+}
+
+/// One structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StructLayout {
+    /// The structure's name, as in the headings of SPEC.md.
+    pub name: &'static str,
+    /// Its size.
+    pub bytes: usize,
+    /// Its fields in order.
+    pub fields: &'static [FieldLayout],
+}
+
+/// Every structure of the format.
+pub const ALL: &[StructLayout] = &[
+    crate::reference::RawReference::LAYOUT,
+    crate::root_slot::RawRootSlot::LAYOUT,
+    crate::segment::RawSegmentHeader::LAYOUT,
+    crate::block::RawBlockHeader::LAYOUT,
+    crate::block::RawIdentity::LAYOUT,
+    crate::commit::RawCommitHeader::LAYOUT,
+    crate::commit::RawFrame::LAYOUT,
+    crate::commit::RawAdoption::LAYOUT,
+    crate::commit::RawChange::LAYOUT,
+    crate::commit::RawCreateLog::LAYOUT,
+    crate::summary::RawSummary::LAYOUT,
+    crate::slab::RawSlabHeader::LAYOUT,
+    crate::slab::RawRun::LAYOUT,
+    crate::buffer::RawBuffer::LAYOUT,
+    crate::node::RawNodeHeader::LAYOUT,
+    crate::node::RawNodeEntry::LAYOUT,
+    crate::catalog::RawPageHeader::LAYOUT,
+    crate::catalog::RawCatalogEntry::LAYOUT,
+    crate::checkpoint::RawCheckpoint::LAYOUT,
+    crate::checkpoint::RawSegmentEntry::LAYOUT,
+    crate::gathered::RawGathered::LAYOUT,
+];

@@ -1,0 +1,217 @@
+//! Tree nodes: where the offsets of a subtree are.
+//!
+//! Invariant: all offsets are relative to the node, so that logs can share it.
+
+use crate::block::{
+    BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, Place, Sealed, append_whole_block, open_whole_block,
+};
+use crate::convert::{narrow, read, wide};
+use crate::error::{FormatError, Found, Rule, Structure};
+use crate::limits::{NODE_ENTRIES_MAX, NODE_LEVEL_MAX};
+use crate::reference::{RawReference, Reference};
+use crate::summary::{HISTOGRAM_BUCKETS, Histogram64, RawSummary, Summary};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U32, U64};
+
+const RULES: Structure = Structure::Node;
+const SUMMARY_AT: usize = 128;
+const HISTOGRAM_AT: usize = 192;
+
+/// Where the entries begin, from the block's beginning.
+pub const NODE_ENTRIES_POSITION: usize = 448;
+
+/// Length of an entry.
+pub const NODE_ENTRY_BYTES: usize = 128;
+
+const _: () = assert!(HISTOGRAM_AT + size_of::<[U64; HISTOGRAM_BUCKETS]>() == NODE_ENTRIES_POSITION);
+const _: () = assert!(size_of::<RawNodeEntry>() == NODE_ENTRY_BYTES);
+
+wire_struct! {
+    struct RawNodeHeader is "NodeHeader", 64 bytes {
+        0 level: u8,
+        1 reserved_1: [u8; 3],
+        4 entry_count: U32,
+        8 offset_count: U64,
+        16 reserved: [u8; 48],
+    }
+}
+
+wire_struct! {
+    struct RawNodeEntry is "NodeEntry", 128 bytes {
+        0 offset_end: U64,
+        8 skip: U64,
+        16 reference: RawReference,
+        64 summary: RawSummary,
+    }
+}
+
+/// A child of a node: a slab at level 0, a node of the next lower level otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// Where its offsets end, counted from the node's first.
+    pub offset_end: u64,
+    /// Offsets at the slab's front that do not belong to the tree; 0 above level 0.
+    pub skip: u64,
+    /// The child; empty if its offsets were deleted with their space.
+    pub reference: Reference,
+    /// What the child holds, as far as it belongs to the tree.
+    pub summary: Summary,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeParts {
+    /// 0 if the entries are slabs.
+    pub level: u8,
+    /// The children in the order of their offsets.
+    pub entries: Vec<NodeEntry>,
+    /// What the subtree holds.
+    pub summary: Summary,
+    /// Lengths of the subtree's values.
+    pub histogram: Histogram64,
+}
+
+impl NodeParts {
+    /// Number of offsets of the subtree.
+    pub fn offset_count(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.offset_end)
+    }
+
+    const fn child_kind(level: u8) -> BlockKind {
+        if level == 0 {
+            BlockKind::Slab
+        } else {
+            BlockKind::Node
+        }
+    }
+
+    /// The rules that hold before writing and after reading.
+    fn check(&self) -> Result<(), FormatError> {
+        let (limit, found) = (u64::from(NODE_LEVEL_MAX), u64::from(self.level));
+        RULES.require(found <= limit, Rule::Limit, 64, limit, found)?;
+        let (limit, found) = (u64::from(NODE_ENTRIES_MAX), wide(self.entries.len()));
+        RULES.require(found <= limit, Rule::Limit, 68, limit, found)?;
+        RULES.require(found != 0, Rule::Zero, 68, 1, 0)?;
+        let mut end = 0;
+        for (number, entry) in self.entries.iter().enumerate() {
+            let at = wide(entry_position(number));
+            RULES.require(entry.offset_end > end, Rule::Order, at, end, entry.offset_end)?;
+            let count = entry.offset_end.saturating_sub(end);
+            RULES.require(
+                entry.skip.checked_add(count).is_some(),
+                Rule::Bounds,
+                at,
+                u64::MAX,
+                entry.skip,
+            )?;
+            RULES.require(self.level == 0 || entry.skip == 0, Rule::Count, at, 0, entry.skip)?;
+            let wanted = Self::child_kind(self.level);
+            let fits = entry.reference.target.is_none_or(|target| target == wanted);
+            let found = entry
+                .reference
+                .target
+                .map_or(0, |target| u64::from(target.code()));
+            RULES.require(fits, Rule::Kind, at, u64::from(wanted.code()), found)?;
+            end = entry.offset_end;
+        }
+        Ok(())
+    }
+}
+
+fn entry_position(number: usize) -> usize {
+    number
+        .saturating_mul(NODE_ENTRY_BYTES)
+        .saturating_add(NODE_ENTRIES_POSITION)
+}
+
+/// Length of a node with so many entries, without its padding.
+pub fn encoded_bytes(entry_count: usize) -> usize {
+    entry_position(entry_count)
+}
+
+/// Appends a node's block to `out`, padded to 4 KiB.
+///
+/// # Errors
+///
+/// The rule that the node breaks; `out` is unchanged then.
+pub fn encode(parts: &NodeParts, identity: &BlockIdentity, out: &mut Vec<u8>) -> Result<Sealed, FormatError> {
+    parts.check()?;
+    let payload_bytes = encoded_bytes(parts.entries.len()).saturating_sub(BLOCK_HEADER_BYTES);
+    append_whole_block(
+        identity,
+        BlockKind::Node,
+        narrow(payload_bytes, RULES, 8)?,
+        out,
+        |payload| {
+            let header = RawNodeHeader {
+                level: parts.level,
+                reserved_1: [0; 3],
+                entry_count: U32::new(narrow(parts.entries.len(), RULES, 68)?),
+                offset_count: U64::new(parts.offset_count()),
+                reserved: [0; 48],
+            };
+            let mut filler = Filler::new(payload, RULES);
+            filler.push(header.as_bytes())?;
+            filler.push(parts.summary.to_raw().as_bytes())?;
+            filler.push(parts.histogram.to_raw().as_bytes())?;
+            parts.entries.iter().try_for_each(|entry| {
+                let raw = RawNodeEntry {
+                    offset_end: U64::new(entry.offset_end),
+                    skip: U64::new(entry.skip),
+                    reference: entry.reference.to_raw(),
+                    summary: entry.summary.to_raw(),
+                };
+                filler.push(raw.as_bytes())
+            })
+        },
+    )
+}
+
+/// Reads the node at `place`; `bytes` may run on behind it.
+pub fn decode(bytes: &[u8], place: &Place) -> Found<NodeParts> {
+    open_whole_block(bytes, place, BlockKind::Node, RULES).and_then(|(_, block)| decode_block(block))
+}
+
+fn decode_block(block: &[u8]) -> Result<NodeParts, FormatError> {
+    let header: RawNodeHeader = read(block, BLOCK_HEADER_BYTES, RULES)?;
+    let clean = header.reserved_1 == [0; 3] && header.reserved == [0; 48];
+    RULES.require(clean, Rule::Reserved, 65, 0, 1)?;
+    let summary: RawSummary = read(block, SUMMARY_AT, RULES)?;
+    let histogram: [U64; HISTOGRAM_BUCKETS] = read(block, HISTOGRAM_AT, RULES)?;
+    // Limit and remaining bytes before anything is allocated.
+    let (limit, count) = (u64::from(NODE_ENTRIES_MAX), header.entry_count.get());
+    RULES.require(
+        u64::from(count) <= limit,
+        Rule::Limit,
+        68,
+        limit,
+        u64::from(count),
+    )?;
+    let (needed, found) = (
+        wide(encoded_bytes(crate::convert::index(count))),
+        wide(block.len()),
+    );
+    RULES.require(needed == found, Rule::Count, 68, needed, found)?;
+    let entries = (0..crate::convert::index(count)).map(|number| decode_entry(block, number));
+    let parts = NodeParts {
+        level: header.level,
+        entries: entries.collect::<Result<_, _>>()?,
+        summary: Summary::from_raw(&summary),
+        histogram: Histogram64::from_raw(&histogram),
+    };
+    parts.check()?;
+    let (expected, found) = (parts.offset_count(), header.offset_count.get());
+    RULES.require(expected == found, Rule::Count, 72, expected, found)?;
+    Ok(parts)
+}
+
+fn decode_entry(block: &[u8], number: usize) -> Result<NodeEntry, FormatError> {
+    let at = entry_position(number);
+    let raw: RawNodeEntry = read(block, at, RULES)?;
+    Ok(NodeEntry {
+        offset_end: raw.offset_end.get(),
+        skip: raw.skip.get(),
+        reference: Reference::from_raw(&raw.reference, wide(at).saturating_add(16))?,
+        summary: Summary::from_raw(&raw.summary),
+    })
+}

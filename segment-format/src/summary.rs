@@ -1,0 +1,205 @@
+//! Summaries: what a slab or a subtree holds, merged upwards.
+
+use crate::buffer::{BufferView, ValueType};
+use crate::convert::wide;
+use zerocopy::little_endian::{I64, U32, U64};
+
+wire_struct! {
+    struct RawSummary is "Summary", 64 bytes {
+        0 messages: U64,
+        8 deleted: U64,
+        16 value_bytes: U64,
+        24 key_bytes: U64,
+        32 time_min_ms: I64,
+        40 time_max_ms: I64,
+        48 reserved: [u8; 16],
+    }
+}
+
+/// Number of buckets of a histogram.
+pub const HISTOGRAM_BUCKETS: usize = 32;
+
+/// What a slab or a subtree holds. Sums saturate: a summary informs, nothing depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Messages that are not deleted.
+    pub messages: u64,
+    /// Offsets whose messages are deleted.
+    pub deleted: u64,
+    /// Bytes of all values.
+    pub value_bytes: u64,
+    /// Bytes of all keys.
+    pub key_bytes: u64,
+    /// Least time of any message; greater than `time_max_ms` if no message has one.
+    pub time_min_ms: i64,
+    /// Greatest time of any message.
+    pub time_max_ms: i64,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl Summary {
+    /// Of nothing.
+    pub const EMPTY: Self = Self {
+        messages: 0,
+        deleted: 0,
+        value_bytes: 0,
+        key_bytes: 0,
+        time_min_ms: i64::MAX,
+        time_max_ms: i64::MIN,
+    };
+
+    /// Adds what another summary counts.
+    pub fn merge(&mut self, other: &Self) {
+        self.messages = self.messages.saturating_add(other.messages);
+        self.deleted = self.deleted.saturating_add(other.deleted);
+        self.value_bytes = self.value_bytes.saturating_add(other.value_bytes);
+        self.key_bytes = self.key_bytes.saturating_add(other.key_bytes);
+        self.time_min_ms = self.time_min_ms.min(other.time_min_ms);
+        self.time_max_ms = self.time_max_ms.max(other.time_max_ms);
+    }
+
+    /// Adds one message.
+    #[inline]
+    pub fn add_message(&mut self, value_bytes: u64, key_bytes: u64, time_ms: Option<i64>) {
+        self.messages = self.messages.saturating_add(1);
+        self.value_bytes = self.value_bytes.saturating_add(value_bytes);
+        self.key_bytes = self.key_bytes.saturating_add(key_bytes);
+        if let Some(time_ms) = time_ms {
+            self.time_min_ms = self.time_min_ms.min(time_ms);
+            self.time_max_ms = self.time_max_ms.max(time_ms);
+        }
+    }
+
+    /// Adds a run of deleted messages.
+    pub fn add_deleted(&mut self, count: u64) {
+        self.deleted = self.deleted.saturating_add(count);
+    }
+
+    /// Adds a buffer: a message, a batch of them, or a run of deleted ones.
+    pub fn add_buffer(&mut self, buffer: &BufferView<'_>) {
+        if buffer.value_type() == ValueType::TOMBSTONES {
+            return self.add_deleted(buffer.count());
+        }
+        let key_bytes = buffer.key().map_or(0, |key| wide(key.len()));
+        self.add_message(wide(buffer.value().len()), key_bytes, buffer.time_ms());
+        self.messages = self.messages.saturating_add(buffer.count().saturating_sub(1));
+    }
+
+    /// Least and greatest time, if any message has one.
+    pub fn times_ms(&self) -> Option<(i64, i64)> {
+        (self.time_min_ms <= self.time_max_ms).then_some((self.time_min_ms, self.time_max_ms))
+    }
+
+    pub(crate) fn to_raw(self) -> RawSummary {
+        RawSummary {
+            messages: U64::new(self.messages),
+            deleted: U64::new(self.deleted),
+            value_bytes: U64::new(self.value_bytes),
+            key_bytes: U64::new(self.key_bytes),
+            time_min_ms: I64::new(self.time_min_ms),
+            time_max_ms: I64::new(self.time_max_ms),
+            reserved: [0; 16],
+        }
+    }
+
+    pub(crate) fn from_raw(raw: &RawSummary) -> Self {
+        Self {
+            messages: raw.messages.get(),
+            deleted: raw.deleted.get(),
+            value_bytes: raw.value_bytes.get(),
+            key_bytes: raw.key_bytes.get(),
+            time_min_ms: raw.time_min_ms.get(),
+            time_max_ms: raw.time_max_ms.get(),
+        }
+    }
+}
+
+/// Bucket of a length: the number of its significant bits.
+fn bucket_of(value_bytes: u32) -> usize {
+    let bits = u32::BITS.saturating_sub(value_bytes.leading_zeros());
+    crate::convert::index(bits).min(HISTOGRAM_BUCKETS.saturating_sub(1))
+}
+
+/// The greatest length that falls into a bucket.
+fn bucket_max(bucket: usize) -> u64 {
+    let bits = u32::try_from(bucket).unwrap_or(u32::MAX);
+    1_u64
+        .checked_shl(bits)
+        .map_or(u64::MAX, |limit| limit.saturating_sub(1))
+}
+
+macro_rules! histogram {
+    ($(#[$meta:meta])* $name:ident, $count:ty, $raw:ty) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            /// Number of values in each bucket; a value of n significant bits in its length falls into bucket n.
+            pub buckets: [$count; HISTOGRAM_BUCKETS],
+        }
+
+        impl $name {
+            /// Counts one value.
+            #[inline]
+            pub fn add(&mut self, value_bytes: u32) {
+                if let Some(bucket) = self.buckets.get_mut(bucket_of(value_bytes)) {
+                    *bucket = bucket.saturating_add(1);
+                }
+            }
+
+            /// Adds what another histogram counts.
+            pub fn merge(&mut self, other: &Self) {
+                for (bucket, count) in self.buckets.iter_mut().zip(other.buckets) {
+                    *bucket = bucket.saturating_add(count);
+                }
+            }
+
+            /// Number of values.
+            pub fn total(&self) -> u64 {
+                self.buckets.iter().fold(0, |sum: u64, count| sum.saturating_add(u64::from(*count)))
+            }
+
+            /// A length that at least `percent` of all values do not exceed, exact to a factor of two; `None` if there
+            /// is no value.
+            pub fn percentile(&self, percent: u32) -> Option<u64> {
+                let total = u128::from(self.total());
+                let wanted = total.saturating_mul(u128::from(percent.min(100))).div_ceil(100).max(1);
+                let mut seen = 0_u128;
+                let reached = self.buckets.iter().position(|count| {
+                    seen = seen.saturating_add(u128::from(*count));
+                    seen >= wanted
+                });
+                reached.map(bucket_max)
+            }
+
+            pub(crate) fn to_raw(self) -> [$raw; HISTOGRAM_BUCKETS] {
+                self.buckets.map(<$raw>::new)
+            }
+
+            pub(crate) fn from_raw(raw: &[$raw; HISTOGRAM_BUCKETS]) -> Self {
+                Self { buckets: raw.map(<$raw>::get) }
+            }
+        }
+    };
+}
+
+histogram! {
+    /// Histogram of value lengths of a slab.
+    Histogram32, u32, U32
+}
+histogram! {
+    /// Histogram of value lengths of a subtree.
+    Histogram64, u64, U64
+}
+
+impl From<Histogram32> for Histogram64 {
+    fn from(narrow: Histogram32) -> Self {
+        Self {
+            buckets: narrow.buckets.map(u64::from),
+        }
+    }
+}
