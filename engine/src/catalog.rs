@@ -108,6 +108,22 @@ impl Catalog {
         self.version.store(version.get(), Ordering::Release);
     }
 
+    /// The log of that number.
+    pub(crate) fn by_id(&self, id: u64) -> Option<Arc<LogState>> {
+        self.newest.lock().logs.get(&id).map(|committed| Arc::clone(&committed.log))
+    }
+
+    /// Notes that a log differs from what the newest checkpoint has of it.
+    pub(crate) fn mark_dirty(&self, log: &Arc<LogState>) {
+        self.dirty.lock().insert(log.id.get(), Arc::clone(log));
+    }
+
+    /// Jumps to a version that a checkpoint has.
+    pub(crate) fn set_version(&self, version: Version) {
+        self.newest.lock().version = version;
+        self.version.store(version.get(), Ordering::Release);
+    }
+
     /// The newest version.
     pub(crate) fn version(&self) -> Version {
         Version::new(self.version.load(Ordering::Acquire))

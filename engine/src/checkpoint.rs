@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use lanterman_format::block::{BlockIdentity, BlockKind};
-use lanterman_format::catalog::{CATALOG_PAGE_LOGS, CatalogEntry, encode_page};
+use lanterman_format::block::{BlockIdentity, BlockKind, Sealed};
+use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, encode_page, page_of};
 use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
 use lanterman_format::gathered;
-use lanterman_format::ids::{LogId, Offset, Position, SegmentId, Version};
+use lanterman_format::error::FormatError;
+use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Version};
 use lanterman_format::node;
 use lanterman_format::reference::Reference;
-use lanterman_format::segment::SegmentKind;
 
 use crate::catalog::Cut;
 use crate::core::Core;
@@ -90,13 +90,19 @@ impl BlockSink<'_> {
         &mut self,
         kind: BlockKind,
         bytes: usize,
-        fill: impl FnOnce(&BlockIdentity, &mut [u8]) -> Result<u32>,
+        encode: impl FnOnce(&BlockIdentity, &mut Vec<u8>) -> Result<Sealed, FormatError>,
     ) -> Result<Reference> {
         let (place, identity) = self.allocate(bytes)?;
+        let mut block = Vec::with_capacity(usize::try_from(place.bytes).unwrap_or(0));
+        let sealed =
+            encode(&identity, &mut block).map_err(|_| Error::Internal { what: "a block of a checkpoint encodes" })?;
         let mut buffer = self.buffer(&place)?;
-        let header_crc = fill(&identity, buffer.as_mut())?;
+        buffer
+            .get_mut(..block.len())
+            .ok_or(Error::Internal { what: "a block fits the room that its size asked for" })?
+            .copy_from_slice(&block);
         self.write(&place, &buffer)?;
-        Ok(reference_to(&place, kind, 0, bytes as u64, self.version, header_crc))
+        Ok(Reference::local(kind, &identity, &sealed))
     }
 
     fn buffer(&self, place: &Allocated) -> Result<AlignedBuffer> {
@@ -104,18 +110,6 @@ impl BlockSink<'_> {
         AlignedBuffer::new(length)
             .map_err(|source| Error::io("allocate a buffer for", self.core.segments.directory(), source))
     }
-}
-
-fn reference_to(
-    place: &Allocated,
-    kind: BlockKind,
-    at: u64,
-    bytes: u64,
-    version: Version,
-    header_crc: u32,
-) -> Reference {
-    let position = Position::new(place.position.saturating_add(at));
-    Reference::local(kind, place.segment.generation, place.segment.id, position, bytes, version, header_crc)
 }
 
 /// The tail of one log, waiting for its place in a block.
@@ -180,9 +174,7 @@ impl Core {
                 .map_err(|error| self.tree_error(log, error))?;
             let reference = tree.write_dirty(&mut nodes, &mut |_, parts| {
                 let bytes = node::encoded_bytes(parts.entries.len());
-                sink.block(BlockKind::Node, bytes, |identity, out| {
-                    node::encode(parts, identity, out).map_err(|_| Error::Internal { what: "a tree node encodes" })
-                })
+                sink.block(BlockKind::Node, bytes, |identity, out| node::encode(parts, identity, out))
             })?;
             entries.push(CatalogEntry {
                 log: log.id,
@@ -201,9 +193,8 @@ impl Core {
         let (pages, changed) = self.write_pages(&mut sink, state, entries)?;
         let checkpoint = self.describe(cut, end, &pages);
         let bytes = checkpoint.encoded_bytes();
-        let reference = sink.block(BlockKind::Checkpoint, bytes, |identity, out| {
-            checkpoint.encode(identity, out).map_err(|_| Error::Internal { what: "a checkpoint encodes" })
-        })?;
+        let reference =
+            sink.block(BlockKind::Checkpoint, bytes, |identity, out| checkpoint.encode(identity, out))?;
         self.segments.sync_slabs().map_err(|error| self.poison(error))?;
         state
             .root
@@ -244,8 +235,9 @@ impl Core {
             if root.tree_end >= committed.end {
                 continue;
             }
-            if let Some(tail) = root.tail.filter(|tail| tail.first.saturating_add(tail.count) >= committed.end) {
-                tails.insert(log.id.get(), tail);
+            let whole = |tail: &&TailSlab| tail.first.saturating_add(tail.count) >= committed.end;
+            if let Some(tail) = root.tail.as_ref().filter(whole) {
+                tails.insert(log.id.get(), tail.clone());
                 continue;
             }
             let first = root.tree_end;
@@ -294,9 +286,7 @@ impl Core {
                 .get_mut(at..at.saturating_add(tail.bytes))
                 .ok_or(Error::Internal { what: "gathered tails fit their block" })?;
             let sealed = chunk.seal_copy(from, tail.count, tail.state.id, self.clock.wall_ms(), &own, out)?;
-            let bytes = u64::from(sealed.block_bytes);
-            let reference = reference_to(&place, BlockKind::Slab, at as u64, bytes, sink.version, sealed.header_crc);
-            let slab = Arc::new(SlabHandle::new(reference));
+            let slab = Arc::new(SlabHandle::new(sealed.reference));
             tails.insert(tail.log, TailSlab { slab, first: tail.first, count: tail.count, skip: 0 });
             at = at.saturating_add(tail.bytes.next_multiple_of(GATHERED_ALIGNMENT));
         }
@@ -316,19 +306,20 @@ impl Core {
     ) -> Result<(BTreeMap<u64, Reference>, BTreeMap<u64, BTreeMap<u64, CatalogEntry>>)> {
         let mut changed: BTreeMap<u64, BTreeMap<u64, CatalogEntry>> = BTreeMap::new();
         for entry in entries {
-            let page = entry.log.get() / CATALOG_PAGE_LOGS;
+            let page = page_of(entry.log);
             let known = || state.entries.get(&page).cloned().unwrap_or_default();
             changed.entry(page).or_insert_with(known).insert(entry.log.get(), entry);
         }
         let mut pages = state.pages.clone();
         for (page, entries) in &changed {
             let listed: Vec<&CatalogEntry> = entries.values().collect();
-            let bytes = lanterman_format::catalog::page_bytes(&listed)
-                .map_err(|_| Error::Internal { what: "a catalog page has a size" })?;
-            let reference = sink.block(BlockKind::CatalogPage, bytes, |identity, out| {
-                encode_page(*page, &listed, identity, out)
-                    .map_err(|_| Error::Internal { what: "a catalog page encodes" })
-            })?;
+            let mut bytes = CATALOG_ENTRIES_POSITION;
+            for entry in &listed {
+                let more = entry.encoded_bytes().map_err(|_| Error::Internal { what: "a catalog entry has a size" })?;
+                bytes = bytes.saturating_add(more as usize);
+            }
+            let encode = |identity: &BlockIdentity, out: &mut Vec<u8>| encode_page(*page, &listed, identity, out);
+            let reference = sink.block(BlockKind::CatalogPage, bytes, encode)?;
             pages.insert(*page, reference);
         }
         Ok((pages, changed))
@@ -343,7 +334,7 @@ impl Core {
         let active = self.allocator.lock().active().map(|(segment, position)| (segment.id, position));
         // The checkpoint's own block is still to come: recovery knows its place from the root slot.
         let used = |known: &SegmentEntry| match active {
-            Some((id, position)) if id == known.segment => position,
+            Some((id, position)) if id == known.segment => ByteLength::new(position),
             _ => known.used_bytes,
         };
         Checkpoint {
@@ -387,8 +378,9 @@ impl Core {
     /// Logs that nobody appended to since the last checkpoint give their memory back.
     fn release_idle(&self, dirty: &HashMap<u64, Arc<LogState>>) {
         for log in self.catalog.with_memory() {
-            let fresh = dirty.contains_key(&log.id.get());
-            self.release(&log, fresh);
+            if !dirty.contains_key(&log.id.get()) {
+                self.release(&log);
+            }
         }
     }
 }

@@ -223,18 +223,17 @@ impl Core {
         while offset < stop {
             let found = root
                 .tree
-                .find(offset.saturating_sub(root.start), self.source.as_ref())
+                .find(self.source.as_ref(), offset.saturating_sub(root.start))
                 .map_err(|error| self.tree_error(log, error))?;
-            let (entry, first) = found.ok_or(Error::Internal { what: "the tree covers what its end says" })?;
-            let first = first.saturating_add(root.start);
-            let entry_end = first.saturating_add(entry.offset_count());
-            let slab = entry.reference().ok_or(Error::Internal { what: "what is committed has its slab" })?;
+            let placed = found.ok_or(Error::Internal { what: "the tree covers what its end says" })?;
+            let first = placed.first_offset.saturating_add(root.start);
+            let entry_end = first.saturating_add(placed.entry.offset_count);
             gathered.adoptions.push(SlabAdoption {
                 log: log.id,
                 first_offset: Offset::new(first),
                 offset_count: entry_end.min(stop).saturating_sub(first),
-                skip: entry.skip(),
-                slab,
+                skip: placed.entry.skip,
+                slab: placed.entry.reference(),
             });
             if entry_end <= stop {
                 whole_until = entry_end;

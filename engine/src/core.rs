@@ -27,6 +27,7 @@ use crate::log::LogState;
 use crate::options::Options;
 use crate::pins::PinTable;
 use crate::publication::Publication;
+use crate::readers::FollowingCell;
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::source::StoreSource;
 use crate::tail::pool::Pool;
@@ -57,9 +58,11 @@ pub(crate) struct Core {
     pub(crate) pins: Arc<PinTable>,
     pub(crate) counters: Counters,
     /// The table in which readers of other processes stand; absent where it cannot be opened.
-    pub(crate) readers: Option<Box<dyn SharedTable>>,
+    pub(crate) readers: Option<Arc<dyn SharedTable>>,
     pub(crate) closed: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
+    /// What a store that is open for reading needs to follow its writer.
+    pub(crate) following: FollowingCell,
     poison: OnceLock<Error>,
     progress: Mutex<u64>,
     progressed: Condvar,
@@ -81,7 +84,7 @@ pub(crate) struct CoreParts {
     pub(crate) allocator: SlabAllocator,
     pub(crate) flusher: Flusher,
     pub(crate) checkpoint: CheckpointState,
-    pub(crate) readers: Option<Box<dyn SharedTable>>,
+    pub(crate) readers: Option<Arc<dyn SharedTable>>,
     pub(crate) lock: Option<Box<dyn FileLock>>,
 }
 
@@ -110,6 +113,7 @@ impl Core {
             readers: parts.readers,
             closed: AtomicBool::new(false),
             lock: Mutex::new(parts.lock),
+            following: FollowingCell::default(),
             poison: OnceLock::new(),
             progress: Mutex::new(0),
             progressed: Condvar::new(),

@@ -132,19 +132,14 @@ impl Cursor {
             }
             Place::Slab { slab, place, .. } => {
                 let mut walk = SlabWalk::resume(slab, *place, core.read_context());
-                let step = walk.step();
-                *place = walk.place();
-                match step {
+                match walk.step() {
                     Ok(Some(walked)) => {
+                        *place = walk.place();
                         self.next = offset.saturating_add(walked.buffer.count());
                         Message::new(offset, walked.buffer, Keeper::Slab(slab))
                     }
                     Ok(None) => return Err(Error::Internal { what: "a slab has the offsets that its entry shows" }),
-                    Err(error) => {
-                        let error = damaged(core, &self.log, slab, offset, &self.root, error);
-                        self.place = Place::Nowhere;
-                        return Err(error);
-                    }
+                    Err(error) => return Err(damaged(core, &self.log, slab, offset, &self.root, error)),
                 }
             }
             Place::Nowhere => return Err(Error::Internal { what: "a cursor with a next message is somewhere" }),
@@ -344,7 +339,7 @@ impl Core {
     /// What reads need beside the place.
     #[inline]
     pub(crate) fn read_context(&self) -> ReadContext<'_> {
-        ReadContext { source: self.source.as_ref(), verify: self.options.verify.into() }
+        ReadContext { source: self.source.as_ref(), verify: self.options.verify }
     }
 }
 

@@ -8,9 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use lanterman_format::block::BlockKind;
 use lanterman_format::ids::Version;
-use lanterman_format::reference::Reference;
 use parking_lot::Mutex;
 
 use crate::core::Core;
@@ -129,13 +127,12 @@ impl Flusher {
             let place = core.allocator.lock().allocate(&core.segments, bytes, version, time_ms)?;
             let identity = place.identity(&core.segments, version);
             let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
-            let image = job.chunk.image()?;
+            let image = job.chunk.image(&sealed);
             let token = self.next_token;
             self.next_token = token.wrapping_add(1);
             let length = usize::try_from(sealed.stored_bytes).unwrap_or(usize::MAX);
             place.segment.mark_unsynced();
-            let submitted = self.bulk.submit(&place.segment.file, place.position, image, 0..length, token);
-            submitted.map_err(|source| core.poison(Error::io("write", &place.segment.path, source)))?;
+            self.bulk.submit(&place.segment.file, place.position, image, 0..length, token);
             job.state = JobState::InFlight { token };
             job.place = Some((place, sealed));
         }
@@ -144,9 +141,7 @@ impl Flusher {
 
     fn reap(&mut self, core: &Core, wait: bool) -> Result<()> {
         let mut completions: Vec<Completion> = Vec::new();
-        self.bulk
-            .reap(wait, &mut completions)
-            .map_err(|source| core.poison(Error::io("write slabs to", core.segments.directory(), source)))?;
+        self.bulk.reap(wait, &mut completions);
         for completion in completions {
             let found = self
                 .jobs
@@ -174,25 +169,16 @@ impl Flusher {
         while self.jobs.front().is_some_and(|job| matches!(job.state, JobState::Written)) {
             let Some(job) = self.jobs.pop_front() else { break };
             let Some((place, sealed)) = job.place else { continue };
-            let reference = Reference::local(
-                BlockKind::Slab,
-                place.segment.generation,
-                place.segment.id,
-                lanterman_format::ids::Position::new(place.position),
-                u64::from(sealed.block_bytes),
-                sealed.version,
-                sealed.header_crc,
-            );
-            let entry = SlabEntry::new(
-                u64::from(job.chunk.published().entries),
-                0,
-                Arc::new(SlabHandle::new(reference)),
-                sealed.summary,
-                &sealed.histogram,
-            );
+            let entry = SlabEntry {
+                offset_count: u64::from(job.chunk.published().entries),
+                skip: 0,
+                slab: Some(Arc::new(SlabHandle::new(sealed.reference))),
+                summary: sealed.summary,
+            };
             let end = job.chunk.end_offset();
             job.log.change_root(|root| -> Result<()> {
-                root.tree = root.tree.push(entry, core.source.as_ref()).map_err(|error| core.tree_error(&job.log, error))?;
+                let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
+                root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
                 root.tree_end = end;
                 Ok(())
             })?;

@@ -52,7 +52,7 @@ impl Core {
             return self.first_chunk(log, tail, bytes, entries);
         }
         let larger = wanted.max(writer.capacity().saturating_mul(GROWTH)).min(full.max(wanted));
-        match self.pool.take(larger, writer.first_offset()) {
+        match self.pool.take(larger, writer.first_offset(), self.clock.wall_ms()) {
             Some(mut bigger) => {
                 writer.copy_into(&mut bigger)?;
                 let chunk = Arc::clone(bigger.chunk());
@@ -78,8 +78,9 @@ impl Core {
         let wanted = self.pool.capacity_for(body.saturating_add(bytes), kept.saturating_add(entries));
         let busy = root.chunks.last().map_or(0, |chunk| chunk.capacity().min(self.options.slab_bytes_max));
         let first = stored.as_ref().map_or_else(|| root.end(), |stored| stored.first);
-        let Some(mut writer) = self.pool.take(wanted.max(busy), first).or_else(|| self.pool.take(wanted, first))
-        else {
+        let now_ms = self.clock.wall_ms();
+        let taken = self.pool.take(wanted.max(busy), first, now_ms);
+        let Some(mut writer) = taken.or_else(|| self.pool.take(wanted, first, now_ms)) else {
             return Ok(Room::NoMemory);
         };
         if let Some(stored) = stored {
@@ -192,8 +193,9 @@ impl Core {
         let shown = tail.skip..tail.skip.saturating_add(tail.count);
         let mut body = Vec::new();
         let mut walk = slab.walk(shown, context).map_err(failed)?;
-        while let Some(message) = walk.next() {
-            body.extend_from_slice(message.map_err(failed)?.stored());
+        while let Some(walked) = walk.step().map_err(failed)? {
+            let stored = slab.stored_at(walked.position, walked.buffer.stored_bytes(), context);
+            body.extend_from_slice(stored.map_err(failed)?);
         }
         Ok(StoredTail { body, first: tail.first, count: tail.count })
     }

@@ -9,17 +9,7 @@ use crate::disk::{Choice, Disk, MapGrant, SystemDisk, SystemOptions};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// When the checksums of slabs are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Verify {
-    /// Each group of 4 KiB before its first use after opening; the result is remembered.
-    #[default]
-    Once,
-    /// Before every use.
-    Always,
-    /// Only the headers and indexes, never the messages.
-    Never,
-}
+pub use crate::slab::Verify;
 
 /// What a commit promises when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

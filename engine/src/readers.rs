@@ -114,12 +114,12 @@ impl Core {
             return Ok(());
         }
         // The journal that was being read is gone: begin at the new checkpoint.
-        self.segments.forget_all();
+        self.segments.forget_journals();
         let loaded = load_checkpoint(&self.segments, slot)?;
         restore_logs(&self.segments, &self.catalog, &loaded)?;
         self.catalog.set_version(loaded.version);
         let listing = self.segments.list(false)?;
-        following.scan = self.scan_from(slot, &loaded, listing.journals)?;
+        following.scan = self.scan_from(slot, loaded.last_commit_crc, listing.journals)?;
         self.replay_unbounded(&mut following.scan).map(|_| ())
     }
 

@@ -13,7 +13,7 @@ use lanterman_format::catalog::{CatalogEntry, decode_page};
 use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::commit::{Change, CommitView, FrameDescription, SlabAdoption};
 use lanterman_format::error::{FormatError, Found};
-use lanterman_format::ids::{LogId, Version};
+use lanterman_format::ids::{ByteLength, Crc, LogId, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
@@ -35,7 +35,7 @@ use crate::tree::{SlabEntry, Tree};
 pub(crate) struct Loaded {
     pub(crate) version: Version,
     pub(crate) next_log: u64,
-    pub(crate) last_commit_crc: u32,
+    pub(crate) last_commit_crc: Crc,
     pub(crate) pages: BTreeMap<u64, Reference>,
     pub(crate) entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
 }
@@ -47,7 +47,7 @@ pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Res
         return Ok(Loaded {
             version: slot.version,
             next_log: 1,
-            last_commit_crc: 0,
+            last_commit_crc: Crc::ZERO,
             pages: BTreeMap::new(),
             entries: BTreeMap::new(),
         });
@@ -61,11 +61,11 @@ pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Res
         let listed = page.entries.into_iter().map(|entry| (entry.log.get(), entry)).collect();
         entries.insert(page.page, listed);
     }
-    let end = slot.checkpoint.position.get().saturating_add(slot.checkpoint.bytes);
+    let end = slot.checkpoint.position.get().saturating_add(slot.checkpoint.bytes.get());
     for segment in &checkpoint.segments {
         let mut known = *segment;
         if known.segment == slot.checkpoint.segment {
-            known.used_bytes = known.used_bytes.max(end);
+            known.used_bytes = known.used_bytes.max(ByteLength::new(end));
         }
         table.know_slabs(known);
     }
@@ -84,15 +84,16 @@ fn read_block<T>(
     reference: &Reference,
     decode: impl FnOnce(&[u8], &Place) -> Found<T>,
 ) -> Result<T> {
+    let bytes_wanted = reference.bytes.get();
     let segment = table.get(reference.segment, SegmentKind::Slabs)?;
     let position = reference.position.get();
-    let fits = position.checked_add(reference.bytes).is_some_and(|end| end <= segment.bytes);
+    let fits = position.checked_add(bytes_wanted).is_some_and(|end| end <= segment.bytes);
     if !fits || segment.generation != reference.generation {
-        let rule = crate::rules::truncated(Structure::Checkpoint, reference.bytes, segment.bytes.saturating_sub(position));
-        return Err(segment.damaged(position, reference.bytes, rule));
+        let rule = crate::rules::truncated(Structure::Checkpoint, bytes_wanted, segment.bytes.saturating_sub(position));
+        return Err(segment.damaged(position, bytes_wanted, rule));
     }
     // The segment's true length bounds the allocation.
-    let mut bytes = vec![0u8; usize::try_from(reference.bytes).unwrap_or(0)];
+    let mut bytes = vec![0u8; usize::try_from(bytes_wanted).unwrap_or(0)];
     segment.read_exact(position, &mut bytes)?;
     let place = Place {
         store: table.store(),
@@ -102,7 +103,7 @@ fn read_block<T>(
     };
     let rule = match lanterman_format::block::decode_block_header(&bytes, &place) {
         Found::Valid(header) if header.header_crc != reference.header_crc => {
-            crate::rules::disagree(Structure::Commit, u64::from(reference.header_crc), u64::from(header.header_crc))
+            crate::rules::misplaced(Structure::Checkpoint, u64::from(reference.header_crc.get()), u64::from(header.header_crc.get()))
         }
         _ => match decode(&bytes, &place) {
             Found::Valid(value) => return Ok(value),
@@ -110,7 +111,7 @@ fn read_block<T>(
             Found::Invalid(rule) => rule,
         },
     };
-    Err(segment.damaged(position, reference.bytes, rule))
+    Err(segment.damaged(position, bytes_wanted, rule))
 }
 
 /// Makes the logs of a checkpoint.
@@ -143,7 +144,7 @@ fn root_of(table: &SegmentTable, entry: &CatalogEntry) -> Result<Root> {
 /// Where the next slab goes: behind everything that the checkpoint or the journal refers to.
 pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator> {
     let mut known: BTreeMap<u64, u64> =
-        core.segments.known_slabs().iter().map(|entry| (entry.segment.get(), entry.used_bytes)).collect();
+        core.segments.known_slabs().iter().map(|entry| (entry.segment.get(), entry.used_bytes.get())).collect();
     for id in &listing.slabs {
         known.entry(id.get()).or_insert(crate::segment::FIRST_BLOCK_POSITION);
     }
@@ -156,9 +157,10 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
             segment: segment.id,
             generation: segment.generation,
             kind: SegmentKind::Slabs,
-            segment_bytes: segment.bytes,
-            used_bytes: *used,
-            live_bytes: 0,
+            segment_bytes: ByteLength::new(segment.bytes),
+            used_bytes: ByteLength::new(*used),
+            live_bytes: ByteLength::ZERO,
+            free: false,
         });
         return Ok(SlabAllocator::new(Some((segment, *used)), first, max));
     }
@@ -182,7 +184,7 @@ impl Core {
         for change in view.changes() {
             match change.map_err(place)? {
                 Change::CreateLog { log, name, settings } => self.replay_creation(log, name, settings, version, header)?,
-                Change::SetSettings { .. } | Change::DropLog { .. } | Change::Unknown { .. } => {
+                _ => {
                     return Err(Error::NewerFormat {
                         path: self.segments.path_of(header.identity.segment, SegmentKind::Journal),
                         found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major).saturating_add(1),
@@ -277,7 +279,7 @@ impl Core {
             slab: Some(slab),
             summary: *layout.summary(),
         };
-        let tree = kept.push(source, entry, layout.histogram()).map_err(failed)?;
+        let tree = kept.push(source, entry, &opened.histogram()).map_err(failed)?;
         let mut tail = log.tail.intrude();
         tail.writer = None;
         log.change_root(|root| {

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lanterman_format::FormatVersion;
 use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::error::Found;
 use lanterman_format::ids::{Sequence, StoreId};
@@ -63,15 +64,22 @@ impl RootFile {
                 }
                 done = done.saturating_add(got);
             }
-            Ok(RootSlot::decode(&bytes))
+            Ok(RootSlot::decode(&bytes, slot))
         };
         Ok(FoundSlots { slots: [read(0)?, read(1)?] })
     }
 
     /// Opens the root file for writing, to go on behind `sequence`.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, directory: &Path, store: StoreId, sequence: Sequence) -> Result<Self> {
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        store: StoreId,
+        sequence: Sequence,
+        writable: bool,
+    ) -> Result<Self> {
         let path = directory.join("root");
-        let file = disk.open(&path, OpenMode::ReadWrite).map_err(|source| Error::io("open", &path, source))?;
+        let mode = if writable { OpenMode::ReadWrite } else { OpenMode::Read };
+        let file = disk.open(&path, mode).map_err(|source| Error::io("open", &path, source))?;
         Ok(RootFile { path, file, store, sequence: sequence.get() })
     }
 
@@ -88,7 +96,7 @@ impl RootFile {
         let mut root = RootFile { path: temporary.clone(), file, store: first.store, sequence: 0 };
         root.write_slot(first)?;
         root.write_slot(first)?;
-        root.file.sync_all().map_err(|source| Error::io("sync", &temporary, source))?;
+        root.file.sync_data().map_err(|source| Error::io("sync", &temporary, source))?;
         disk.rename(&temporary, &path).map_err(|source| Error::io("rename", &temporary, source))?;
         disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))?;
         root.path = path;
@@ -98,6 +106,7 @@ impl RootFile {
     /// Points both slots at a checkpoint, which must be durable; the last step makes it the newest.
     pub(crate) fn write(&mut self, reference: Reference, checkpoint: &Checkpoint, time_ms: i64) -> Result<()> {
         let slot = RootSlot {
+            format: FormatVersion::CURRENT,
             store: self.store,
             sequence: Sequence::new(0),
             version: checkpoint.version,
@@ -118,7 +127,8 @@ impl RootFile {
         let mut buffer = AlignedBuffer::new(ROOT_SLOT_BYTES)
             .map_err(|source| Error::io("allocate a buffer for", &self.path, source))?;
         let number_short = u32::from(number == 1);
-        slot.encode(number_short, buffer.as_mut()).map_err(|_| Error::Internal { what: "a root slot encodes" })?;
+        let page = buffer.first_chunk_mut().ok_or(Error::Internal { what: "a root slot has its page" })?;
+        slot.encode(number_short, page);
         self.file
             .write_at(number * ROOT_SLOT_BYTES as u64, buffer.as_ref(), Sync::Data)
             .map_err(|source| Error::io("write", &self.path, source))?;

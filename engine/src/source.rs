@@ -30,7 +30,7 @@ struct Frozen(AlignedBuffer);
 
 impl AsRef<[u8]> for Frozen {
     fn as_ref(&self) -> &[u8] {
-        self.0.as_slice()
+        &self.0
     }
 }
 
@@ -49,7 +49,7 @@ impl StoreSource {
             }
             _ => missing(),
         })?;
-        let end = reference.position.get().checked_add(reference.bytes);
+        let end = reference.position.get().checked_add(reference.bytes.get());
         if segment.generation != reference.generation || end.is_none_or(|end| end > segment.bytes) {
             return Err(missing());
         }
@@ -73,7 +73,7 @@ impl StoreSource {
 }
 
 fn length(reference: &Reference) -> usize {
-    usize::try_from(reference.bytes).unwrap_or(usize::MAX)
+    usize::try_from(reference.bytes.get()).unwrap_or(usize::MAX)
 }
 
 impl SlabSource for StoreSource {
@@ -144,8 +144,8 @@ pub(crate) fn slab_error(
             Error::io("read", &segments.path_of(reference.segment, SegmentKind::Slabs), error)
         }
         SlabError::Missing { reference } | SlabError::Lost { reference } | SlabError::NotHere { reference } => {
-            let rule = crate::rules::truncated(Structure::Slab, reference.bytes, 0);
-            damage(&reference, 0, reference.bytes, rule)
+            let rule = crate::rules::truncated(Structure::Slab, reference.bytes.get(), 0);
+            damage(&reference, 0, reference.bytes.get(), rule)
         }
         SlabError::Outside { .. } => Error::Internal { what: "an offset is asked of the slab that holds it" },
     }
@@ -158,7 +158,7 @@ pub(crate) fn tree_error(segments: &SegmentTable, log: Option<&LogState>, error:
             path: segments.path_of(reference.segment, SegmentKind::Slabs),
             segment: Some(reference.segment),
             position: reference.position,
-            bytes: reference.bytes,
+            bytes: reference.bytes.get(),
             log: log.map(|log| log.name.as_str().to_owned()),
             offsets: None,
             source: error,
@@ -167,7 +167,7 @@ pub(crate) fn tree_error(segments: &SegmentTable, log: Option<&LogState>, error:
             path: segments.path_of(reference.segment, SegmentKind::Slabs),
             segment: Some(reference.segment),
             position: reference.position,
-            bytes: reference.bytes,
+            bytes: reference.bytes.get(),
             log: log.map(|log| log.name.as_str().to_owned()),
             offsets: None,
             source: crate::rules::disagree(Structure::Node, expected, found),

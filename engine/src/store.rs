@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lanterman_format::Structure;
+use lanterman_format::{FormatVersion, Structure};
 use lanterman_format::error::{Found, Rule};
-use lanterman_format::ids::{Offset, Position, Sequence, StoreId, Version};
+use lanterman_format::ids::{Crc, Offset, Position, SegmentId, Sequence, StoreId, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
@@ -412,11 +412,12 @@ fn create_store(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> Result<
     disk.sync_directory(path).map_err(|source| Error::io("sync", path, source))?;
     let identity = options.randomness.identity().map_err(|source| Error::io("draw an identity for", path, source))?;
     let store = StoreId::from_bytes(identity);
-    let table = SegmentTable::new(Arc::clone(disk), path, store);
+    let table = SegmentTable::new(Arc::clone(disk), path, store, true);
     let time_ms = options.clock.wall_ms();
     let bytes = options.journal_segment_bytes_first;
     let journal = table.create(SegmentKind::Journal, bytes, Version::new(1), time_ms)?;
     let slot = RootSlot {
+        format: FormatVersion::CURRENT,
         store,
         sequence: Sequence::new(0),
         version: Version::new(0),
@@ -483,20 +484,15 @@ fn open_core(
     lock: Option<Box<dyn FileLock>>,
     slot: &RootSlot,
 ) -> Result<Core> {
-    let table = Arc::new(SegmentTable::new(Arc::clone(disk), path, slot.store));
+    let table = Arc::new(SegmentTable::new(Arc::clone(disk), path, slot.store, !options.read_only));
     let listing = table.list(!options.read_only)?;
     let loaded = load_checkpoint(&table, slot)?;
     let catalog = Catalog::new(loaded.version, loaded.next_log);
     restore_logs(&table, &catalog, &loaded)?;
-    let journal_segment = table.get(slot.journal_segment, SegmentKind::Journal)?;
-    let begin = JournalEnd {
-        segment: Some(journal_segment),
-        position: slot.journal_position.get(),
-        version: loaded.version,
-        header_crc: loaded.last_commit_crc,
-    };
+    let last_commit_crc = loaded.last_commit_crc;
+    let begin = journal_end(&table, slot, last_commit_crc)?;
     let sizes = JournalSizes { first: options.journal_segment_bytes_first, max: options.journal_segment_bytes_max };
-    let journal = Journal::new(Arc::clone(&table), sizes, begin.clone(), 0)?;
+    let journal = Journal::new(Arc::clone(&table), sizes, begin, 0)?;
     let kept = usize::try_from(options.tail_memory_bytes / 2).unwrap_or(usize::MAX);
     let source = Arc::new(StoreSource::new(Arc::clone(&table), options.copying, kept));
     let bulk = disk.bulk_writer(IN_FLIGHT_MAX).map_err(|source| Error::io("set up writing for", path, source))?;
@@ -515,7 +511,7 @@ fn open_core(
         lock,
         options,
     });
-    let mut scan = Scan::new(Arc::clone(&table), listing.journals.clone(), begin)?;
+    let mut scan = core.scan_from(slot, last_commit_crc, listing.journals.clone())?;
     core.pool.set_unbounded(true);
     core.replay(&mut scan)?;
     core.pool.set_unbounded(false);
@@ -526,6 +522,20 @@ fn open_core(
     }
     core.begin_writing(scan, &listing, slot, sizes)?;
     Ok(core)
+}
+
+/// Where the journal goes on behind a checkpoint.
+fn journal_end(table: &Arc<SegmentTable>, slot: &RootSlot, header_crc: Crc) -> Result<JournalEnd> {
+    let segment = Some(table.get(slot.journal_segment, SegmentKind::Journal)?);
+    Ok(JournalEnd { segment, position: slot.journal_position.get(), version: slot.version, header_crc })
+}
+
+impl Core {
+    /// Reads the journal from where a checkpoint ends.
+    pub(crate) fn scan_from(&self, slot: &RootSlot, last: Crc, journals: Vec<SegmentId>) -> Result<Scan> {
+        let begin = journal_end(&self.segments, slot, last)?;
+        Scan::new(Arc::clone(&self.segments), journals, begin)
+    }
 }
 
 fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<Arc<dyn crate::disk::SharedTable>> {
@@ -546,7 +556,7 @@ fn checkpoint_state(
     slot: &RootSlot,
     loaded: Loaded,
 ) -> Result<CheckpointState> {
-    let root = if options.read_only { None } else { Some(RootFile::open(disk, path, slot.store, slot.sequence)?) };
+    let root = RootFile::open(disk, path, slot.store, slot.sequence, !options.read_only)?;
     Ok(CheckpointState { root, version: loaded.version, pages: loaded.pages, entries: loaded.entries })
 }
 
@@ -567,7 +577,7 @@ impl Core {
         for segment in self.segments.opened() {
             segment.mark_unsynced();
         }
-        journal.sync_found()?;
+        journal.sync()?;
         *self.journal.lock() = journal;
         for log in self.catalog.all() {
             log.set_durable_end(log.journaled_end());

@@ -34,7 +34,7 @@ impl<'a> NewMessage<'a> {
     /// A message of bytes, without key, time or headers.
     #[must_use]
     pub fn new(value: &'a [u8]) -> Self {
-        NewMessage { fields: BufferFields::plain(value) }
+        NewMessage { fields: BufferFields::plain(ValueType::BYTES, value) }
     }
 
     /// Gives it a key; at most 64 KiB.
@@ -126,7 +126,7 @@ impl Writer {
                 return Ok(Offset::new(offset));
             }
         }
-        self.append_slowly(&BufferFields::plain(value))
+        self.append_slowly(&BufferFields::plain(ValueType::BYTES, value))
     }
 
     /// Appends a message with key, time, headers or a type of its own, and gives its offset.
@@ -188,7 +188,6 @@ impl Writer {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn reserve(&mut self, bytes: usize) -> Result<Reservation<'_>> {
-        let fields = BufferFields::plain(&[]);
         if bytes > self.message_bytes_max {
             return Err(too_large(bytes, self.message_bytes_max));
         }
@@ -202,7 +201,7 @@ impl Writer {
             drop(tail);
             self.store.core.wait_for_memory()?;
         }
-        Ok(Reservation { writer: self, bytes, value_type: fields.value_type })
+        Ok(Reservation { writer: self, bytes, value_type: ValueType::BYTES })
     }
 
     fn append_slowly(&mut self, fields: &BufferFields<'_>) -> Result<Offset> {
@@ -326,7 +325,7 @@ fn stored_bytes(fields: &BufferFields<'_>) -> Result<u32> {
     fields.encoded_bytes().map_err(|_| Error::TooLarge {
         part: "message",
         bytes: fields.value.len() as u64,
-        limit_bytes: lanterman_format::limits::VALUE_BYTES_MAX,
+        limit_bytes: u64::from(lanterman_format::limits::VALUE_BYTES_MAX),
     })
 }
 
@@ -345,9 +344,9 @@ pub(crate) fn check_fields(fields: &BufferFields<'_>, message_bytes_max: usize) 
         }
         Ok(())
     };
-    limit("key", fields.key.map_or(0, <[u8]>::len), lanterman_format::limits::KEY_BYTES_MAX)?;
+    limit("key", fields.key.map_or(0, <[u8]>::len), lanterman_format::limits::KEY_BYTES_MAX as usize)?;
     let headers = fields.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(8));
-    limit("headers", headers.fold(0, usize::saturating_add), lanterman_format::limits::HEADERS_BYTES_MAX)
+    limit("headers", headers.fold(0, usize::saturating_add), lanterman_format::limits::HEADERS_BYTES_MAX as usize)
 }
 
 /// Appends the stored form of a message to `body`.

@@ -294,6 +294,11 @@ impl Future for GroupFuture {
 }
 
 impl GroupFuture {
+    /// Whether the group is written.
+    pub(crate) fn is_done(&self) -> bool {
+        self.shared.done.load(Ordering::Acquire) != 0
+    }
+
     /// Blocks until the group is written.
     pub(crate) fn wait(self) -> Result<Version> {
         self.shared.wait()

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use lanterman_format::block::{BLOCK_ALIGNMENT, BlockIdentity};
 use lanterman_format::commit::{Change, CommitCounts, CommitParameters, CommitWriter, FrameDescription, SlabAdoption};
-use lanterman_format::ids::{Position, Version};
+use lanterman_format::ids::{Crc, Position, Version};
 use lanterman_format::segment::SegmentKind;
 
 use crate::disk::Sync;
@@ -31,7 +31,7 @@ pub(crate) struct JournalEnd {
     pub(crate) segment: Option<Arc<SegmentFile>>,
     pub(crate) position: u64,
     pub(crate) version: Version,
-    pub(crate) header_crc: u32,
+    pub(crate) header_crc: Crc,
 }
 
 /// Limits of the journal's segments in bytes.
@@ -196,7 +196,7 @@ impl Journal {
         identity: &BlockIdentity,
         stored: u64,
         time_ms: i64,
-    ) -> Result<u32> {
+    ) -> Result<Crc> {
         let stored = usize::try_from(stored).map_err(|_| Error::Internal { what: "a block fits in memory" })?;
         let shrink = self.buffer.len() > BUFFER_BYTES_KEPT && stored <= BUFFER_BYTES_KEPT;
         if self.buffer.len() < stored || shrink {

@@ -174,7 +174,7 @@ impl Scan {
                     Some(rule) => Ok(At::Not(rule)),
                     // Left over from before the journal was cut here: it follows a version that is gone.
                     None if strange => {
-                        Ok(At::Not(crate::rules::misplaced(Structure::Commit, u64::from(chained), u64::from(view.previous_crc()))))
+                        Ok(At::Not(crate::rules::misplaced(Structure::Commit, u64::from(chained.get()), u64::from(view.previous_crc().get()))))
                     }
                     None => Ok(At::Whole(header, length)),
                 }

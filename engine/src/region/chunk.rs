@@ -20,8 +20,8 @@ use lanterman_format::block::BlockIdentity;
 use lanterman_format::buffer::{self, BufferFields, BufferView, ValueType};
 use lanterman_format::ids::{LogId, Offset};
 use lanterman_format::reference::Reference;
-use lanterman_format::slab::{self, SLAB_BODY_POSITION, SlabDescription};
-use lanterman_format::summary::{Histogram32, Summary};
+use lanterman_format::slab::{self, GROUP_BYTES, SLAB_BODY_POSITION, SlabDescription};
+use lanterman_format::summary::{HISTOGRAM_BUCKETS, Histogram32, Summary};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -30,6 +30,10 @@ use crate::tail::pool::Lease;
 
 /// Where the body begins.
 const BODY: u32 = SLAB_BODY_POSITION as u32;
+/// A position in the index.
+const POSITION_BYTES: u64 = 4;
+/// The histogram behind the index.
+const HISTOGRAM_BYTES: u64 = HISTOGRAM_BUCKETS as u64 * 4;
 /// Smallest stored buffer.
 const HEADER_BYTES: usize = 8;
 
@@ -291,9 +295,14 @@ impl Drop for Chunk {
     }
 }
 
-/// Upper bound of a slab's bytes.
+/// Bytes that a slab of single messages takes at most: body, index, histogram and checksum table, each rounded up.
 fn sealed_max(body_end: u32, entries: u32) -> u64 {
-    u64::from(body_end).next_multiple_of(8).saturating_add(u64::from(slab::trailer_bytes(body_end, entries)))
+    let groups = u64::from(body_end).div_ceil(GROUP_BYTES as u64);
+    u64::from(body_end)
+        .next_multiple_of(8)
+        .saturating_add(u64::from(entries).saturating_mul(POSITION_BYTES).next_multiple_of(8))
+        .saturating_add(HISTOGRAM_BYTES)
+        .saturating_add(groups.saturating_mul(4).next_multiple_of(8))
 }
 
 fn unpack(word: u64) -> Published {
@@ -307,10 +316,12 @@ fn summarise(body: &[u8], opened_ms: i64, sealed_ms: i64) -> Result<(Summary, Hi
     let mut histogram = Histogram32::default();
     for found in buffer::walk(body) {
         let (_, message) = found.map_err(|_| Error::Internal { what: "a chunk holds whole buffers" })?;
-        summary.add_message(&message);
-        histogram.add(message.value().len() as u64);
+        summary.add_buffer(&message);
+        histogram.add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
     }
-    summary.cover_times(opened_ms.min(sealed_ms), sealed_ms);
+    // Messages without a time of their own were appended between the two.
+    summary.time_min_ms = summary.time_min_ms.min(opened_ms.min(sealed_ms));
+    summary.time_max_ms = summary.time_max_ms.max(sealed_ms);
     Ok((summary, histogram))
 }
 
@@ -374,8 +385,8 @@ pub(crate) struct ChunkWriter {
 impl ChunkWriter {
     pub(crate) fn new(lease: Lease, first_offset: u64, opened_ms: i64) -> Self {
         let chunk = Chunk::new(lease, first_offset, opened_ms);
-        // Histogram and checksum table, rounded up, and the rounding of the body: all that is behind the index.
-        let fixed = u64::from(slab::trailer_bytes(chunk.capacity, 0)).saturating_add(16);
+        // All that sealing puts behind a full body but the index, and what rounding the index may add.
+        let fixed = sealed_max(chunk.capacity, 0).saturating_sub(chunk.capacity()).saturating_add(8);
         let limit = chunk.capacity().saturating_sub(fixed);
         ChunkWriter { chunk: Arc::new(chunk), position: BODY, entries: 0, limit }
     }
@@ -415,7 +426,7 @@ impl ChunkWriter {
     pub(crate) fn has_room(&self, bytes: u64, entries: u64) -> bool {
         let count = u64::from(self.entries).saturating_add(entries);
         let body = u64::from(self.position).saturating_add(bytes);
-        count <= self.chunk.positions.len() as u64 && body.saturating_add(count.saturating_mul(4)) <= self.limit
+        count <= self.chunk.positions.len() as u64 && body.saturating_add(count.saturating_mul(POSITION_BYTES)) <= self.limit
     }
 
     /// Appends a value without key, time or headers, and publishes it; gives its offset.

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lanterman_format::Structure;
+use lanterman_format::{FormatVersion, Structure};
 use lanterman_format::checkpoint::SegmentEntry;
 use lanterman_format::error::FormatError;
-use lanterman_format::ids::{Generation, Position, SegmentId, StoreId, Version};
+use lanterman_format::ids::{ByteLength, Generation, Position, SegmentId, StoreId, Version};
 use lanterman_format::name::{FileKind, parse_segment_file_name, segment_file_name};
+use lanterman_format::reference::Reference;
 use lanterman_format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use parking_lot::{Mutex, RwLock};
 
@@ -141,6 +142,8 @@ pub(crate) struct SegmentTable {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     store: StoreId,
+    /// Whether files are opened for writing too.
+    writable: bool,
     open: RwLock<BTreeMap<u64, Arc<SegmentFile>>>,
     /// Segments of slabs in use, opened or not.
     slabs: Mutex<BTreeMap<u64, SegmentEntry>>,
@@ -149,11 +152,12 @@ pub(crate) struct SegmentTable {
 }
 
 impl SegmentTable {
-    pub(crate) fn new(disk: Arc<dyn Disk>, store_directory: &Path, store: StoreId) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>, store_directory: &Path, store: StoreId, writable: bool) -> Self {
         SegmentTable {
             disk,
             directory: store_directory.join("segments"),
             store,
+            writable,
             open: RwLock::new(BTreeMap::new()),
             slabs: Mutex::new(BTreeMap::new()),
             spares: Mutex::new(Vec::new()),
@@ -241,7 +245,7 @@ impl SegmentTable {
     fn open_file(&self, id: SegmentId, kind: SegmentKind) -> Result<SegmentFile> {
         let path = self.directory.join(segment_file_name(id, kind));
         let file =
-            self.disk.open(&path, OpenMode::ReadWriteOrRead).map_err(|source| Error::io("open", &path, source))?;
+            self.disk.open(&path, if self.writable { OpenMode::ReadWrite } else { OpenMode::Read }).map_err(|source| Error::io("open", &path, source))?;
         let length = file.bytes().map_err(|source| Error::io("read the length of", &path, source))?;
         let mut segment = SegmentFile {
             id,
@@ -268,12 +272,13 @@ impl SegmentTable {
             let rule = crate::rules::misplaced(Structure::SegmentHeader, id.get(), found.segment.get());
             return Err(segment.damaged(0, FIRST_BLOCK_POSITION, rule));
         }
-        if found.segment_bytes > length {
-            let rule = crate::rules::truncated(Structure::SegmentHeader, found.segment_bytes, length);
-            return Err(segment.damaged(length, found.segment_bytes.saturating_sub(length), rule));
+        let bytes = found.segment_bytes.get();
+        if bytes > length {
+            let rule = crate::rules::truncated(Structure::SegmentHeader, bytes, length);
+            return Err(segment.damaged(length, bytes.saturating_sub(length), rule));
         }
         segment.generation = found.generation;
-        segment.bytes = found.segment_bytes;
+        segment.bytes = bytes;
         Ok(segment)
     }
 
@@ -303,11 +308,12 @@ impl SegmentTable {
             None => (self.reserve_new(id, bytes)?, Generation::new(1), bytes),
         };
         let header = SegmentHeader {
+            format: FormatVersion::CURRENT,
             kind,
             store: self.store,
             segment: id,
             generation,
-            segment_bytes: bytes,
+            segment_bytes: ByteLength::new(bytes),
             first_version,
             time_ms,
         };
@@ -329,9 +335,10 @@ impl SegmentTable {
                 segment: id,
                 generation,
                 kind,
-                segment_bytes: bytes,
-                used_bytes: bytes,
-                live_bytes: 0,
+                segment_bytes: ByteLength::new(bytes),
+                used_bytes: ByteLength::new(bytes),
+                live_bytes: ByteLength::ZERO,
+                free: false,
             });
         }
         Ok(segment)
@@ -368,7 +375,7 @@ impl SegmentTable {
     }
 
     fn reserve_new(&self, id: SegmentId, bytes: u64) -> Result<PathBuf> {
-        let path = self.directory.join(lanterman_format::name::free_file_name(id));
+        let path = self.directory.join(segment_file_name(id, FileKind::Free));
         let file = self
             .disk
             .open(&path, OpenMode::CreateNew)
@@ -390,10 +397,10 @@ impl SegmentTable {
             self.disk.open(from, OpenMode::ReadWrite).map_err(|source| Error::io("open", from, source))?;
         let mut bytes = AlignedBuffer::new(SEGMENT_HEADER_BYTES)
             .map_err(|source| Error::io("allocate a header for", from, source))?;
-        header.encode(bytes.as_mut()).map_err(|_| Error::Internal { what: "a segment header encodes" })?;
+        header.encode(bytes.first_chunk_mut().ok_or(Error::Internal { what: "a header has its page" })?);
         file.write_at(0, bytes.as_ref(), Sync::No).map_err(|source| Error::io("write", from, source))?;
         // Not only the data: the reservation's metadata must be durable too.
-        file.sync_all().map_err(|source| Error::io("sync", from, source))?;
+        file.sync_data().map_err(|source| Error::io("sync", from, source))?;
         self.disk.rename(from, to).map_err(|source| Error::io("rename", from, source))?;
         self.disk
             .sync_directory(&self.directory)
@@ -405,7 +412,7 @@ impl SegmentTable {
     pub(crate) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
         for id in ids {
             let Some(segment) = self.open.write().remove(&id.get()) else { continue };
-            let spare = self.directory.join(lanterman_format::name::free_file_name(*id));
+            let spare = self.directory.join(segment_file_name(*id, FileKind::Free));
             let keep = self.spares.lock().len() < SPARE_FILES_MAX;
             let outcome = if keep {
                 self.disk.rename(&segment.path, &spare)
@@ -421,10 +428,33 @@ impl SegmentTable {
         Ok(())
     }
 
-    /// Forgets a segment that was opened, so that its next use reads the header again; for readers whose writer
-    /// recycled it.
-    pub(crate) fn forget(&self, id: SegmentId) {
-        self.open.write().remove(&id.get());
+    /// Forgets the journal segments that were opened, so that their next use reads the headers again; for readers,
+    /// whose writer recycles them.
+    pub(crate) fn forget_journals(&self) {
+        self.open.write().retain(|_, segment| segment.kind != SegmentKind::Journal);
+    }
+
+    /// Opens a segment of the journal that is to be retired; one whose header cannot be read is left alone.
+    pub(crate) fn open_to_retire(&self, id: SegmentId) {
+        if let Err(error) = self.get(id, SegmentKind::Journal) {
+            tracing::warn!(segment = id.get(), %error, "an unused segment of the journal is left where it is");
+        }
+    }
+
+    /// Notes that a slab is referred to, so that nothing is written over it.
+    pub(crate) fn note_used(&self, slab: &Reference) {
+        let mut slabs = self.slabs.lock();
+        let entry = slabs.entry(slab.segment.get()).or_insert_with(|| SegmentEntry {
+            segment: slab.segment,
+            generation: slab.generation,
+            kind: SegmentKind::Slabs,
+            segment_bytes: ByteLength::ZERO,
+            used_bytes: ByteLength::ZERO,
+            live_bytes: ByteLength::ZERO,
+                free: false,
+        });
+        let end = slab.position.get().saturating_add(slab.bytes.get());
+        entry.used_bytes = entry.used_bytes.max(ByteLength::new(end));
     }
 
     /// Makes every slab written so far durable.

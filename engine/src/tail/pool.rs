@@ -185,7 +185,7 @@ pub(crate) struct Lease {
 impl Lease {
     /// The first byte; valid for `capacity` bytes for as long as the lease lives.
     pub(crate) fn memory(&self) -> NonNull<u8> {
-        self.piece.as_ref().map_or(NonNull::dangling(), |piece| piece.arena.pointer_at(piece.start))
+        self.piece.as_ref().map_or(NonNull::dangling(), |piece| piece.arena.pointer_at(usize::try_from(piece.start).unwrap_or(0)))
     }
 
     pub(crate) fn capacity(&self) -> u32 {
