@@ -1,4 +1,10 @@
 //! Lanterman: an embeddable, memory-mapped log store.
 
 pub mod disk;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the store, which reads through it, comes with the next layer"
+)]
+mod slab;
 mod sys;
