@@ -73,7 +73,12 @@ pub struct CatalogEntry {
 
 impl CatalogEntry {
     /// Length of the entry with its padding.
-    fn encoded_bytes(&self) -> Result<u32, FormatError> {
+    /// Bytes that the entry takes in its page.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::Limit`] if the settings exceed theirs.
+    pub fn encoded_bytes(&self) -> Result<u32, FormatError> {
         let (limit, found) = (u64::from(SETTINGS_BYTES_MAX), wide(self.settings.len()));
         RULES.require(found <= limit, Rule::Limit, 156, limit, found)?;
         let bytes = self.name.as_str().len().saturating_add(self.settings.len());

@@ -137,6 +137,12 @@ impl StoreId {
     }
 }
 
+impl From<Offset> for u64 {
+    fn from(offset: Offset) -> Self {
+        offset.get()
+    }
+}
+
 impl fmt::Display for StoreId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
