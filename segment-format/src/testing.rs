@@ -89,7 +89,7 @@ pub(crate) fn assert_flips_and_truncations_are_refused<T: Debug>(
 
 /// Makes a block's checksums fit its bytes again, as a hostile writer would: the rules behind the checksums are what is
 /// tested then.
-pub(crate) fn bless(block: &mut [u8], payload: &[core::ops::Range<usize>]) {
+pub(crate) fn bless(block: &mut [u8], payload: &[(usize, usize)]) {
     let place = place();
     let version = Version::new(u64::from_le_bytes(block[32..40].try_into().unwrap()));
     let seed = place.identity(version).seed();

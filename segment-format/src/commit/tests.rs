@@ -178,7 +178,7 @@ fn hostile_directories_are_refused_behind_a_fitting_checksum() {
     let with = |at: usize, bytes: &[u8]| {
         let mut block = sample();
         block[at..at + bytes.len()].copy_from_slice(bytes);
-        bless(&mut block, &[64..directory]);
+        bless(&mut block, &[(64, directory)]);
         refused(&block).rule
     };
     let huge = u32::MAX.to_le_bytes();
@@ -236,7 +236,10 @@ fn an_unknown_change_is_named_and_tells_whether_it_may_be_skipped() {
         block[change..change + 4].copy_from_slice(&[99, 0, flags, 0]);
         bless(
             &mut block,
-            &[64..128 + 96 + 80 + decode(&sample()).valid().unwrap().counts().change_bytes as usize],
+            &[(
+                64,
+                change + decode(&sample()).valid().unwrap().counts().change_bytes as usize,
+            )],
         );
         let first = decode(&block).valid().unwrap().changes().next().unwrap();
         assert_eq!(first, Ok(Change::Unknown { kind: 99, skippable }));
@@ -275,7 +278,7 @@ fn the_writer_refuses_more_and_less_than_was_counted() {
     let short = CommitWriter::new(&mut out[..100], counts, &identity()).unwrap_err();
     assert_eq!(short.rule, Rule::NoRoom);
     let huge = CommitCounts {
-        body_bytes: u64::MAX & !7,
+        body_bytes: !7,
         ..counts
     };
     assert_eq!(huge.block_bytes().unwrap_err().rule, Rule::Limit);

@@ -216,7 +216,7 @@ fn hostile_heads_are_refused_behind_a_fitting_checksum() {
         let body_end = u32::from_le_bytes(slab[96..100].try_into().unwrap()) as usize;
         let trailer_start = body_end.min(slab.len());
         let length = slab.len();
-        bless(&mut slab, &[64..256, trailer_start..length]);
+        bless(&mut slab, &[(64, 256), (trailer_start, length)]);
         match SlabLayout::parse(&slab, &place()) {
             Found::Invalid(error) => error.rule,
             other => panic!("accepted: {other:?}"),
