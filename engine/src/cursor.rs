@@ -228,7 +228,8 @@ impl Cursor {
                 *end = published;
                 return Ok(true);
             }
-            if self.log.generation() == self.root.generation {
+            let is_last = self.root.chunks.last().is_some_and(|last| Arc::ptr_eq(last, chunk));
+            if is_last && self.log.generation() == self.root.generation {
                 self.core.publication.settle();
                 let published = chunk.end_offset();
                 *end = published;

@@ -17,6 +17,12 @@ fn values(store: &Store, log: &str) -> Vec<Vec<u8>> {
     found
 }
 
+/// Compares without printing thousands of values.
+fn same(found: &[Vec<u8>], wanted: &[Vec<u8>]) {
+    let first = found.iter().zip(wanted).position(|(left, right)| left != right);
+    assert_eq!((found.len(), first), (wanted.len(), None), "count, and the first that differs");
+}
+
 #[test]
 fn appended_messages_are_seen_at_once_and_committed_ones_after_reopening() {
     let directory = tempfile::tempdir().unwrap();
@@ -56,11 +62,11 @@ fn a_log_of_many_slabs_reads_the_same_after_reopening() {
             writer.commit(Durability::Disk).unwrap();
         }
     }
-    assert!(values(&store, "events") == wanted, "the values differ");
+    same(&values(&store, "events"), &wanted);
     writer.commit(Durability::Disk).unwrap();
     drop((writer, store));
     let store = options.open_copying(&path).unwrap();
-    assert!(values(&store, "events") == wanted, "the values differ");
+    same(&values(&store, "events"), &wanted);
     let mut cursor = store.log("events").unwrap().cursor(0u64).unwrap();
     for number in (0..30_000u64).rev().step_by(997) {
         assert_eq!(cursor.get(number).unwrap().value(), wanted[number as usize]);
