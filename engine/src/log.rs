@@ -153,6 +153,19 @@ impl LogState {
         outcome
     }
 
+    /// Takes the value that a newer checkpoint has of the log, in a store that is only read.
+    pub(crate) fn replace_root(self: &Arc<Self>, newer: Root) {
+        let mut tail = self.tail.intrude();
+        tail.writer = None;
+        let end = newer.end();
+        self.change_root(|root| {
+            let generation = root.generation;
+            *root = Root { generation, ..newer };
+        });
+        self.set_journaled_end(end);
+        self.set_durable_end(end);
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.root.with(Root::end)
     }
