@@ -399,5 +399,6 @@ impl Core {
                 self.release(&log);
             }
         }
+        self.pool.trim();
     }
 }

@@ -225,9 +225,6 @@ impl Flusher {
         }
     }
 
-    pub(crate) fn queued(&self) -> usize {
-        self.jobs.len()
-    }
 }
 
 impl Core {

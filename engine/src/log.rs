@@ -17,7 +17,7 @@ use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
 use crate::region::root::RootCell;
 use crate::slab::SlabHandle;
-use crate::tree::{SlabEntry, Tree};
+use crate::tree::Tree;
 
 /// The newest messages of a quiet log: a slab that the next checkpoint or seal supersedes.
 #[derive(Debug, Clone)]
@@ -39,14 +39,6 @@ pub(crate) struct Root {
     pub(crate) tail: Option<TailSlab>,
     /// Rises with each root of the log, so that a reader knows cheaply whether his is the newest.
     pub(crate) generation: u64,
-}
-
-/// Where an offset is.
-#[derive(Debug, Clone)]
-pub(crate) enum Piece {
-    Chunk(Arc<Chunk>),
-    Slab { entry: SlabEntry, first: u64 },
-    Tail(TailSlab),
 }
 
 impl Root {

@@ -143,7 +143,7 @@ impl Snapshot {
         Ok(KeptMessage::from(&self.cursor(self.start())?.get(offset)?))
     }
 
-    /// The messages at `offsets`, in the order asked for; what is not in memory is fetched together.
+    /// The messages at `offsets`, in the order asked for.
     ///
     /// # Errors
     /// As [`get`](Self::get), for the first that fails.

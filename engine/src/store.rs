@@ -1,6 +1,6 @@
 //! The public face: opening and creating stores, and what a store offers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -118,7 +118,7 @@ impl Store {
         options.check()?;
         let lock = prepare_directory(&disk, path, &options)?;
         let slots = RootFile::read(&disk, path)?;
-        let slot = newest_slot(path, &slots)?.clone();
+        let slot = *newest_slot(path, &slots)?;
         let core = Arc::new(open_core(path, options, &disk, lock, &slot)?);
         if !core.options.read_only && core.options.background == Background::Thread {
             Helper::start(&core).map_err(|source| Error::io("start a thread for", path, source))?;
@@ -603,7 +603,3 @@ impl Core {
     }
 }
 
-/// Where a store keeps its segments.
-pub(crate) fn segments_directory(path: &Path) -> PathBuf {
-    path.join("segments")
-}

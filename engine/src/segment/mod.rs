@@ -467,11 +467,6 @@ impl SegmentTable {
         Ok(())
     }
 
-    /// Number of spare files and their bytes.
-    pub(crate) fn spares(&self) -> (usize, u64) {
-        let spares = self.spares.lock();
-        (spares.len(), spares.iter().map(|spare| spare.bytes).sum())
-    }
 }
 
 /// Size of the next segment of a kind: twice the newest one, within the options' limits, and large enough for `needed`.
