@@ -383,7 +383,12 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`message_at`](Self::message_at).
-    pub(crate) fn stored_at(&self, position: u32, bytes: u32, context: ReadContext<'_>) -> Result<&[u8], SlabError> {
+    pub(crate) fn stored_at(
+        &self,
+        position: u32,
+        bytes: u32,
+        context: ReadContext<'_>,
+    ) -> Result<&[u8], SlabError> {
         let end = position.saturating_add(bytes);
         let body = self.ready(position..end, context)?;
         Ok(body.get(position as usize..end as usize).unwrap_or_default())

@@ -19,6 +19,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod mapped;
+
 const STORE: StoreId = StoreId::from_bytes([5; 16]);
 
 /// What a source answers: what a map shows, and what the disk holds.
@@ -30,6 +32,8 @@ struct FakeSource {
     opens: AtomicUsize,
     rereads: AtomicUsize,
     is_failing: AtomicBool,
+    /// What of the map cannot be brought in.
+    broken: Range<usize>,
     kept: KeptSlabs,
 }
 
@@ -42,6 +46,7 @@ impl FakeSource {
             opens: AtomicUsize::new(0),
             rereads: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
+            broken: 0..0,
             kept: KeptSlabs::new(0),
         }
     }
@@ -84,7 +89,7 @@ impl SlabSource for FakeSource {
         let range = 0..bytes.len();
         let bytes: SharedMemory = Arc::new(bytes);
         let bytes = match self.memory {
-            SlabMemory::Mapped => SlabBytes::window_of_memory(bytes, range),
+            SlabMemory::Mapped => SlabBytes::window_of_memory(bytes, self.broken.clone()),
             SlabMemory::Copied => SlabBytes::copied(bytes, range),
             SlabMemory::Image => SlabBytes::image(bytes, range),
         };
@@ -113,15 +118,19 @@ struct Made {
     counts: Vec<u64>,
 }
 
-/// A slab of buffers of the given counts and value lengths.
-fn make(messages: &[(u64, usize)]) -> Made {
-    let identity = BlockIdentity {
+fn identity() -> BlockIdentity {
+    BlockIdentity {
         store: STORE,
         segment: SegmentId::new(3),
         generation: Generation::new(2),
         position: Position::new(8192),
         version: Version::new(77),
-    };
+    }
+}
+
+/// A slab of buffers of the given counts and value lengths.
+fn make(messages: &[(u64, usize)]) -> Made {
+    let identity = identity();
     let (mut body, mut positions, mut runs, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut histogram, mut offset) = (Histogram32::default(), 0);
     for (number, (count, length)) in messages.iter().enumerate() {
@@ -295,6 +304,45 @@ fn damage_names_its_group_and_spares_the_others() {
         // Bytes taken before the flip are a copy here, and stay good.
         assert_eq!(walked(&slab, 0..200, context(&source, Verify::Once)).len(), 200);
     }
+}
+
+#[test]
+fn pages_that_cannot_be_brought_in_are_an_error_of_their_messages_only_and_never_touched() {
+    let made = plain();
+    let mut source = FakeSource::new(&made.bytes, SlabMemory::Mapped);
+    source.broken = 5 * 4096..6 * 4096;
+    // Were they touched first, they would be damage, or wrong bytes where nothing is verified.
+    source.shown.lock()[source.broken.clone()].fill(0xee);
+    for verify in POLICIES {
+        let slab = OpenSlab::open(&made.reference, &source).unwrap();
+        let context = context(&source, verify);
+        for (offset, position) in made.positions.iter().enumerate() {
+            let touches = *position < 6 * 4096 && position + 208 > 5 * 4096;
+            match slab.message(offset as u64, context) {
+                Ok(buffer) => assert!(!touches && buffer.value() == made.values[offset]),
+                Err(error) => assert!(touches && matches!(error, SlabError::Read { .. }), "{error}"),
+            }
+        }
+        let mut walk = slab.walk(0..200, context).unwrap();
+        let before = walk.by_ref().take_while(Result::is_ok).count();
+        assert_eq!(
+            before,
+            made.positions
+                .iter()
+                .filter(|position| **position + 208 <= 5 * 4096)
+                .count()
+        );
+    }
+    source.broken = 0..1;
+    assert!(matches!(
+        OpenSlab::open(&made.reference, &source),
+        Err(SlabError::Read { .. })
+    ));
+    source.broken = made.bytes.len() - 1..made.bytes.len();
+    assert!(matches!(
+        OpenSlab::open(&made.reference, &source),
+        Err(SlabError::Read { .. })
+    ));
 }
 
 #[test]
