@@ -83,11 +83,6 @@ impl Catalog {
         self.newest.lock().logs.insert_mut(id, Committed { log, end, created, modified });
     }
 
-    /// Forgets a log that was never committed; for a creation that failed.
-    pub(crate) fn forget(&self, log: &Arc<LogState>) {
-        self.names.write().remove(log.name.as_str());
-    }
-
     /// Makes `version` the newest, with the ends of the logs that it changed.
     pub(crate) fn advance(&self, version: Version, changed: &[(Arc<LogState>, u64)]) {
         let mut dirty = self.dirty.lock();

@@ -24,6 +24,7 @@ use crate::core::Core;
 use crate::disk::Sync;
 use crate::error::{Error, Result};
 use crate::log::{LogState, TailSlab};
+use crate::region::chunk::Chunk;
 use crate::root_file::RootFile;
 use crate::segment::Allocated;
 use crate::slab::SlabHandle;
@@ -117,6 +118,8 @@ struct GatheredTail {
     log: u64,
     /// A slab whose identity is not yet known is sealed twice: once for its size, once in its place.
     state: Arc<LogState>,
+    /// Held here: the log may let go of it meanwhile.
+    chunk: Arc<Chunk>,
     first: u64,
     count: u64,
     bytes: usize,
@@ -244,7 +247,8 @@ impl Core {
             let count = committed.end.saturating_sub(first);
             let chunk = root.chunk_at(first).ok_or(Error::Internal { what: "a tail is in a chunk" })?;
             let bytes = chunk.copy_sealed_bytes_max(first.saturating_sub(chunk.first_offset()), count)?;
-            let tail = GatheredTail { log: log.id.get(), state: Arc::clone(log), first, count, bytes };
+            let chunk = Arc::clone(chunk);
+            let tail = GatheredTail { log: log.id.get(), state: Arc::clone(log), chunk, first, count, bytes };
             if bytes > GATHERED_BYTES_MAX {
                 self.write_gathered(sink, vec![tail], &mut tails)?;
                 continue;
@@ -278,14 +282,12 @@ impl Core {
         for tail in gathering {
             let position = Position::new(place.position.saturating_add(at as u64));
             let own = BlockIdentity { position, ..identity };
-            let root = tail.state.root();
-            let chunk = root.chunk_at(tail.first).ok_or(Error::Internal { what: "a tail is in a chunk" })?;
-            let from = tail.first.saturating_sub(chunk.first_offset());
+            let from = tail.first.saturating_sub(tail.chunk.first_offset());
             let out = buffer
                 .as_mut()
                 .get_mut(at..at.saturating_add(tail.bytes))
                 .ok_or(Error::Internal { what: "gathered tails fit their block" })?;
-            let sealed = chunk.seal_copy(from, tail.count, tail.state.id, self.clock.wall_ms(), &own, out)?;
+            let sealed = tail.chunk.seal_copy(from, tail.count, tail.state.id, self.clock.wall_ms(), &own, out)?;
             let slab = Arc::new(SlabHandle::new(sealed.reference));
             tails.insert(tail.log, TailSlab { slab, first: tail.first, count: tail.count, skip: 0 });
             at = at.saturating_add(tail.bytes.next_multiple_of(GATHERED_ALIGNMENT));
@@ -361,6 +363,21 @@ impl Core {
             let mut persisted = log.persisted.lock();
             persisted.end = cut.logs.get(id).map_or(0, |committed| committed.end);
             persisted.tail = tails.get(id).cloned();
+            drop(persisted);
+            let tree_end = tails.get(id).map_or_else(|| cut.logs.get(id).map_or(0, |entry| entry.end), |tail| tail.first);
+            self.note_adopted(log, tree_end);
+        }
+    }
+
+    /// Slabs of the tree below `tree_end` are in the checkpoint: the journal need not adopt them any more, but for one
+    /// that the checkpoint holds only in part.
+    fn note_adopted(&self, log: &LogState, tree_end: u64) {
+        let root = log.root();
+        let last = tree_end.saturating_sub(root.start).saturating_sub(1);
+        if let Ok(Some(placed)) = root.tree.find(self.source.as_ref(), last) {
+            let first = placed.first_offset.saturating_add(root.start);
+            let whole = first.saturating_add(placed.entry.offset_count) == tree_end;
+            log.set_adopted_end(if whole { tree_end } else { first });
         }
     }
 
@@ -382,5 +399,6 @@ impl Core {
                 self.release(&log);
             }
         }
+        self.pool.trim();
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::commit::{Change, FrameDescription, SlabAdoption};
 use lanterman_format::ids::{Offset, Version};
@@ -44,7 +45,12 @@ pub(crate) enum Request {
     /// Everything of a log below an offset.
     Log { log: Arc<LogState>, end: u64, durability: Durability },
     /// Staged messages, all or nothing.
-    Transaction { staged: Vec<StagedLog>, durability: Durability },
+    Transaction {
+        staged: Vec<StagedLog>,
+        durability: Durability,
+        /// Set to the version once it is written: a group may be written as several versions, of which one fails.
+        written: Arc<AtomicU64>,
+    },
 }
 
 impl Request {
@@ -84,6 +90,7 @@ struct Gathered {
     /// Logs with their new ends and, where slabs were adopted, up to where.
     ends: Vec<(Arc<LogState>, u64, Option<u64>)>,
     staged: Vec<StagedLog>,
+    written: Vec<Arc<AtomicU64>>,
 }
 
 impl GroupWriter<Request> for Core {
@@ -131,7 +138,16 @@ impl Core {
         if known >= end && log.is_created() {
             return Ok(self.catalog.version());
         }
-        self.groups.commit(Request::Log { log: Arc::clone(log), end, durability }, self)
+        let outcome = self.groups.commit(Request::Log { log: Arc::clone(log), end, durability }, self);
+        let reached = match durability {
+            Durability::Process => log.journaled_end(),
+            Durability::Disk => log.durable_end(),
+        };
+        match outcome {
+            // Another part of the group failed, not this one.
+            Err(_) if reached >= end && log.is_created() => Ok(self.catalog.version()),
+            outcome => outcome,
+        }
     }
 
     /// The same without waiting.
@@ -158,7 +174,8 @@ impl Core {
                     let entry = ends.entry(log.id.get()).or_insert_with(|| (Arc::clone(&log), 0));
                     entry.1 = entry.1.max(end);
                 }
-                Request::Transaction { staged, .. } => {
+                Request::Transaction { staged, written, .. } => {
+                    gathered.written.push(written);
                     for part in &staged {
                         let entry = ends.entry(part.log.id.get()).or_insert_with(|| (Arc::clone(&part.log), 0));
                         entry.1 = entry.1.max(part.first);
@@ -218,16 +235,14 @@ impl Core {
         from: u64,
         stop: u64,
     ) -> Result<u64> {
-        let mut offset = from;
         let mut whole_until = from;
-        while offset < stop {
-            let found = root
-                .tree
-                .find(self.source.as_ref(), offset.saturating_sub(root.start))
-                .map_err(|error| self.tree_error(log, error))?;
-            let placed = found.ok_or(Error::Internal { what: "the tree covers what its end says" })?;
+        for placed in root.tree.slabs_from(self.source.as_ref(), from.saturating_sub(root.start)) {
+            let placed = placed.map_err(|error| self.tree_error(log, error))?;
             let first = placed.first_offset.saturating_add(root.start);
-            let entry_end = first.saturating_add(placed.entry.offset_count);
+            let entry_end = placed.end_offset().saturating_add(root.start);
+            if first >= stop {
+                break;
+            }
             gathered.adoptions.push(SlabAdoption {
                 log: log.id,
                 first_offset: Offset::new(first),
@@ -238,7 +253,6 @@ impl Core {
             if entry_end <= stop {
                 whole_until = entry_end;
             }
-            offset = entry_end;
         }
         Ok(whole_until)
     }
@@ -330,6 +344,9 @@ impl Core {
         drop(volatile);
         if version > self.catalog.version() {
             self.catalog.advance(version, &changed);
+        }
+        for written in gathered.written {
+            written.store(version.get(), Ordering::Release);
         }
         self.counters.committed(journal.replay_bytes());
     }

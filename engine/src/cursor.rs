@@ -7,7 +7,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanterman_format::buffer::BufferView;
 use lanterman_format::ids::Offset;
 
 use crate::core::Core;
@@ -344,27 +343,3 @@ impl Core {
     }
 }
 
-/// The buffer of a message that a snapshot holds, with who keeps it.
-pub(crate) fn message_in<'a>(
-    core: &'a Core,
-    log: &LogState,
-    root: &'a Root,
-    offset: u64,
-    opened: &'a mut Option<Arc<OpenSlab>>,
-) -> Result<(BufferView<'a>, Keeper<'a>)> {
-    if let Some(chunk) = root.chunk_at(offset)
-        && offset < chunk.end_offset()
-    {
-        let entry = offset.saturating_sub(chunk.first_offset());
-        let position = chunk.position(entry).ok_or(Error::Internal { what: "a published message has a place" })?;
-        return Ok((chunk.buffer_at(position)?, Keeper::Chunk(chunk)));
-    }
-    let found = find_slab(core, log, root, offset)?;
-    let failed = |error| core.slab_error(log, Some(offset..offset.saturating_add(1)), error);
-    let slab: &Arc<OpenSlab> = opened.insert(found.handle.open(core.source.as_ref()).map_err(failed)?.share());
-    let shown = offset.saturating_sub(found.first).saturating_add(found.skip);
-    match slab.message(shown, core.read_context()) {
-        Ok(buffer) => Ok((buffer, Keeper::Slab(slab))),
-        Err(error) => Err(damaged(core, log, slab, offset, root, error)),
-    }
-}

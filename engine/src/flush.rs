@@ -57,6 +57,11 @@ impl Incoming {
         self.queue.lock().push_back((log, chunk));
     }
 
+    /// Forgets everything, in a store that is only read.
+    pub(crate) fn clear(&self) {
+        self.queue.lock().clear();
+    }
+
     fn is_empty(&self) -> bool {
         self.queue.lock().is_empty()
     }
@@ -127,6 +132,7 @@ impl Flusher {
             let place = core.allocator.lock().allocate(&core.segments, bytes, version, time_ms)?;
             let identity = place.identity(&core.segments, version);
             let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
+            core.allocator.lock().give_back(&place, sealed.stored_bytes);
             let image = job.chunk.image(&sealed);
             let token = self.next_token;
             self.next_token = token.wrapping_add(1);
@@ -176,12 +182,19 @@ impl Flusher {
                 summary: sealed.summary,
             };
             let end = job.chunk.end_offset();
+            let first = job.chunk.first_offset();
             job.log.change_root(|root| -> Result<()> {
+                if first != root.tree_end {
+                    return Err(Error::Internal { what: "a chunk lands where its log's tree ends" });
+                }
                 let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
                 root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
                 root.tree_end = end;
+                // A tail slab of the same messages, from a checkpoint, has had its day.
+                root.tail = root.tail.take().filter(|tail| tail.first >= end);
                 Ok(())
-            })?;
+            })
+            .map_err(|error| core.poison(error))?;
             job.chunk.retire();
             core.counters.slab_written(place.bytes);
             self.keep_recent(Recent { log: job.log, first: job.chunk.first_offset(), bytes: place.bytes });
@@ -212,9 +225,6 @@ impl Flusher {
         }
     }
 
-    pub(crate) fn queued(&self) -> usize {
-        self.jobs.len()
-    }
 }
 
 impl Core {

@@ -17,7 +17,7 @@ use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
 use crate::region::root::RootCell;
 use crate::slab::SlabHandle;
-use crate::tree::{SlabEntry, Tree};
+use crate::tree::Tree;
 
 /// The newest messages of a quiet log: a slab that the next checkpoint or seal supersedes.
 #[derive(Debug, Clone)]
@@ -39,14 +39,6 @@ pub(crate) struct Root {
     pub(crate) tail: Option<TailSlab>,
     /// Rises with each root of the log, so that a reader knows cheaply whether his is the newest.
     pub(crate) generation: u64,
-}
-
-/// Where an offset is.
-#[derive(Debug, Clone)]
-pub(crate) enum Piece {
-    Chunk(Arc<Chunk>),
-    Slab { entry: SlabEntry, first: u64 },
-    Tail(TailSlab),
 }
 
 impl Root {
@@ -151,6 +143,19 @@ impl LogState {
         // After the root: a reader that sees the number finds at least that root.
         self.generation.store(generation, Ordering::Release);
         outcome
+    }
+
+    /// Takes the value that a newer checkpoint has of the log, in a store that is only read.
+    pub(crate) fn replace_root(self: &Arc<Self>, newer: Root) {
+        let mut tail = self.tail.intrude();
+        tail.writer = None;
+        let end = newer.end();
+        self.change_root(|root| {
+            let generation = root.generation;
+            *root = Root { generation, ..newer };
+        });
+        self.set_journaled_end(end);
+        self.set_durable_end(end);
     }
 
     pub(crate) fn end(&self) -> u64 {

@@ -119,6 +119,12 @@ pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loa
     for entry in loaded.entries.values().flat_map(BTreeMap::values) {
         let root = root_of(table, entry)?;
         let end = root.end();
+        if let Some(known) = catalog.by_id(entry.log.get()) {
+            // A reader that jumps to a newer checkpoint: whoever holds the log goes on with the same one.
+            known.replace_root(root);
+            catalog.restore(known, end, entry.created_version, entry.modified_version);
+            continue;
+        }
         let log = LogState::new(entry.log, entry.name.clone(), root, entry.settings.clone());
         log.set_created();
         let tail = log.root().tail;

@@ -53,7 +53,7 @@ impl RootFile {
     pub(crate) fn read(disk: &Arc<dyn Disk>, directory: &Path) -> Result<FoundSlots> {
         let path = directory.join("root");
         let file = disk.open(&path, OpenMode::Read).map_err(|source| Error::io("open", &path, source))?;
-        let mut read = |slot: u32| -> Result<Found<RootSlot>> {
+        let read = |slot: u32| -> Result<Found<RootSlot>> {
             let mut bytes = [0u8; ROOT_SLOT_BYTES];
             let mut done = 0;
             while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
@@ -123,7 +123,7 @@ impl RootFile {
     fn write_slot(&mut self, slot: &RootSlot) -> Result<()> {
         let sequence = self.sequence.saturating_add(1);
         let number = sequence % 2;
-        let slot = RootSlot { sequence: Sequence::new(sequence), ..slot.clone() };
+        let slot = RootSlot { sequence: Sequence::new(sequence), ..*slot };
         let mut buffer = AlignedBuffer::new(ROOT_SLOT_BYTES)
             .map_err(|source| Error::io("allocate a buffer for", &self.path, source))?;
         let number_short = u32::from(number == 1);

@@ -1,6 +1,6 @@
 //! The public face: opening and creating stores, and what a store offers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -118,7 +118,7 @@ impl Store {
         options.check()?;
         let lock = prepare_directory(&disk, path, &options)?;
         let slots = RootFile::read(&disk, path)?;
-        let slot = newest_slot(path, &slots)?.clone();
+        let slot = *newest_slot(path, &slots)?;
         let core = Arc::new(open_core(path, options, &disk, lock, &slot)?);
         if !core.options.read_only && core.options.background == Background::Thread {
             Helper::start(&core).map_err(|source| Error::io("start a thread for", path, source))?;
@@ -387,6 +387,11 @@ fn prepare_directory(
             return Err(Error::NoStore { path: path.to_path_buf() });
         }
     }
+    let segments = path.join("segments");
+    let kind = disk.metadata(&segments).map_err(|source| Error::io("look at", &segments, source))?;
+    if is_store && kind.is_none_or(|kind| kind.kind != PathKind::Directory) {
+        return Err(Error::NotAStore { path: path.to_path_buf(), found: "segments, not a directory".to_owned() });
+    }
     if options.read_only {
         return Ok(None);
     }
@@ -574,9 +579,7 @@ impl Core {
         let end = scan.end().clone();
         let replayed = scan.replayed_bytes();
         let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
-        for segment in self.segments.opened() {
-            segment.mark_unsynced();
-        }
+        self.segments.sync_found()?;
         journal.sync()?;
         *self.journal.lock() = journal;
         for log in self.catalog.all() {
@@ -603,7 +606,3 @@ impl Core {
     }
 }
 
-/// Where a store keeps its segments.
-pub(crate) fn segments_directory(path: &Path) -> PathBuf {
-    path.join("segments")
-}

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use lanterman_format::ids::{Offset, Version};
+use lanterman_format::ids::Version;
 use lanterman_format::name::LogName;
 
 use crate::commit::{Request, StagedLog};
@@ -118,9 +119,14 @@ impl Core {
                 (staged.log.name.as_str().to_owned(), staged.first..end)
             })
             .collect();
-        let request = Request::Transaction { staged, durability: transaction.durability };
-        let version = self.groups.commit(request, self)?;
-        Ok(TransactionReceipt { version, offsets })
+        let written = Arc::new(AtomicU64::new(0));
+        let request =
+            Request::Transaction { staged, durability: transaction.durability, written: Arc::clone(&written) };
+        let outcome = self.groups.commit(request, self);
+        match written.load(Ordering::Acquire) {
+            0 => outcome.map(|version| TransactionReceipt { version, offsets }),
+            version => Ok(TransactionReceipt { version: Version::new(version), offsets }),
+        }
     }
 
     /// The log of that name; one that is made here is in no version before something of it is committed.

@@ -1,6 +1,8 @@
 //! Promise: what was committed is there after closing and opening again, in order, byte for byte; what was appended is
 //! visible at once. Shown by writing, reading, closing and opening stores of several shapes.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use lanterman::{Background, Durability, NewMessage, Options, Store};
 
 fn open(path: &std::path::Path) -> Store {

@@ -110,11 +110,6 @@ impl Journal {
         &self.end
     }
 
-    /// The newest version that a power cut would not lose.
-    pub(crate) fn durable(&self) -> Version {
-        self.durable
-    }
-
     pub(crate) fn replay_bytes(&self) -> u64 {
         self.replay_bytes
     }

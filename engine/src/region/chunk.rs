@@ -29,7 +29,8 @@ use crate::sys::SharedBytes;
 use crate::tail::pool::Lease;
 
 /// Where the body begins.
-const BODY: u32 = SLAB_BODY_POSITION as u32;
+const BODY: u32 = 256;
+const _: () = assert!(BODY as usize == SLAB_BODY_POSITION);
 /// A position in the index.
 const POSITION_BYTES: u64 = 4;
 /// The histogram behind the index.
@@ -455,7 +456,7 @@ impl ChunkWriter {
         }
         // SAFETY: inside the room, aligned, behind the published end.
         unsafe { at.cast::<u64>().write(word.to_le()) };
-        Ok(self.published_one(stored as u32))
+        Ok(self.published_one(buffer::plain_stored_bytes(length)))
     }
 
     /// Notes one more buffer of `stored` bytes and publishes everything; gives its offset.

@@ -119,13 +119,16 @@ impl<T> Gated<T> {
         Intruder { gated: Arc::clone(self) }
     }
 
-    /// The same unless another intruder is about.
+    /// The same, but only if nobody is inside: never waits.
     pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
         if self.intruding.swap(1, Ordering::Acquire) != 0 {
             return None;
         }
-        self.keep_owner_out();
-        Some(Intruder { gated: Arc::clone(self) })
+        self.wanted.0.store(1, Ordering::Relaxed);
+        self.intruder_fence();
+        let intruder = Intruder { gated: Arc::clone(self) };
+        // Dropping the intruder withdraws the wish; he has not looked at the value.
+        (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
     }
 
     fn keep_owner_out(&self) {

@@ -77,6 +77,14 @@ impl SlabAllocator {
         Ok(Allocated { segment, position, bytes })
     }
 
+    /// Takes back what a block did not need of its room, if nothing was given out since.
+    pub(crate) fn give_back(&mut self, place: &Allocated, needed: u64) {
+        let active = self.active.as_ref().is_some_and(|segment| segment.id == place.segment.id);
+        if active && self.position == place.position.saturating_add(place.bytes) {
+            self.position = place.position.saturating_add(needed.next_multiple_of(FIRST_BLOCK_POSITION));
+        }
+    }
+
     /// The segment being filled and the first free byte of it.
     pub(crate) fn active(&self) -> Option<(&Arc<SegmentFile>, u64)> {
         self.active.as_ref().map(|segment| (segment, self.position))

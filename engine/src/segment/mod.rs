@@ -457,6 +457,15 @@ impl SegmentTable {
         entry.used_bytes = entry.used_bytes.max(ByteLength::new(end));
     }
 
+    /// Makes durable what an earlier process may have left with the operating system in the files that are open.
+    pub(crate) fn sync_found(&self) -> Result<()> {
+        for segment in self.opened() {
+            segment.mark_unsynced();
+            segment.sync()?;
+        }
+        Ok(())
+    }
+
     /// Makes every slab written so far durable.
     pub(crate) fn sync_slabs(&self) -> Result<()> {
         for segment in self.opened() {
@@ -467,11 +476,6 @@ impl SegmentTable {
         Ok(())
     }
 
-    /// Number of spare files and their bytes.
-    pub(crate) fn spares(&self) -> (usize, u64) {
-        let spares = self.spares.lock();
-        (spares.len(), spares.iter().map(|spare| spare.bytes).sum())
-    }
 }
 
 /// Size of the next segment of a kind: twice the newest one, within the options' limits, and large enough for `needed`.

@@ -6,6 +6,7 @@
 //! Invariant: `in_use` is the capacity of all chunks that are not retired; it exceeds the budget only by a message that is
 //! larger than a full slab, or during recovery.
 
+use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -138,18 +139,22 @@ impl Pool {
 
     /// Gives memory that no chunk uses back to the system, as far as whole arenas are free.
     pub(crate) fn trim(&self) {
-        let mut free = self.free.lock();
-        for list in free.iter_mut() {
+        let mut freed = Vec::new();
+        for list in self.free.lock().iter_mut() {
+            let mut counts: HashMap<usize, u64> = HashMap::new();
+            for piece in list.iter() {
+                let count = counts.entry(Arc::as_ptr(&piece.arena).addr()).or_insert(0);
+                *count = count.saturating_add(1);
+            }
             // An arena goes when the last of its pieces goes; pieces whose neighbours are in use are kept.
-            let kept: Vec<Piece> = std::mem::take(list);
-            let whole = |piece: &Piece| {
-                let pieces = (piece.arena.len() as u64) / piece.capacity.max(1);
-                let here = kept.iter().filter(|other| Arc::ptr_eq(&other.arena, &piece.arena)).count() as u64;
-                here >= pieces
+            let whole = |piece: &mut Piece| {
+                let pieces = (piece.arena.len() as u64).checked_div(piece.capacity);
+                counts.get(&Arc::as_ptr(&piece.arena).addr()).copied() == pieces
             };
-            let keep: Vec<bool> = kept.iter().map(|piece| !whole(piece)).collect();
-            *list = kept.into_iter().zip(keep).filter_map(|(piece, keep)| keep.then_some(piece)).collect();
+            freed.extend(list.extract_if(.., whole));
         }
+        // Unmapped here, with the lock released.
+        drop(freed);
     }
 
     /// Bytes that chunks hold: those that writers need, and those kept for readers alone.
