@@ -292,7 +292,12 @@ impl OpenSlab {
         // Only the header is good so far; it says which groups the rest is in.
         let end = position.saturating_add(self.parse_at(bytes, position)?.stored_bytes());
         let groups = self.groups_of(position..end);
-        let bytes = self.make_ready(head_groups.end.min(groups.end)..groups.end, context)?;
+        let rest = self.make_ready(head_groups.end.min(groups.end)..groups.end, context)?;
+        if rest.as_ptr() == bytes.as_ptr() {
+            return self.parse_at(rest, position);
+        }
+        // The rest is in a copy read past the map, of which the header's group is not known to be good.
+        let bytes = self.make_ready(groups, context)?;
         self.parse_at(bytes, position)
     }
 

@@ -450,6 +450,59 @@ fn a_walk_that_was_left_is_taken_up_also_over_a_stale_page() {
 }
 
 #[test]
+fn what_was_checked_in_a_map_is_not_taken_as_checked_in_the_copy_beside_it() {
+    let made = make(&[(1, 200); 400]);
+    let source = FakeSource::new(&made.bytes, SlabMemory::Mapped);
+    source.shown.lock()[18 * 4096] ^= 1;
+    source.stored.lock()[2 * 4096] ^= 1;
+    let slab = OpenSlab::open(&made.reference, &source).unwrap();
+    let context = context(&source, Verify::Once);
+    let mut walk = slab.walk(0..400, context).unwrap();
+    walk.next().unwrap().unwrap();
+    let place = walk.place();
+    assert!(slab.message(360, context).is_ok(), "read past the map");
+    assert_eq!(source.rereads(), 1);
+    let steps: Vec<_> = SlabWalk::resume(&slab, place, context).collect();
+    let (last, before) = steps.split_last().unwrap();
+    let values = before.iter().map(|step| step.as_ref().unwrap().buffer.value());
+    assert!(values.eq(&made.values[1..=before.len()]));
+    assert_eq!(damage(last.as_ref().unwrap_err()).group, Some(2));
+    // A walk that was not left goes on in the bytes that it checked, as far as it checked them.
+    let rest: Vec<_> = walk
+        .map_while(Result::ok)
+        .map(|step| step.buffer.value())
+        .collect();
+    assert!(rest.len() > before.len());
+    assert!(rest.iter().eq(&made.values[1..=rest.len()]));
+}
+
+#[test]
+fn a_buffer_is_never_read_half_checked_in_the_map_and_half_in_the_copy() {
+    let made = make(&[(1, 200); 400]);
+    for border in [3 * 4096, 16 * 4096_u32] {
+        let across = made
+            .positions
+            .iter()
+            .rposition(|position| *position < border)
+            .unwrap();
+        assert!(made.positions[across] + 100 < border && made.positions[across] + 208 > border);
+        for is_walked in [false, true] {
+            let source = FakeSource::new(&made.bytes, SlabMemory::Mapped);
+            source.shown.lock()[border as usize] ^= 1;
+            source.stored.lock()[made.positions[across] as usize + 50] ^= 1;
+            let slab = OpenSlab::open(&made.reference, &source).unwrap();
+            let context = context(&source, Verify::Once);
+            let error = if is_walked {
+                slab.walk(0..400, context).unwrap().find_map(Result::err).unwrap()
+            } else {
+                slab.message(across as u64, context).unwrap_err()
+            };
+            assert_eq!(damage(&error).group, Some(border / 4096 - 1));
+        }
+    }
+}
+
+#[test]
 fn a_reference_that_is_not_the_slabs_own_is_refused() {
     let made = plain();
     let source = FakeSource::new(&made.bytes, SlabMemory::Copied);
