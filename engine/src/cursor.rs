@@ -47,7 +47,7 @@ enum Place {
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let store = lanterman::Store::open_copying(directory.path().join("data"))?;
 /// let mut writer = store.writer("events")?;
-/// let mut cursor = store.log("events")?.cursor(0)?;
+/// let mut cursor = store.log("events")?.cursor(0u64)?;
 /// assert!(cursor.next()?.is_none());
 /// writer.append(b"first")?;
 /// assert_eq!(cursor.next()?.map(|message| message.value().to_vec()), Some(b"first".to_vec()));
