@@ -1,5 +1,9 @@
 //! Appending in memory and committing in memory, without a disk: what a call costs by itself.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a bench stops at the first surprise, and its macros document nothing")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a bench stops at the first surprise, and its macros document nothing"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,8 +17,13 @@ use lanterman::{Background, Durability, NewMessage, Options, Store, Writer};
 const BYTES_A_STORE: usize = 24 << 20;
 
 fn store() -> Store {
-    let options = Options::new().disk(Arc::new(MemoryDisk::new())).background(Background::Manual);
-    options.tail_memory_bytes(64 << 20).open_copying("/store").unwrap()
+    let options = Options::new()
+        .disk(Arc::new(MemoryDisk::new()))
+        .background(Background::Manual);
+    options
+        .tail_memory_bytes(64 << 20)
+        .open_copying("/store")
+        .unwrap()
 }
 
 /// A writer whose chunks were touched and grew to full size.
@@ -53,7 +62,9 @@ fn append(criterion: &mut Criterion) {
             warm_writer,
             |(store, mut writer)| {
                 for _ in 0..1_000 {
-                    writer.append_batch((0..100).map(|_| NewMessage::new(black_box(&message)))).unwrap();
+                    writer
+                        .append_batch((0..100).map(|_| NewMessage::new(black_box(&message))))
+                        .unwrap();
                 }
                 (store, writer)
             },

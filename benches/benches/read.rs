@@ -1,5 +1,9 @@
 //! Reading what is warm, and sealing a slab.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a bench stops at the first surprise, and its macros document nothing")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a bench stops at the first surprise, and its macros document nothing"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -19,7 +23,9 @@ const MESSAGES: u64 = 64 << 10;
 
 /// A log of 64 MiB in slabs, most of which is in no chunk any more.
 fn filled() -> (Store, Snapshot) {
-    let options = Options::new().disk(Arc::new(MemoryDisk::new())).background(Background::Manual);
+    let options = Options::new()
+        .disk(Arc::new(MemoryDisk::new()))
+        .background(Background::Manual);
     let store = options.tail_memory_bytes(4 << 20).open_copying("/store").unwrap();
     let mut writer = store.writer("log").unwrap();
     for number in 0..MESSAGES {
@@ -40,8 +46,17 @@ fn read(criterion: &mut Criterion) {
     let mut offset = 0u64;
     group.bench_function("get by offset, random, warm, 1 KiB", |bench| {
         bench.iter(|| {
-            offset = offset.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            black_box(cursor.get((offset >> 33) % MESSAGES).unwrap().value().first().copied())
+            offset = offset
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(0x1405_7b7e_f767_814f);
+            black_box(
+                cursor
+                    .get((offset >> 33) % MESSAGES)
+                    .unwrap()
+                    .value()
+                    .first()
+                    .copied(),
+            )
         });
     });
     group.throughput(Throughput::Elements(MESSAGES));
@@ -93,7 +108,16 @@ fn seal_slab(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(format!("1 MB of {bytes} B messages"), |bench| {
             bench.iter(|| {
-                seal(&mut head, &body, &mut trailer, black_box(&positions), None, &description, &identity).unwrap()
+                seal(
+                    &mut head,
+                    &body,
+                    &mut trailer,
+                    black_box(&positions),
+                    None,
+                    &description,
+                    &identity,
+                )
+                .unwrap()
             });
         });
     }

@@ -1,5 +1,8 @@
 //! The machine's own limits: what the plainest program that moves the same bytes reaches.
-#![allow(unsafe_code, reason = "io_uring is given raw buffers, and files are mapped; both live in this module alone")]
+#![allow(
+    unsafe_code,
+    reason = "io_uring is given raw buffers, and files are mapped; both live in this module alone"
+)]
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -45,7 +48,12 @@ pub(crate) fn huge_memory(bytes: usize) -> Outcome<MmapMut> {
 /// Opens for writing around the page cache.
 pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_DIRECT);
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_DIRECT);
     options.open(path)
 }
 
@@ -60,7 +68,11 @@ pub(crate) fn reserve(path: &Path, bytes: u64) -> Outcome<File> {
 /// One durable write at `position`: what a commit cannot do without.
 pub(crate) fn durable_write(file: &File, position: u64, bytes: &[u8]) -> Outcome<()> {
     let written = rustix::io::pwritev2(file, &[io::IoSlice::new(bytes)], position, ReadWriteFlags::DSYNC)?;
-    if written == bytes.len() { Ok(()) } else { Err("a short write".into()) }
+    if written == bytes.len() {
+        Ok(())
+    } else {
+        Err("a short write".into())
+    }
 }
 
 fn finish_one(ring: &mut IoUring, free: &mut Vec<usize>) -> Outcome<()> {
@@ -158,10 +170,14 @@ pub(crate) fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
             }
             let slot = free.pop().unwrap_or_default();
             let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
-            let read = opcode::Read::new(types::Fd(file.as_raw_fd()), bytes.as_mut_ptr(), PIECE_BYTES as u32)
-                .offset(piece * PIECE_BYTES as u64)
-                .build()
-                .user_data(slot as u64);
+            let read = opcode::Read::new(
+                types::Fd(file.as_raw_fd()),
+                bytes.as_mut_ptr(),
+                PIECE_BYTES as u32,
+            )
+            .offset(piece * PIECE_BYTES as u64)
+            .build()
+            .user_data(slot as u64);
             // SAFETY: as for writes: nobody looks at the slot before its completion, and all are taken below.
             unsafe { ring.submission().push(&read)? };
             ring.submit()?;
@@ -208,20 +224,30 @@ impl MappedSlabs {
                 return Err(format!("{} has no header", path.display()).into());
             };
             for scanned in scan(&map, &header) {
-                let Some(found) = scanned.found.valid() else { continue };
+                let Some(found) = scanned.found.valid() else {
+                    continue;
+                };
                 if found.kind != BlockKind::Slab {
                     continue;
                 }
                 let start = scanned.position.get() as usize;
                 let slab = SlabLayout::parse(&map[start..], &header.place(scanned.position));
-                let Found::Valid(layout) = slab else { return Err("a slab does not parse".into()) };
+                let Found::Valid(layout) = slab else {
+                    return Err("a slab does not parse".into());
+                };
                 let end = start + layout.body_end() as usize;
-                bodies.push((layout.first_offset().get(), (maps.len(), start + SLAB_BODY_POSITION, end)));
+                bodies.push((
+                    layout.first_offset().get(),
+                    (maps.len(), start + SLAB_BODY_POSITION, end),
+                ));
             }
             maps.push(map);
         }
         bodies.sort_unstable();
-        Ok(MappedSlabs { maps, bodies: bodies.into_iter().map(|(_, body)| body).collect() })
+        Ok(MappedSlabs {
+            maps,
+            bodies: bodies.into_iter().map(|(_, body)| body).collect(),
+        })
     }
 
     /// Calls `visit` with each value, found in the barest way: a length, and the next one behind it.

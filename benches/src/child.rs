@@ -32,7 +32,9 @@ pub(crate) struct Told(Value);
 
 impl Told {
     pub(crate) fn number(&self, name: &str) -> Outcome<f64> {
-        self.0[name].as_f64().ok_or_else(|| format!("the child told no {name}: {}", self.0).into())
+        self.0[name]
+            .as_f64()
+            .ok_or_else(|| format!("the child told no {name}: {}", self.0).into())
     }
 }
 
@@ -45,8 +47,12 @@ pub(crate) fn start(task: &str, path: &Path, quick: bool) -> Outcome<Told> {
     }
     let output = command.output()?;
     let line = String::from_utf8_lossy(&output.stdout);
-    let told = serde_json::from_str(line.trim())
-        .map_err(|_| format!("the child for {task} said {line:?}, {}", String::from_utf8_lossy(&output.stderr)))?;
+    let told = serde_json::from_str(line.trim()).map_err(|_| {
+        format!(
+            "the child for {task} said {line:?}, {}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })?;
     Ok(Told(told))
 }
 
@@ -85,7 +91,8 @@ fn fill_journal(path: &Path, message_bytes: usize, quick: bool) -> Outcome<Value
         writer.append(&message)?;
         writer.commit(Durability::Process)?;
     }
-    let told = json!({"journal_bytes": store.counters().journal_replay_bytes, "end": writer.next_offset().get()});
+    let told =
+        json!({"journal_bytes": store.counters().journal_replay_bytes, "end": writer.next_offset().get()});
     std::mem::forget((writer, store));
     Ok(told)
 }
@@ -93,7 +100,10 @@ fn fill_journal(path: &Path, message_bytes: usize, quick: bool) -> Outcome<Value
 /// Bytes of memory of this process that are its own: files that are mapped cost nothing that matters.
 fn own_memory() -> Outcome<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .unwrap_or_default();
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
     Ok(kilobytes << 10)
 }
@@ -121,7 +131,10 @@ fn idle_logs(path: &Path, count: usize) -> Outcome<Value> {
     let before = own_memory()?;
     let names: Vec<String> = (0..count).map(|number| format!("log {number}")).collect();
     for part in names.chunks(1_000) {
-        store.transaction(|transaction| part.iter().try_for_each(|name| transaction.append(name, &message)))?;
+        store.transaction(|transaction| {
+            part.iter()
+                .try_for_each(|name| transaction.append(name, &message))
+        })?;
         store.checkpoint()?;
     }
     drop(names);

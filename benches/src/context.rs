@@ -35,7 +35,13 @@ impl Context {
         std::fs::create_dir_all(directory)?;
         let own = directory.join(format!("run-{}", std::process::id()));
         std::fs::create_dir(&own)?;
-        Ok(Context { directory: own, quick, round: 0, bare_file: None, library: None })
+        Ok(Context {
+            directory: own,
+            quick,
+            round: 0,
+            bare_file: None,
+            library: None,
+        })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -79,7 +85,10 @@ impl Context {
             return Ok(library.clone());
         }
         let bytes: u64 = self.pick(2 << 30, 64 << 20);
-        let library = Library { path: self.path("library"), messages: bytes / MESSAGE_BYTES as u64 };
+        let library = Library {
+            path: self.path("library"),
+            messages: bytes / MESSAGE_BYTES as u64,
+        };
         let store = self.open(&library.path)?;
         let mut writer = store.writer(LOG)?;
         let mut message = payload(MESSAGE_BYTES);
@@ -131,7 +140,10 @@ impl Drop for Context {
 }
 
 /// A store in `path`, mapped.
-#[allow(unsafe_code, reason = "a program that wants speed gives the promise that maps ask for")]
+#[allow(
+    unsafe_code,
+    reason = "a program that wants speed gives the promise that maps ask for"
+)]
 pub(crate) fn open(path: &Path, options: Options) -> Outcome<Store> {
     // SAFETY: the directory was made by this program for this run, and nobody else writes to it.
     let store = unsafe { options.open(path)? };

@@ -26,7 +26,9 @@ pub(crate) struct Facts {
 pub(crate) fn facts(context: &Context) -> Outcome<Facts> {
     let path = context.path("facts");
     let store = context.open(&path)?;
-    store.writer("facts")?.append(b"a store knows how it writes when it has written")?;
+    store
+        .writer("facts")?
+        .append(b"a store knows how it writes when it has written")?;
     store.checkpoint()?;
     let how = store.describe();
     store.close()?;
@@ -34,7 +36,11 @@ pub(crate) fn facts(context: &Context) -> Outcome<Facts> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let line = |text: &str, key: &str| -> String {
         let found = text.lines().find(|line| line.starts_with(key));
-        found.and_then(|line| line.split(':').nth(1)).unwrap_or_default().trim().to_owned()
+        found
+            .and_then(|line| line.split(':').nth(1))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     };
     let kilobytes = line(&read("/proc/meminfo"), "MemTotal");
     let memory: f64 = kilobytes.trim_end_matches(" kB").parse().unwrap_or_default();
@@ -44,7 +50,9 @@ pub(crate) fn facts(context: &Context) -> Outcome<Facts> {
         memory_gib: (memory / f64::from(1 << 20) * 10.0).round() / 10.0,
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         file_system: file_system(context, &read("/proc/self/mountinfo")),
-        huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled").trim().to_owned(),
+        huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
+            .trim()
+            .to_owned(),
         direct: how.direct,
         ring: how.ring,
         disk: how.name,
@@ -62,7 +70,8 @@ fn file_system(context: &Context, mounts: &str) -> String {
             let mount = left.split(' ').nth(4)?;
             let kind = right.split(' ').next()?;
             let options = left.split(' ').nth(5)?;
-            path.starts_with(mount).then(|| (mount.len(), format!("{kind} ({options})")))
+            path.starts_with(mount)
+                .then(|| (mount.len(), format!("{kind} ({options})")))
         })
         .max();
     best.map_or_else(|| "unknown".to_owned(), |(_, found)| found)
@@ -87,7 +96,11 @@ impl Facts {
             self.kernel,
             self.file_system,
             self.huge_pages,
-            if self.quick { " A quick run: not for quoting." } else { "" }
+            if self.quick {
+                " A quick run: not for quoting."
+            } else {
+                ""
+            }
         )
         .expect("a string takes what is written");
         out

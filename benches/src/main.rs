@@ -77,19 +77,35 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Outcome<()> {
     if arguments.list {
-        rows::ALL.iter().for_each(|group| println!("{:<12} {}", group.name, group.about));
+        rows::ALL
+            .iter()
+            .for_each(|group| println!("{:<12} {}", group.name, group.about));
         return Ok(());
     }
     if let Some(task) = &arguments.child {
         return child::run(task, &arguments.directory, arguments.quick);
     }
-    let rounds = if arguments.quick { arguments.rounds.min(3) } else { arguments.rounds };
+    let rounds = if arguments.quick {
+        arguments.rounds.min(3)
+    } else {
+        arguments.rounds
+    };
     let chosen: Vec<_> = rows::ALL
         .iter()
-        .filter(|group| arguments.only.is_empty() || arguments.only.iter().any(|part| group.name.contains(part.as_str())))
+        .filter(|group| {
+            arguments.only.is_empty()
+                || arguments
+                    .only
+                    .iter()
+                    .any(|part| group.name.contains(part.as_str()))
+        })
         .collect();
     if chosen.is_empty() {
-        return Err(format!("no group of rows has {:?} in its name; --list names them", arguments.only).into());
+        return Err(format!(
+            "no group of rows has {:?} in its name; --list names them",
+            arguments.only
+        )
+        .into());
     }
     let mut context = Context::new(&arguments.directory, arguments.quick)?;
     let facts = machine::facts(&context)?;

@@ -29,12 +29,35 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    pub(crate) fn rate(row: &'static str, unit: &'static str, ours: f64, limit: f64, limit_name: &'static str) -> Self {
-        Sample { row, unit, better: Better::Higher, ours, limit, limit_name, target: None }
+    pub(crate) fn rate(
+        row: &'static str,
+        unit: &'static str,
+        ours: f64,
+        limit: f64,
+        limit_name: &'static str,
+    ) -> Self {
+        Sample {
+            row,
+            unit,
+            better: Better::Higher,
+            ours,
+            limit,
+            limit_name,
+            target: None,
+        }
     }
 
-    pub(crate) fn cost(row: &'static str, unit: &'static str, ours: f64, limit: f64, limit_name: &'static str) -> Self {
-        Sample { better: Better::Lower, ..Self::rate(row, unit, ours, limit, limit_name) }
+    pub(crate) fn cost(
+        row: &'static str,
+        unit: &'static str,
+        ours: f64,
+        limit: f64,
+        limit_name: &'static str,
+    ) -> Self {
+        Sample {
+            better: Better::Lower,
+            ..Self::rate(row, unit, ours, limit, limit_name)
+        }
     }
 
     pub(crate) fn target(mut self, ratio: f64) -> Self {
@@ -72,9 +95,16 @@ impl Spread {
         let mut sorted: Vec<f64> = values.collect();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
-        let median =
-            if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
-        Spread { least: sorted[0], median, greatest: sorted[sorted.len() - 1] }
+        let median = if sorted.len() % 2 == 1 {
+            sorted[middle]
+        } else {
+            (sorted[middle - 1] + sorted[middle]) / 2.0
+        };
+        Spread {
+            least: sorted[0],
+            median,
+            greatest: sorted[sorted.len() - 1],
+        }
     }
 }
 
@@ -111,7 +141,9 @@ impl Table {
         for sample in samples {
             match self.rows.iter_mut().find(|row| row.first().row == sample.row) {
                 Some(row) => row.samples.push(sample),
-                None => self.rows.push(Row { samples: vec![sample] }),
+                None => self.rows.push(Row {
+                    samples: vec![sample],
+                }),
             }
         }
     }
@@ -125,8 +157,14 @@ impl Table {
         );
         for row in &self.rows {
             let (sample, ratio) = (row.first(), row.ratio());
-            let sign = if sample.better == Better::Higher { "≥" } else { "≤" };
-            let target = sample.target.map_or_else(String::new, |target| format!("{sign} {target}"));
+            let sign = if sample.better == Better::Higher {
+                "≥"
+            } else {
+                "≤"
+            };
+            let target = sample
+                .target
+                .map_or_else(String::new, |target| format!("{sign} {target}"));
             writeln!(
                 out,
                 "| {} | {} | {} | {} | {:.2} | {:.2} to {:.2} | {target} | {} | {} |",

@@ -21,6 +21,30 @@ const SPIN_TURNS: u32 = 2_000;
 /// Its longest sleep between two looks; commits wake it earlier.
 const SLEEP_MAX: Duration = Duration::from_millis(1);
 
+/// A place in a log: a number, or an [`Offset`] that a call gave.
+pub trait ToOffset: sealed::Sealed {
+    /// The number.
+    fn to_offset(self) -> u64;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u64 {}
+    impl Sealed for super::Offset {}
+}
+
+impl ToOffset for u64 {
+    fn to_offset(self) -> u64 {
+        self
+    }
+}
+
+impl ToOffset for Offset {
+    fn to_offset(self) -> u64 {
+        self.get()
+    }
+}
+
 /// How far a cursor reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -55,7 +79,7 @@ enum Place {
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let store = lanterman::Store::open_copying(directory.path().join("data"))?;
 /// let mut writer = store.writer("events")?;
-/// let mut cursor = store.log("events")?.cursor(0)?;
+/// let mut cursor = store.log("events")?.cursor(0u64)?;
 /// assert!(cursor.next()?.is_none());
 /// writer.append(b"first")?;
 /// assert_eq!(cursor.next()?.map(|message| message.value().to_vec()), Some(b"first".to_vec()));
@@ -123,8 +147,8 @@ impl Cursor {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] below the log's start and behind its end; the end itself is allowed.
-    pub fn seek(&mut self, offset: impl Into<u64>) -> Result<()> {
-        let offset = offset.into();
+    pub fn seek(&mut self, offset: impl ToOffset) -> Result<()> {
+        let offset = offset.to_offset();
         self.check(offset)?;
         self.next = offset;
         self.place = Place::Nowhere;
@@ -182,8 +206,8 @@ impl Cursor {
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Damaged`].
-    pub fn get(&mut self, offset: impl Into<u64>) -> Result<Message<'_>> {
-        let offset = offset.into();
+    pub fn get(&mut self, offset: impl ToOffset) -> Result<Message<'_>> {
+        let offset = offset.to_offset();
         self.go_to(offset)?;
         match self.next()? {
             Some(message) => Ok(message),

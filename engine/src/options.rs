@@ -287,7 +287,9 @@ impl Options {
                 Err(Error::InvalidOption { option, reason })
             }
         };
-        let segment = |first: u64, max: u64| first >= 64 << 10 && first <= max && max <= 16 << 30;
+        let segment = |first: u64, max: u64| {
+            first >= 64 << 10 && first <= max && max <= lanterman_format::limits::SEGMENT_BYTES_MAX
+        };
         rule(
             self.tail_memory_bytes >= 1 << 20,
             "tail_memory_bytes",
@@ -316,12 +318,44 @@ impl Options {
         rule(
             segment(self.slab_segment_bytes_first, self.slab_segment_bytes_max),
             "slab_segment_bytes",
-            "must rise, from 64 KiB to 16 GiB",
+            "must rise, from 64 KiB to 4 GiB",
         )?;
         rule(
             segment(self.journal_segment_bytes_first, self.journal_segment_bytes_max),
             "journal_segment_bytes",
-            "must rise, from 64 KiB to 16 GiB",
+            "must rise, from 64 KiB to 4 GiB",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_larger_than_the_format_can_describe_are_refused_before_anything_is_written() {
+        let largest = lanterman_format::limits::SEGMENT_BYTES_MAX;
+        assert!(
+            Options::new()
+                .slab_segment_bytes(1 << 20, largest)
+                .check()
+                .is_ok()
+        );
+        let larger = Options::new().slab_segment_bytes(1 << 20, largest + 1).check();
+        assert!(matches!(
+            larger,
+            Err(Error::InvalidOption {
+                option: "slab_segment_bytes",
+                ..
+            })
+        ));
+        let larger = Options::new().journal_segment_bytes(1 << 20, largest + 1).check();
+        assert!(matches!(
+            larger,
+            Err(Error::InvalidOption {
+                option: "journal_segment_bytes",
+                ..
+            })
+        ));
     }
 }

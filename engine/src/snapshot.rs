@@ -7,7 +7,7 @@ use lanterman_format::ids::{Offset, Version};
 
 use crate::catalog::Cut;
 use crate::core::Core;
-use crate::cursor::{Bound, Cursor};
+use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
@@ -61,14 +61,15 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] below the start and behind the end of the log; the end itself is allowed.
-    pub fn cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+    pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        let offset = offset.to_offset();
         let root = self.state.root();
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
             root,
             Bound::End,
-            offset.into(),
+            offset,
         )
     }
 
@@ -76,14 +77,15 @@ impl Log {
     ///
     /// # Errors
     /// As [`cursor`](Self::cursor).
-    pub fn durable_cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+    pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        let offset = offset.to_offset();
         let root = self.state.root();
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
             root,
             Bound::Durable,
-            offset.into(),
+            offset,
         )
     }
 
@@ -157,14 +159,15 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] below the start and behind the end; the end itself is allowed.
-    pub fn cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+    pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        let offset = offset.to_offset();
         let bound = Bound::Fixed(self.end);
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
             self.root.clone(),
             bound,
-            offset.into(),
+            offset,
         )
     }
 
@@ -172,8 +175,9 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Damaged`].
-    pub fn get(&self, offset: impl Into<u64>) -> Result<KeptMessage> {
-        Ok(KeptMessage::from(&self.cursor(self.start())?.get(offset)?))
+    pub fn get(&self, offset: impl ToOffset) -> Result<KeptMessage> {
+        let offset = offset.to_offset();
+        Ok(KeptMessage::from(&self.cursor(self.root.start)?.get(offset)?))
     }
 
     /// The messages at `offsets`, in the order asked for.
@@ -181,7 +185,7 @@ impl Snapshot {
     /// # Errors
     /// As [`get`](Self::get), for the first that fails.
     pub fn get_many(&self, offsets: &[u64]) -> Result<Vec<KeptMessage>> {
-        let mut cursor = self.cursor(self.start())?;
+        let mut cursor = self.cursor(self.root.start)?;
         offsets
             .iter()
             .map(|offset| Ok(KeptMessage::from(&cursor.get(*offset)?)))

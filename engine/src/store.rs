@@ -66,7 +66,7 @@ impl Drop for Handle {
 ///
 /// let snapshot = store.snapshot("orders")?;
 /// for message in snapshot.range(..)? {
-///     assert_eq!(message?.value(), b"hello");
+///     assert_eq!(&message?.value()[..], b"hello");
 /// }
 /// # Ok(())
 /// # }

@@ -65,13 +65,43 @@ pub(super) fn small(context: &mut Context) -> Outcome<Vec<Sample>> {
     let device = context.sustained_bytes() as f64 / stored as f64 / 1e6 / start.elapsed().as_secs_f64();
     Ok(vec![
         // The design's target is 15 million a second; the ratio to reach follows from it for each machine.
-        Sample::rate("append 100 B, first 40 MiB of a new store", "M/s", millions(BURST, first), copied, copy),
-        Sample::rate("append 100 B, while tail memory lasts", "M/s", millions(BURST, second), 15.0, "15 M/s, the target")
-            .target(1.0),
-        Sample::rate("append 100 B, the same beside a copy", "M/s", millions(BURST, second), copied, copy),
-        Sample::rate("append 100 B, sustained", "M/s", millions(count, sustained), device, "the device, written before")
-            .target(0.9),
-        Sample::rate("append 100 B in batches of 100, sustained", "M/s", millions(count, batches), device, "the device, written before"),
+        Sample::rate(
+            "append 100 B, first 40 MiB of a new store",
+            "M/s",
+            millions(BURST, first),
+            copied,
+            copy,
+        ),
+        Sample::rate(
+            "append 100 B, while tail memory lasts",
+            "M/s",
+            millions(BURST, second),
+            15.0,
+            "15 M/s, the target",
+        )
+        .target(1.0),
+        Sample::rate(
+            "append 100 B, the same beside a copy",
+            "M/s",
+            millions(BURST, second),
+            copied,
+            copy,
+        ),
+        Sample::rate(
+            "append 100 B, sustained",
+            "M/s",
+            millions(count, sustained),
+            device,
+            "the device, written before",
+        )
+        .target(0.9),
+        Sample::rate(
+            "append 100 B in batches of 100, sustained",
+            "M/s",
+            millions(count, batches),
+            device,
+            "the device, written before",
+        ),
     ])
 }
 

@@ -78,8 +78,21 @@ pub(super) fn one_thread(context: &mut Context) -> Outcome<Vec<Sample>> {
     let rate = |time: Duration| f64::from(turns as u32 * each) / time.as_secs_f64();
     let limit = "pwritev2 of 4 KiB, direct, RWF_DSYNC, file written before";
     Ok(vec![
-        Sample::rate("durable commit 1 KiB, one thread", "/s", rate(settled.0), rate(settled.1), limit).target(0.95),
-        Sample::rate("the same, first commits of a new store", "/s", rate(new.0), rate(new.1), limit),
+        Sample::rate(
+            "durable commit 1 KiB, one thread",
+            "/s",
+            rate(settled.0),
+            rate(settled.1),
+            limit,
+        )
+        .target(0.95),
+        Sample::rate(
+            "the same, first commits of a new store",
+            "/s",
+            rate(new.0),
+            rate(new.1),
+            limit,
+        ),
     ])
 }
 
@@ -102,8 +115,15 @@ struct PlainState {
 impl PlainGroup {
     fn open(path: &Path) -> Outcome<Self> {
         let file = File::options().write(true).open(path)?;
-        let state = PlainState { group: 1, ..PlainState::default() };
-        Ok(PlainGroup { file, state: Mutex::new(state), done: Condvar::new() })
+        let state = PlainState {
+            group: 1,
+            ..PlainState::default()
+        };
+        Ok(PlainGroup {
+            file,
+            state: Mutex::new(state),
+            done: Condvar::new(),
+        })
     }
 
     fn commit(&self, record: &[u8]) -> Outcome<()> {
@@ -192,7 +212,16 @@ fn threads(context: &mut Context, threads: usize, row: &'static str) -> Outcome<
     store.close()?;
     remove(&path)?;
     let limit_name = "plain group commit, mutex and condition variable over fdatasync";
-    Ok(vec![Sample::rate(row, "/s", ours / f64::from(turns), limit / f64::from(turns), limit_name).target(1.5)])
+    Ok(vec![
+        Sample::rate(
+            row,
+            "/s",
+            ours / f64::from(turns),
+            limit / f64::from(turns),
+            limit_name,
+        )
+        .target(1.5),
+    ])
 }
 
 pub(super) fn sixteen_threads(context: &mut Context) -> Outcome<Vec<Sample>> {
@@ -208,7 +237,11 @@ pub(super) fn many_logs(context: &mut Context) -> Outcome<Vec<Sample>> {
     let path = context.path("many-logs");
     let store = context.open(&path)?;
     let names: Vec<String> = (0..LOGS).map(|number| format!("log {number}")).collect();
-    store.transaction(|transaction| names.iter().try_for_each(|name| transaction.append(name, &message)))?;
+    store.transaction(|transaction| {
+        names
+            .iter()
+            .try_for_each(|name| transaction.append(name, &message))
+    })?;
     let mut writer = store.writer("one")?;
     settle_journal(&store)?;
     let (turns, each) = context.pick((6, 100), (2, 10));
@@ -252,7 +285,13 @@ pub(super) fn many_logs(context: &mut Context) -> Outcome<Vec<Sample>> {
             "the store itself, the same bytes a commit into one log",
         )
         .target(0.8),
-        Sample::cost("blocks written (one sync each) a commit", "", written as f64 / (2 * commits) as f64, 1.0, "one")
-            .target(1.01),
+        Sample::cost(
+            "blocks written (one sync each) a commit",
+            "",
+            written as f64 / (2 * commits) as f64,
+            1.0,
+            "one",
+        )
+        .target(1.01),
     ])
 }

@@ -1,6 +1,6 @@
 //! How soon another thread sees what is appended.
 
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -39,7 +39,10 @@ fn through_the_store(context: &Context, count: u64) -> Outcome<Histogram<u64>> {
             for _ in 0..count {
                 loop {
                     if let Some(message) = cursor.next()? {
-                        let sent = message.value().first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+                        let sent = message
+                            .value()
+                            .first_chunk()
+                            .map_or(0, |word| u64::from_le_bytes(*word));
                         seen.record(nanoseconds(begin).saturating_sub(sent).max(1))?;
                         break;
                     }
@@ -103,8 +106,14 @@ pub(super) fn latency(context: &mut Context) -> Outcome<Vec<Sample>> {
     let at = |histogram: &Histogram<u64>, part: f64| histogram.value_at_quantile(part) as f64 / 1e3;
     let name = "bare shared memory, copy and one release store";
     Ok(vec![
-        Sample::cost("append begun to seen by a tailing thread, 1 KiB, p50", "us", at(&ours, 0.5), at(&bare, 0.5), name)
-            .target(1.15),
+        Sample::cost(
+            "append begun to seen by a tailing thread, 1 KiB, p50",
+            "us",
+            at(&ours, 0.5),
+            at(&bare, 0.5),
+            name,
+        )
+        .target(1.15),
         Sample::cost("the same, p99", "us", at(&ours, 0.99), at(&bare, 0.99), name),
     ])
 }

@@ -12,13 +12,17 @@ use crate::table::Sample;
 /// The least that a reader does with a message: look at eight bytes of it.
 #[inline]
 fn touch(value: &[u8]) -> u64 {
-    value.first_chunk::<8>().map_or(0, |word| u64::from_le_bytes(*word))
+    value
+        .first_chunk::<8>()
+        .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 /// Reads all of it, eight bytes at a time.
 #[inline]
 fn read_all(value: &[u8]) -> u64 {
-    value.chunks_exact(8).fold(0, |sum, word| sum.wrapping_add(touch(word)))
+    value
+        .chunks_exact(8)
+        .fold(0, |sum, word| sum.wrapping_add(touch(word)))
 }
 
 fn scan(store: &Store, visit: impl Fn(&[u8]) -> u64) -> Outcome<u64> {
@@ -69,14 +73,19 @@ pub(super) fn scan_warm(context: &mut Context) -> Outcome<Vec<Sample>> {
         let turns = context.pick(3, 2);
         let mut ours = || {
             let read = scan(&store, visit)?;
-            if read == library.messages { Ok(()) } else { Err("messages are missing".into()) }
+            if read == library.messages {
+                Ok(())
+            } else {
+                Err("messages are missing".into())
+            }
         };
         let limit = || {
             scan_bare(&slabs, visit);
             Ok(())
         };
         let (ours, limit) = context.alternate(turns, &mut ours, limit)?;
-        let rate = |messages: u64, time: Duration| (messages * turns as u64) as f64 / 1e6 / time.as_secs_f64();
+        let rate =
+            |messages: u64, time: Duration| (messages * turns as u64) as f64 / 1e6 / time.as_secs_f64();
         Ok((rate(library.messages, ours), rate(found, limit)))
     };
     let touched = compare(touch)?;
@@ -89,10 +98,36 @@ pub(super) fn scan_warm(context: &mut Context) -> Outcome<Vec<Sample>> {
     let first = library.messages as f64 / 1e6 / first.as_secs_f64();
     let walk = "walking the same slabs in a bare map";
     Ok(vec![
-        Sample::rate("scan warm, touching 8 B of each 1 KiB", "M/s", touched.0, touched.1, walk).target(0.9),
-        Sample::rate("scan warm, a checksum over each", "M/s", summed.0, summed.1, "the same with crc32fast over each").target(0.9),
-        Sample::rate("scan warm, first since opening (checks every group once)", "M/s", first, summed.1, "the same with crc32fast over each"),
-        Sample::rate("scan warm, checking every group always", "M/s", verified, summed.1, "the same with crc32fast over each"),
+        Sample::rate(
+            "scan warm, touching 8 B of each 1 KiB",
+            "M/s",
+            touched.0,
+            touched.1,
+            walk,
+        )
+        .target(0.9),
+        Sample::rate(
+            "scan warm, a checksum over each",
+            "M/s",
+            summed.0,
+            summed.1,
+            "the same with crc32fast over each",
+        )
+        .target(0.9),
+        Sample::rate(
+            "scan warm, first since opening (checks every group once)",
+            "M/s",
+            first,
+            summed.1,
+            "the same with crc32fast over each",
+        ),
+        Sample::rate(
+            "scan warm, checking every group always",
+            "M/s",
+            verified,
+            summed.1,
+            "the same with crc32fast over each",
+        ),
     ])
 }
 
@@ -112,8 +147,14 @@ pub(super) fn scan_cold(context: &mut Context) -> Outcome<Vec<Sample>> {
     let bytes = library.messages * MESSAGE_BYTES as u64;
     let limit_name = "1 MiB direct reads of the same files, 8 in flight";
     Ok(vec![
-        Sample::rate("scan cold, checking every group once", "MB/s", megabytes(bytes, ours), megabytes(read, limit), limit_name)
-            .target(0.95),
+        Sample::rate(
+            "scan cold, checking every group once",
+            "MB/s",
+            megabytes(bytes, ours),
+            megabytes(read, limit),
+            limit_name,
+        )
+        .target(0.95),
     ])
 }
 
@@ -125,7 +166,9 @@ pub(super) fn random(context: &mut Context) -> Outcome<Vec<Sample>> {
     scan(&store, touch)?;
     let count = context.pick(1 << 20, 1 << 16);
     let mut random = Random::new(77 + context.round as u64);
-    let offsets: Vec<u64> = (0..count).map(|_| random.next() % positions.len() as u64).collect();
+    let offsets: Vec<u64> = (0..count)
+        .map(|_| random.next() % positions.len() as u64)
+        .collect();
     let values: Vec<&[u8]> = offsets.iter().map(|offset| positions[*offset as usize]).collect();
     let snapshot = store.snapshot(LOG)?;
     let mut cursor: Cursor = snapshot.cursor(0u64)?;
@@ -139,7 +182,9 @@ pub(super) fn random(context: &mut Context) -> Outcome<Vec<Sample>> {
             Ok(())
         };
         let limit = || {
-            let sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(visit(value)));
+            let sum = values
+                .iter()
+                .fold(0u64, |sum, value| sum.wrapping_add(visit(value)));
             std::hint::black_box(sum);
             Ok(())
         };
@@ -157,8 +202,27 @@ pub(super) fn random(context: &mut Context) -> Outcome<Vec<Sample>> {
     let kept = start.elapsed().as_nanos() as f64 / (count / 4) as f64;
     let bare = "the same bytes of a bare map at a known position";
     Ok(vec![
-        Sample::cost("random read by offset, warm, all of 1 KiB", "ns", whole.0, whole.1, bare).target(1.3),
-        Sample::cost("random read by offset, warm, 8 B of 1 KiB (reads overlap)", "ns", touched.0, touched.1, bare),
-        Sample::cost("random read as counted bytes (Snapshot::get)", "ns", kept, whole.1, bare),
+        Sample::cost(
+            "random read by offset, warm, all of 1 KiB",
+            "ns",
+            whole.0,
+            whole.1,
+            bare,
+        )
+        .target(1.3),
+        Sample::cost(
+            "random read by offset, warm, 8 B of 1 KiB (reads overlap)",
+            "ns",
+            touched.0,
+            touched.1,
+            bare,
+        ),
+        Sample::cost(
+            "random read as counted bytes (Snapshot::get)",
+            "ns",
+            kept,
+            whole.1,
+            bare,
+        ),
     ])
 }

@@ -43,9 +43,37 @@ pub(super) fn memory(context: &mut Context) -> Outcome<Vec<Sample>> {
     let reopened = child::start(child::REOPENED_LOGS, &path, context.quick)?;
     remove(&path)?;
     Ok(vec![
-        Sample::cost("memory of an idle log, one of many", "B", logs.number("bytes_a_log")?, 1024.0, "1 KiB").target(1.0),
-        Sample::cost("the same in a store opened again", "B", reopened.number("bytes_a_log")?, 1024.0, "1 KiB").target(1.0),
-        Sample::cost("memory of an idle store, never written to", "MiB", empty.number("mib")?, 8.0, "8 MiB").target(1.0),
-        Sample::cost("memory of an idle store, 256 MiB written before", "MiB", used.number("mib")?, 8.0, "8 MiB").target(1.0),
+        Sample::cost(
+            "memory of an idle log, one of many",
+            "B",
+            logs.number("bytes_a_log")?,
+            1024.0,
+            "1 KiB",
+        )
+        .target(1.0),
+        Sample::cost(
+            "the same in a store opened again",
+            "B",
+            reopened.number("bytes_a_log")?,
+            1024.0,
+            "1 KiB",
+        )
+        .target(1.0),
+        Sample::cost(
+            "memory of an idle store, never written to",
+            "MiB",
+            empty.number("mib")?,
+            8.0,
+            "8 MiB",
+        )
+        .target(1.0),
+        Sample::cost(
+            "memory of an idle store, 256 MiB written before",
+            "MiB",
+            used.number("mib")?,
+            8.0,
+            "8 MiB",
+        )
+        .target(1.0),
     ])
 }
