@@ -10,6 +10,7 @@ const PARAMETERS: CommitParameters = CommitParameters {
     durable_version: Version::new(75),
     time_ms: -5,
     previous_crc: Crc::new(0xABCD),
+    adoptions_durable: false,
 };
 
 fn body(values: &[&[u8]]) -> Vec<u8> {
