@@ -28,6 +28,10 @@ pub(crate) enum Command {
     Read(crate::read::ReadCall),
     /// List the logs of a store
     Logs(crate::logs::LogsCall),
+    /// Show what a store, or one of its segment files, is made of
+    Inspect(crate::inspect::InspectCall),
+    /// Check every checksum of a store, and that its structures fit each other
+    Verify(crate::verify::VerifyCall),
 }
 
 /// The name of a log as the library takes it.

@@ -6,7 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod check;
 mod cli;
+mod files;
+mod inspect;
 mod logs;
 mod messages;
 mod output;
@@ -14,6 +17,7 @@ mod problem;
 mod progress;
 mod read;
 mod text;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -51,5 +55,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Append(call) => append::run(&call, output),
         Command::Read(call) => read::run(&call, output),
         Command::Logs(call) => logs::run(&call, output),
+        Command::Inspect(call) => inspect::run(&call, output),
+        Command::Verify(call) => verify::run(&call, output),
     }
 }
