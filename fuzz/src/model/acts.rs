@@ -48,7 +48,14 @@ impl Driver<'_> {
             }
         } else {
             let second = self.store().writer(NAMES[number]);
-            assert!(matches!(second, Err(Error::WriterOpen { .. })), "a log with two writers");
+            match second {
+                Err(Error::WriterOpen { .. }) => {}
+                Err(error) => {
+                    self.expect_trouble(&error);
+                    return None;
+                }
+                Ok(_) => panic!("a log with two writers"),
+            }
         }
         Some(number)
     }
@@ -282,18 +289,11 @@ impl Driver<'_> {
                 }
                 outcome => {
                     assert!(!is_given_up, "given up and committed");
-                    let failed = outcome.is_err();
-                    for (number, message) in messages {
-                        let log = &mut self.logs[number];
-                        if !failed {
-                            log.append(message);
-                            let range = parts.entry(number).or_insert(log.end() - 1..log.end());
-                            range.end = log.end();
-                        } else {
-                            parts.entry(number).or_insert(log.end()..log.end());
-                        }
+                    for (number, _) in &messages {
+                        let end = self.logs[*number].end();
+                        parts.entry(*number).or_insert(end..end).end += 1;
                     }
-                    self.transaction_ended(parts, durability, outcome);
+                    self.transaction_ended(parts, messages, durability, outcome);
                     return;
                 }
             }
@@ -304,15 +304,22 @@ impl Driver<'_> {
     fn transaction_ended(
         &mut self,
         parts: Parts,
+        messages: Vec<(usize, Expected)>,
         durability: Durability,
         outcome: Result<lanterman::TransactionReceipt>,
     ) {
+        let append = |logs: &mut [super::ModelLog]| {
+            messages.into_iter().for_each(|(number, message)| {
+                logs[number].append(message);
+            });
+        };
         match outcome {
             Ok(receipt) => {
                 for (number, offsets) in &parts {
                     assert!(receipt.offsets[NAMES[*number]] == *offsets, "the receipt names other offsets");
                 }
                 assert!(receipt.offsets.len() == parts.len(), "the receipt names other logs");
+                append(&mut self.logs);
                 self.transactions.push(parts.clone());
                 self.settled(parts.into_keys(), durability, Ok(()));
             }
@@ -323,6 +330,11 @@ impl Driver<'_> {
                     assert!(end == self.logs[*number].end(), "a failed transaction moved an end");
                 }
                 self.expect_trouble(&error);
+                if self.is_broken {
+                    // Its block may have reached the disk all the same: whole or not at all.
+                    append(&mut self.logs);
+                    self.transactions.push(parts);
+                }
             }
         }
     }

@@ -29,44 +29,55 @@ impl Driver<'_> {
         if let Err(error) = outcome {
             // The process goes on to exit: what it had promised must still be there.
             self.expect_trouble(&error);
-            self.restart(false);
+            if self.may_have_lost {
+                self.cut_power(0, 0);
+            } else {
+                self.restart(false);
+            }
             return;
         }
         for log in &mut self.logs {
             log.committed = log.end();
             log.durable = log.end();
         }
-        self.restart(false);
+        if self.may_have_lost {
+            self.cut_power(0, 0);
+        } else {
+            self.restart(false);
+        }
     }
 
     /// A killed process or a power cut, with any choice of what was not synced yet.
     pub(super) fn crash(&mut self) {
-        let is_power_cut = self.choices.byte() & 1 == 1;
+        let is_power_cut = self.choices.byte() & 1 == 1 || self.may_have_lost;
         let how = self.choices.byte();
         let seed = self.choices.below(1 << 16);
         let store = self.store.take().expect("open between acts");
         self.note_promises(&store);
-        let image = if is_power_cut {
-            let mut seeded = Seeded::new(seed);
-            self.memory.crash_image(|_, _| match how % 4 {
-                0 => Fate::Lost,
-                1 => Fate::Kept,
-                _ => match seeded.below(16) {
-                    0 => Fate::Torn { bytes: seeded.below(4096) as usize },
-                    1..=7 => Fate::Lost,
-                    _ => Fate::Kept,
-                },
-            })
-        } else {
-            self.memory.kill_image()
-        };
         trace!(self, "crash power_cut={is_power_cut} how={} seed={seed}", how % 4);
         // What the old process does while it ends happens to the old disk.
-        self.reader = None;
-        self.writers.iter_mut().for_each(|writer| *writer = None);
+        if is_power_cut {
+            self.cut_power(how, seed);
+        } else {
+            self.memory = Arc::new(self.memory.kill_image().expect("memory for an image"));
+            self.restart(false);
+        }
         drop(store);
+    }
+
+    fn cut_power(&mut self, how: u8, seed: u64) {
+        let mut seeded = Seeded::new(seed);
+        let image = self.memory.crash_image(|_, _| match how % 4 {
+            0 => Fate::Lost,
+            1 => Fate::Kept,
+            _ => match seeded.below(16) {
+                0 => Fate::Torn { bytes: seeded.below(4096) as usize },
+                1..=7 => Fate::Lost,
+                _ => Fate::Kept,
+            },
+        });
         self.memory = Arc::new(image.expect("memory for an image"));
-        self.restart(is_power_cut);
+        self.restart(true);
     }
 
     fn restart(&mut self, is_power_cut: bool) {
@@ -74,6 +85,9 @@ impl Driver<'_> {
         self.memory.set_space(None);
         self.is_space_limited = false;
         self.is_broken = false;
+        self.may_have_lost = false;
+        self.reader = None;
+        self.writers.iter_mut().for_each(|writer| *writer = None);
         // Cursors and snapshots of the old process would read the old files; its snapshots are checked once more.
         self.cursors.clear();
         while !self.snapshots.is_empty() {
