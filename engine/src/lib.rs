@@ -93,7 +93,7 @@ mod writer;
 pub use checkpoint::CheckpointReceipt;
 pub use clock::{Clock, Randomness, SystemClock, SystemRandomness};
 pub use counters::CounterReadings;
-pub use cursor::Cursor;
+pub use cursor::{Cursor, ToOffset};
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use lanterman_format::{FormatError, Offset, Position, SegmentId, ValueType, Version};
 pub use message::{KeptMessage, Message};
