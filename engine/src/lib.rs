@@ -1,1 +1,4 @@
 //! Lanterman: an embeddable, memory-mapped log store.
+
+pub mod disk;
+mod sys;

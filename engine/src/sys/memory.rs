@@ -1,0 +1,200 @@
+//! Memory that is no file's: tails, images of slabs and commit blocks.
+//!
+//! Both kinds are anonymous maps, so that they begin on a page (direct writes need it), are zero at first, and go back
+//! to the kernel when dropped instead of staying in an allocator.
+#![allow(
+    unsafe_code,
+    reason = "Memory shared between a writer and readers of frozen bytes cannot be lent as one `&mut [u8]`."
+)]
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
+
+use super::PAGE_BYTES;
+
+/// When the pages of fresh memory are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    /// At the first access, one fault at a time.
+    Later,
+    /// Before the memory is handed out, so that no append meets a fault.
+    Now,
+}
+
+/// Page-aligned, zeroed memory outside the heap, reached through raw pointers alone.
+///
+/// It makes no promise about who reads or writes which byte: that is the business of `region`, which lends only
+/// frozen bytes as slices. The memory lives, at the same address, exactly as long as the value.
+pub(crate) struct OffHeap {
+    map: MmapRaw,
+}
+
+impl OffHeap {
+    /// At least `bytes` of memory, rounded up to whole pages.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers, mostly that there is no memory.
+    pub(crate) fn new(bytes: usize, touch: Touch) -> io::Result<Self> {
+        Ok(Self {
+            map: MmapRaw::from(anonymous(bytes, touch)?),
+        })
+    }
+
+    /// The number of bytes, a whole number of pages.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The first byte. Valid for reads and writes of [`Self::len`] bytes as long as `self` lives.
+    pub(crate) fn pointer(&self) -> NonNull<u8> {
+        // A map is never at address zero; the dangling pointer is there for the compiler, not for a case.
+        NonNull::new(self.map.as_mut_ptr()).unwrap_or(NonNull::dangling())
+    }
+}
+
+impl fmt::Debug for OffHeap {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("OffHeap")
+            .field("bytes", &self.len())
+            .finish()
+    }
+}
+
+/// Send and Sync must hold for the region built upon this; they come from the fields and are stated here so that a
+/// change of fields is noticed. They are sound because the value only owns the range and lends no reference into it.
+const _: fn() = || {
+    fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<OffHeap>();
+    shared_between_threads::<AlignedBuffer>();
+};
+
+/// A buffer that begins on a page and is a whole number of pages long, as direct writes need it.
+pub struct AlignedBuffer {
+    map: MmapMut,
+}
+
+impl AlignedBuffer {
+    /// At least `bytes` of zeros, rounded up to whole pages.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers, mostly that there is no memory.
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        Ok(Self {
+            map: anonymous(bytes, Touch::Later)?,
+        })
+    }
+
+    /// Sees to it that there are at least `bytes`. A buffer that is too small is replaced by a bigger one of zeros:
+    /// what it held is gone. One that is big enough keeps its contents.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers, mostly that there is no memory; the buffer is then as it was.
+    pub fn ensure(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes > self.map.len() {
+            // Doubling keeps the number of replacements logarithmic for a caller that grows step by step.
+            let wanted = bytes.max(self.map.len().saturating_mul(2));
+            self.map = anonymous(wanted, Touch::Later).or_else(|_| anonymous(bytes, Touch::Later))?;
+        }
+        Ok(())
+    }
+}
+
+impl Deref for AlignedBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl DerefMut for AlignedBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.map
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl fmt::Debug for AlignedBuffer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AlignedBuffer")
+            .field("bytes", &self.map.len())
+            .finish()
+    }
+}
+
+fn anonymous(bytes: usize, touch: Touch) -> io::Result<MmapMut> {
+    let rounded = bytes
+        .max(1)
+        .checked_next_multiple_of(PAGE_BYTES)
+        .filter(|&rounded| isize::try_from(rounded).is_ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let mut map = MmapOptions::new().len(rounded).map_anon()?;
+    if touch == Touch::Now && map.advise(Advice::PopulateWrite).is_err() {
+        // Kernels before 5.14 do not know the advice: one store a page has the same effect.
+        for page in map.chunks_mut(PAGE_BYTES) {
+            if let Some(first) = page.first_mut() {
+                std::hint::black_box(&mut *first);
+                *first = 0;
+            }
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn off_heap_memory_is_aligned_zeroed_and_writable_from_another_thread() {
+        for touch in [Touch::Now, Touch::Later] {
+            let memory = OffHeap::new(5000, touch).unwrap();
+            assert_eq!(memory.len(), 8192);
+            assert_eq!(memory.pointer().as_ptr() as usize % PAGE_BYTES, 0);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let last = memory.pointer().as_ptr().wrapping_add(8191);
+                    // SAFETY: 8191 is below the length checked above, and nobody else touches the memory meanwhile.
+                    assert_eq!(unsafe { last.read() }, 0);
+                    // SAFETY: as above.
+                    unsafe { last.write(7) };
+                });
+            });
+            // SAFETY: within the length; the other thread has ended.
+            assert_eq!(unsafe { memory.pointer().as_ptr().wrapping_add(8191).read() }, 7);
+        }
+    }
+
+    #[test]
+    fn an_aligned_buffer_keeps_its_bytes_until_it_must_grow() {
+        let mut buffer = AlignedBuffer::new(0).unwrap();
+        assert_eq!(buffer.len(), PAGE_BYTES);
+        buffer.fill(9);
+        buffer.ensure(4096).unwrap();
+        assert!(buffer.iter().all(|&byte| byte == 9));
+        buffer.ensure(4097).unwrap();
+        assert_eq!(buffer.len(), 8192);
+        assert!(buffer.iter().all(|&byte| byte == 0));
+        assert_eq!(buffer.as_ptr() as usize % PAGE_BYTES, 0);
+    }
+
+    #[test]
+    fn memory_beyond_the_address_space_is_refused_with_an_error() {
+        assert!(OffHeap::new(usize::MAX, Touch::Later).is_err());
+        assert!(AlignedBuffer::new(usize::MAX - 5000).is_err());
+    }
+}

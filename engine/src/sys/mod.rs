@@ -1,0 +1,49 @@
+//! The only system calls of the engine, and the only unsafe code beside `region`.
+//!
+//! What callers may rely on:
+//!
+//! - every error of the kernel comes back as an [`std::io::Error`] with its number, and a full disk has the kind
+//!   [`std::io::ErrorKind::StorageFull`]; nothing here panics;
+//! - interrupted calls are repeated and short writes continued, so that a write is whole or an error;
+//! - memory lent to the kernel is held by its owner until the kernel has given it back, also when a writer is
+//!   dropped half way;
+//! - files are opened without following a link at the end of the path, closed on `exec`, and mode 0600.
+
+pub(crate) mod file;
+pub(crate) mod lock;
+pub(crate) mod map;
+#[allow(
+    dead_code,
+    reason = "The tail's gate is the only user; without it the barrier stands unused."
+)]
+pub(crate) mod membarrier;
+#[allow(
+    dead_code,
+    reason = "The region module is the only user of raw off-heap memory."
+)]
+pub(crate) mod memory;
+pub(crate) mod ring;
+pub(crate) mod shared;
+
+use std::io;
+use std::ops::Range;
+
+/// Every block, direct write and page-wise operation is aligned to this many bytes.
+pub(crate) const PAGE_BYTES: usize = 4096;
+
+/// Bytes that several owners share and nobody changes, as bulk writers take them.
+pub type SharedBytes = std::sync::Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// The length of `range` when it lies within `limit` bytes.
+pub(crate) fn length_within(range: &Range<usize>, limit: usize) -> io::Result<usize> {
+    if range.start > range.end || range.end > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "the range {}..{} is not within {limit} bytes",
+                range.start, range.end
+            ),
+        ));
+    }
+    Ok(range.end - range.start)
+}
