@@ -444,3 +444,96 @@ impl<'a> Filler<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_block_is_guarded, bless, identity, other_places, place};
+
+    fn header() -> Vec<u8> {
+        let mut out = vec![0; 64];
+        encode_block_header(&identity(), BlockKind::Node, 4000, 0x1234, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let out = header();
+        let found = decode_block_header(&out, &place()).valid().unwrap();
+        assert_eq!(
+            (found.kind, found.block_bytes, found.payload_crc),
+            (BlockKind::Node, 4000, Crc::new(0x1234))
+        );
+        assert_eq!(found.identity, identity());
+    }
+
+    #[test]
+    fn a_header_decodes_only_whole_and_in_its_own_place() {
+        assert_block_is_guarded(&header(), decode_block_header);
+    }
+
+    #[test]
+    fn a_stale_or_misplaced_block_is_told_from_a_damaged_one() {
+        let rule = |bytes: &[u8], place: &Place| match decode_block_header(bytes, place) {
+            Found::Invalid(error) => error.rule,
+            other => panic!("{other:?}"),
+        };
+        let out = header();
+        let rules: Vec<Rule> = other_places().iter().map(|place| rule(&out, place)).collect();
+        // The header does not carry the store's id, so another store's block cannot be told from a damaged one.
+        assert_eq!(
+            rules,
+            [Rule::Checksum, Rule::Identity, Rule::Identity, Rule::Identity]
+        );
+        let mut damaged = out.clone();
+        damaged[9] ^= 1;
+        assert_eq!(rule(&damaged, &place()), Rule::Checksum);
+        assert_eq!(rule(&[0x55; 64], &place()), Rule::Magic);
+    }
+
+    #[test]
+    fn rules_behind_a_fitting_checksum_are_checked() {
+        let with = |at: usize, bytes: &[u8]| {
+            let mut out = header();
+            out[at..at + bytes.len()].copy_from_slice(bytes);
+            bless(&mut out, &[]);
+            match decode_block_header(&out, &place()) {
+                Found::Invalid(error) => error.rule,
+                other => panic!("accepted: {other:?}"),
+            }
+        };
+        assert_eq!(with(0, b"X"), Rule::Magic);
+        assert_eq!(with(4, &[0]), Rule::Kind);
+        assert_eq!(with(4, &[8]), Rule::Kind);
+        assert_eq!(with(5, &[2]), Rule::Layout);
+        assert_eq!(with(6, &[1]), Rule::Flags);
+        assert_eq!(with(8, &63_u32.to_le_bytes()), Rule::Bounds);
+        assert_eq!(with(8, &u32::MAX.to_le_bytes()), Rule::Limit);
+        assert_eq!(with(16, &[9]), Rule::Identity);
+        assert_eq!(with(24, &[9]), Rule::Identity);
+        assert_eq!(with(40, &[9]), Rule::Identity);
+        assert_eq!(with(44, &[1]), Rule::Reserved);
+        assert_eq!(with(59, &[1]), Rule::Reserved);
+    }
+
+    #[test]
+    fn kinds_survive_their_codes() {
+        let kinds: Vec<BlockKind> = (0..=255).filter_map(BlockKind::from_code).collect();
+        assert_eq!(kinds.len(), 7);
+        assert!(
+            kinds
+                .iter()
+                .all(|kind| BlockKind::from_code(kind.code()) == Some(*kind))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_leaves_the_output_as_it_was() {
+        let mut out = vec![1, 2, 3];
+        let refused = append_whole_block(&identity(), BlockKind::Node, u32::MAX, &mut out, |_| Ok(()));
+        assert_eq!(refused.unwrap_err().rule, Rule::Limit);
+        let error = RULES.breaks(Rule::Count, 0, 0, 0);
+        let refused = append_whole_block(&identity(), BlockKind::Node, 100, &mut out, |_| Err(error));
+        assert_eq!((refused, out), (Err(error), vec![1, 2, 3]));
+    }
+}

@@ -73,7 +73,12 @@ pub struct CatalogEntry {
 
 impl CatalogEntry {
     /// Length of the entry with its padding.
-    fn encoded_bytes(&self) -> Result<u32, FormatError> {
+    /// Bytes that the entry takes in its page.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::Limit`] if the settings exceed theirs.
+    pub fn encoded_bytes(&self) -> Result<u32, FormatError> {
         let (limit, found) = (u64::from(SETTINGS_BYTES_MAX), wide(self.settings.len()));
         RULES.require(found <= limit, Rule::Limit, 156, limit, found)?;
         let bytes = self.name.as_str().len().saturating_add(self.settings.len());
@@ -307,4 +312,168 @@ fn decode_entry(bytes: &[u8], at: usize) -> Result<(CatalogEntry, usize), Format
         settings: settings.to_vec(),
     };
     Ok((entry, entry_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Crc;
+    use crate::testing::{assert_block_is_guarded, bless, identity, place};
+
+    fn entry(log: u64, name: &str, settings: &[u8]) -> CatalogEntry {
+        let sealed = Sealed {
+            block_bytes: 4100,
+            header_crc: Crc::new(3),
+        };
+        CatalogEntry {
+            log: LogId::new(log),
+            flags: 0,
+            name: LogName::parse(name).unwrap(),
+            start_offset: Offset::new(5),
+            end_offset: Offset::new(90),
+            tree_end: Offset::new(80),
+            created_version: Version::new(1),
+            modified_version: Version::new(77),
+            tree: Reference::local(BlockKind::Node, &identity(), &sealed),
+            tail: Reference::local(BlockKind::Slab, &identity(), &sealed),
+            settings: settings.to_vec(),
+        }
+    }
+
+    fn page() -> CatalogPage {
+        let bare = CatalogEntry {
+            tree: Reference::EMPTY,
+            tail: Reference::EMPTY,
+            ..entry(255, "ä", b"")
+        };
+        CatalogPage {
+            page: 1,
+            entries: vec![
+                entry(128, "a/b", b"settings"),
+                entry(200, &"x".repeat(255), b""),
+                bare,
+            ],
+        }
+    }
+
+    fn encoded(page: &CatalogPage) -> Result<Vec<u8>, FormatError> {
+        let mut out = Vec::new();
+        let entries: Vec<&CatalogEntry> = page.entries.iter().collect();
+        let sealed = encode_page(page.page, &entries, &identity(), &mut out)?;
+        assert!(out[sealed.block_bytes as usize..].iter().all(|byte| *byte == 0));
+        out.truncate(sealed.block_bytes as usize);
+        Ok(out)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for page in [
+            page(),
+            CatalogPage {
+                page: 0,
+                entries: vec![],
+            },
+        ] {
+            assert_eq!(
+                decode_page(&encoded(&page).unwrap(), &place()),
+                Found::Valid(page)
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_decodes_only_whole_and_in_its_own_place() {
+        assert_block_is_guarded(&encoded(&page()).unwrap(), decode_page);
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_not_written() {
+        let refused = |entry: CatalogEntry| {
+            let page = CatalogPage {
+                page: 1,
+                entries: vec![entry],
+            };
+            encoded(&page).unwrap_err().rule
+        };
+        let good = || entry(128, "a", b"");
+        assert_eq!(refused(entry(127, "a", b"")), Rule::Bounds);
+        assert_eq!(refused(CatalogEntry { flags: 1, ..good() }), Rule::Flags);
+        assert_eq!(
+            refused(CatalogEntry {
+                start_offset: Offset::new(91),
+                ..good()
+            }),
+            Rule::Order
+        );
+        assert_eq!(
+            refused(CatalogEntry {
+                tree_end: Offset::new(91),
+                ..good()
+            }),
+            Rule::Order
+        );
+        assert_eq!(
+            refused(CatalogEntry {
+                created_version: Version::new(78),
+                ..good()
+            }),
+            Rule::Order
+        );
+        assert_eq!(
+            refused(CatalogEntry {
+                tree: good().tail,
+                ..good()
+            }),
+            Rule::Kind
+        );
+        assert_eq!(
+            refused(CatalogEntry {
+                tail: good().tree,
+                ..good()
+            }),
+            Rule::Kind
+        );
+        assert_eq!(
+            refused(CatalogEntry {
+                settings: vec![0; 65_537],
+                ..good()
+            }),
+            Rule::Limit
+        );
+        let twice = CatalogPage {
+            page: 1,
+            entries: vec![good(), good()],
+        };
+        assert_eq!(encoded(&twice).unwrap_err().rule, Rule::Order);
+    }
+
+    #[test]
+    fn hostile_pages_are_refused_behind_a_fitting_checksum() {
+        let with = |at: usize, bytes: &[u8]| {
+            let mut block = encoded(&page()).unwrap();
+            block[at..at + bytes.len()].copy_from_slice(bytes);
+            let length = block.len();
+            bless(&mut block, &[(64, length)]);
+            match decode_page(&block, &place()) {
+                Found::Invalid(error) => error.rule,
+                other => panic!("accepted: {other:?}"),
+            }
+        };
+        let huge = u32::MAX.to_le_bytes();
+        assert_eq!(with(64, &[2]), Rule::Bounds, "another page");
+        assert_eq!(with(72, &huge), Rule::Limit, "entries");
+        assert_eq!(with(72, &[4]), Rule::Truncated, "entries");
+        assert_eq!(with(72, &[2]), Rule::Count, "entries");
+        assert_eq!(with(76, &huge), Rule::Truncated, "bytes");
+        assert_eq!(with(76, &[0, 0]), Rule::Count, "bytes");
+        assert_eq!(with(80, &[1]), Rule::Reserved);
+        assert_eq!(with(96, &huge), Rule::Count, "entry bytes");
+        assert_eq!(with(100, &[1]), Rule::Flags);
+        assert_eq!(with(104, &[0; 8]), Rule::Bounds, "log");
+        assert_eq!(with(96 + 152, &[0, 1]), Rule::Limit, "name");
+        assert_eq!(with(96 + 154, &[1]), Rule::Reserved);
+        assert_eq!(with(96 + 156, &huge), Rule::Limit, "settings");
+        assert_eq!(with(96 + 160, &[0]), Rule::Text);
+        assert_eq!(with(96 + 160 + 11, &[1]), Rule::Reserved, "padding");
+    }
 }

@@ -252,3 +252,120 @@ fn decode_page_reference(block: &[u8], at: usize) -> Result<Reference, FormatErr
     let raw: RawReference = read(block, at, RULES)?;
     Reference::from_raw_to(&raw, BlockKind::CatalogPage, wide(at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_block_is_guarded, bless, identity, place};
+
+    fn segment(id: u64, kind: SegmentKind, free: bool) -> SegmentEntry {
+        SegmentEntry {
+            segment: SegmentId::new(id),
+            generation: Generation::new(2),
+            kind,
+            free,
+            segment_bytes: ByteLength::new(1 << 20),
+            used_bytes: ByteLength::new(8192),
+            live_bytes: ByteLength::new(4096),
+        }
+    }
+
+    fn checkpoint() -> Checkpoint {
+        let sealed = Sealed {
+            block_bytes: 4100,
+            header_crc: Crc::new(3),
+        };
+        Checkpoint {
+            version: Version::new(77),
+            journal_segment: SegmentId::new(4),
+            journal_position: Position::new(4096),
+            next_log: LogId::new(300),
+            next_segment: SegmentId::new(6),
+            last_commit_crc: Crc::new(0x55),
+            garbage: Reference::EMPTY,
+            segments: vec![
+                segment(1, SegmentKind::Journal, true),
+                segment(3, SegmentKind::Slabs, false),
+                segment(4, SegmentKind::Journal, false),
+            ],
+            pages: vec![Reference::local(BlockKind::CatalogPage, &identity(), &sealed); 2],
+        }
+    }
+
+    fn encoded(checkpoint: &Checkpoint) -> Result<Vec<u8>, FormatError> {
+        let mut out = Vec::new();
+        let sealed = checkpoint.encode(&identity(), &mut out)?;
+        assert_eq!(sealed.block_bytes as usize, checkpoint.encoded_bytes());
+        out.truncate(sealed.block_bytes as usize);
+        Ok(out)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bare = Checkpoint {
+            segments: vec![],
+            pages: vec![],
+            ..checkpoint()
+        };
+        for checkpoint in [checkpoint(), bare] {
+            let found = Checkpoint::decode(&encoded(&checkpoint).unwrap(), &place());
+            assert_eq!(found, Found::Valid(checkpoint));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_decodes_only_whole_and_in_its_own_place() {
+        assert_block_is_guarded(&encoded(&checkpoint()).unwrap(), Checkpoint::decode);
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_not_written() {
+        let refused = |change: fn(&mut Checkpoint)| {
+            let mut checkpoint = checkpoint();
+            change(&mut checkpoint);
+            encoded(&checkpoint).unwrap_err().rule
+        };
+        assert_eq!(
+            refused(|it| it.journal_position = Position::new(64)),
+            Rule::Alignment
+        );
+        assert_eq!(refused(|it| it.segments.swap(0, 1)), Rule::Order);
+        assert_eq!(refused(|it| it.segments[1] = it.segments[0]), Rule::Order);
+        assert_eq!(refused(|it| it.next_segment = SegmentId::new(4)), Rule::Bounds);
+        assert_eq!(
+            refused(|it| it.segments[0].used_bytes = ByteLength::new(1 << 21)),
+            Rule::Bounds
+        );
+        assert_eq!(
+            refused(|it| it.segments[0].live_bytes = ByteLength::new(1 << 21)),
+            Rule::Bounds
+        );
+        assert_eq!(refused(|it| it.pages[1] = Reference::EMPTY), Rule::Kind);
+    }
+
+    #[test]
+    fn hostile_checkpoints_are_refused_behind_a_fitting_checksum() {
+        let with = |at: usize, bytes: &[u8]| {
+            let mut block = encoded(&checkpoint()).unwrap();
+            block[at..at + bytes.len()].copy_from_slice(bytes);
+            let length = block.len();
+            bless(&mut block, &[(64, length)]);
+            match Checkpoint::decode(&block, &place()) {
+                Found::Invalid(error) => error.rule,
+                other => panic!("accepted: {other:?}"),
+            }
+        };
+        let huge = u32::MAX.to_le_bytes();
+        assert_eq!(with(80, &[1]), Rule::Alignment);
+        assert_eq!(with(108, &huge), Rule::Count, "segments");
+        assert_eq!(with(112, &huge), Rule::Count, "pages");
+        assert_eq!(with(116, &[1]), Rule::Reserved);
+        assert_eq!(with(120, &[0]), Rule::Kind, "garbage");
+        assert_eq!(with(168, &[1]), Rule::Reserved);
+        assert_eq!(with(192 + 12, &[0]), Rule::Kind);
+        assert_eq!(with(192 + 13, &[2]), Rule::Flags);
+        assert_eq!(with(192 + 14, &[1]), Rule::Reserved);
+        assert_eq!(with(192 + 40, &[1]), Rule::Reserved);
+        assert_eq!(with(192 + 3 * 48, &[0]), Rule::Kind, "page");
+    }
+}

@@ -269,3 +269,23 @@ impl<T> Found<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_small_and_says_the_rule_in_words() {
+        assert!(size_of::<FormatError>() <= 32);
+        let error = Structure::Slab.breaks(Rule::Limit, 8, 10, 11);
+        assert_eq!(
+            error.to_string(),
+            "slab: a number exceeds its limit (byte 8, expected 10, found 11)"
+        );
+        let error = Structure::Node.breaks(Rule::Checksum, 12, 0xAB, 0xCD);
+        assert_eq!(
+            error.to_string(),
+            "tree node: the checksum is wrong (byte 12, expected 0xab, found 0xcd)"
+        );
+    }
+}

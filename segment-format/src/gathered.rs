@@ -88,3 +88,39 @@ fn check_count(slab_count: u32) -> Result<(), FormatError> {
     RULES.require(found <= limit, Rule::Limit, 64, limit, found)?;
     RULES.require(found >= 1, Rule::Zero, 64, 1, found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_block_is_guarded, identity, place};
+
+    #[test]
+    fn a_header_is_read_as_written_and_guards_itself() {
+        let mut block = vec![0xEE; 4096];
+        encode_header(3, 1000, &identity(), &mut block).unwrap();
+        assert!(block[1000..].iter().all(|byte| *byte == 0));
+        let found = decode(&block, &place()).valid().unwrap();
+        assert_eq!((found.slab_count, found.header.block_bytes), (3, 1000));
+        // What stands behind the header is under the checksums of the slabs.
+        encode_header(1, 128, &identity(), &mut block).unwrap();
+        assert_block_is_guarded(&block[..128], decode);
+    }
+
+    #[test]
+    fn too_many_slabs_or_none_are_refused() {
+        let mut block = vec![0; 4096];
+        let mut rule = |count, bytes| {
+            encode_header(count, bytes, &identity(), &mut block)
+                .unwrap_err()
+                .rule
+        };
+        assert_eq!(rule(0, 128), Rule::Zero);
+        assert_eq!(rule(u32::MAX, 128), Rule::Limit);
+        assert_eq!(rule(1, 8192), Rule::NoRoom);
+    }
+
+    #[test]
+    fn slabs_begin_at_multiples_of_64() {
+        assert_eq!([128, 129, 192].map(next_slab_position), [128, 192, 192]);
+    }
+}

@@ -137,8 +137,37 @@ impl StoreId {
     }
 }
 
+impl From<Offset> for u64 {
+    fn from(offset: Offset) -> Self {
+        offset.get()
+    }
+}
+
 impl fmt::Display for StoreId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_added_and_subtracted_only_if_they_fit() {
+        let last = Offset::new(u64::MAX);
+        assert_eq!((last.checked_add(0), last.checked_add(1)), (Some(last), None));
+        assert_eq!(
+            (Offset::new(1).checked_sub(1), Offset::ZERO.checked_sub(1)),
+            (Some(Offset::ZERO), None)
+        );
+        assert_eq!(Offset::new(7).distance_from(Offset::new(3)), Some(4));
+        assert_eq!(Offset::new(3).distance_from(Offset::new(7)), None);
+    }
+
+    #[test]
+    fn people_can_read_them() {
+        assert_eq!(format!("{} {}", Offset::new(7), Crc::new(0xAB)), "7 000000ab");
+        assert_eq!(StoreId::from_bytes([0x0F; 16]).to_string(), "0f".repeat(16));
     }
 }

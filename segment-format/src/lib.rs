@@ -19,6 +19,15 @@
 //! ```
 #![forbid(unsafe_code)]
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "tests compute with small numbers; the same code is checked without them"
+    )
+)]
 
 #[macro_use]
 mod wire;
@@ -45,6 +54,9 @@ pub mod segment;
 pub mod slab;
 pub mod summary;
 pub mod version;
+
+#[cfg(test)]
+mod testing;
 
 pub use block::{BLOCK_ALIGNMENT, BlockHeader, BlockIdentity, BlockKind, Place, Sealed};
 pub use buffer::{BufferFields, BufferView, ValueType};

@@ -149,3 +149,74 @@ pub fn parse_segment_file_name(name: &str) -> Option<(SegmentId, FileKind)> {
     };
     Some((SegmentId::new(number), kind))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn any_printable_text_is_a_name_even_one_that_looks_like_a_path() {
+        for text in [
+            "a",
+            "orders",
+            "../../etc/passwd",
+            "a/b",
+            "C:\\",
+            "Ünïcode ☃",
+            " ",
+            &"x".repeat(255),
+        ] {
+            assert_eq!(LogName::parse(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_told_why() {
+        assert_eq!(LogName::parse(""), Err(NameError::Empty));
+        assert_eq!(
+            LogName::parse(&"ä".repeat(128)),
+            Err(NameError::TooLong { bytes: 256 })
+        );
+        assert_eq!(LogName::parse("a\nb"), Err(NameError::ControlCharacter { at: 1 }));
+        assert_eq!(
+            LogName::parse("a\u{85}"),
+            Err(NameError::ControlCharacter { at: 1 })
+        );
+        assert_eq!(LogName::from_bytes(b"a\xFF"), Err(NameError::NotUtf8 { at: 1 }));
+        assert_eq!(
+            LogName::from_bytes(&[0xFF; 256]),
+            Err(NameError::TooLong { bytes: 256 })
+        );
+    }
+
+    #[test]
+    fn only_the_one_name_of_a_segment_is_parsed() {
+        let good = "000000000000001f.slabs";
+        assert_eq!(
+            parse_segment_file_name(good),
+            Some((SegmentId::new(31), FileKind::Slabs))
+        );
+        let bad = [
+            "",
+            ".slabs",
+            "1f.slabs",
+            "000000000000001F.slabs",
+            "+00000000000001f.slabs",
+            "0000000000000001f.slabs",
+            "000000000000001f.slab",
+            "000000000000001f.slabs.journal",
+            "000000000000001f",
+            "00000000000001ä.slabs",
+        ];
+        assert!(bad.iter().all(|name| parse_segment_file_name(name).is_none()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_name_is_parsed_back(number in any::<u64>(), which in 0..3_usize) {
+            let (segment, kind) = (SegmentId::new(number), FileKind::ALL[which]);
+            prop_assert_eq!(parse_segment_file_name(&segment_file_name(segment, kind)), Some((segment, kind)));
+        }
+    }
+}

@@ -215,3 +215,119 @@ fn decode_entry(block: &[u8], number: usize) -> Result<NodeEntry, FormatError> {
         summary: Summary::from_raw(&raw.summary),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Crc;
+    use crate::testing::{assert_block_is_guarded, bless, identity, place};
+
+    fn parts(level: u8, count: u64) -> NodeParts {
+        let sealed = Sealed {
+            block_bytes: 4100,
+            header_crc: Crc::new(3),
+        };
+        let mut summary = Summary::EMPTY;
+        summary.add_message(10, 2, Some(4));
+        let entries = (1..=count).map(|number| NodeEntry {
+            offset_end: number * 100,
+            skip: if level == 0 { number } else { 0 },
+            reference: if number == 2 {
+                Reference::EMPTY
+            } else {
+                Reference::local(NodeParts::child_kind(level), &identity(), &sealed)
+            },
+            summary,
+        });
+        let mut histogram = Histogram64::default();
+        histogram.add(10);
+        NodeParts {
+            level,
+            entries: entries.collect(),
+            summary,
+            histogram,
+        }
+    }
+
+    fn encoded(parts: &NodeParts) -> Vec<u8> {
+        let mut out = vec![1, 2, 3];
+        let sealed = encode(parts, &identity(), &mut out).unwrap();
+        let mut block = out.split_off(3);
+        assert_eq!(out, [1, 2, 3]);
+        assert!(block.len().is_multiple_of(4096));
+        assert!(block[sealed.block_bytes as usize..].iter().all(|byte| *byte == 0));
+        block.truncate(sealed.block_bytes as usize);
+        assert_eq!(block.len(), encoded_bytes(parts.entries.len()));
+        block
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (level, count) in [(0, 1), (0, 128), (1, 3), (40, 2)] {
+            let parts = parts(level, count);
+            assert_eq!(decode(&encoded(&parts), &place()), Found::Valid(parts));
+        }
+    }
+
+    #[test]
+    fn a_node_decodes_only_whole_and_in_its_own_place() {
+        assert_block_is_guarded(&encoded(&parts(0, 3)), decode);
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_not_written() {
+        let refused = |parts: NodeParts| {
+            let mut out = Vec::new();
+            let error = encode(&parts, &identity(), &mut out).unwrap_err();
+            assert!(out.is_empty());
+            error.rule
+        };
+        assert_eq!(refused(parts(0, 0)), Rule::Zero);
+        assert_eq!(refused(parts(0, 129)), Rule::Limit);
+        assert_eq!(refused(parts(41, 1)), Rule::Limit);
+        assert_eq!(
+            refused(NodeParts {
+                level: 1,
+                ..parts(0, 1)
+            }),
+            Rule::Count,
+            "a node is never shown in part"
+        );
+        assert_eq!(
+            refused(NodeParts {
+                level: 0,
+                ..parts(1, 1)
+            }),
+            Rule::Kind
+        );
+        let mut falling = parts(0, 2);
+        falling.entries[1].offset_end = 100;
+        assert_eq!(refused(falling), Rule::Order);
+        let mut overflowing = parts(0, 1);
+        overflowing.entries[0].skip = u64::MAX;
+        assert_eq!(refused(overflowing), Rule::Bounds);
+    }
+
+    #[test]
+    fn hostile_nodes_are_refused_behind_a_fitting_checksum() {
+        let with = |at: usize, bytes: &[u8]| {
+            let mut block = encoded(&parts(0, 3));
+            block[at..at + bytes.len()].copy_from_slice(bytes);
+            let length = block.len();
+            bless(&mut block, &[(64, length)]);
+            match decode(&block, &place()) {
+                Found::Invalid(error) => error.rule,
+                other => panic!("accepted: {other:?}"),
+            }
+        };
+        assert_eq!(with(64, &[41]), Rule::Limit);
+        assert_eq!(with(65, &[1]), Rule::Reserved);
+        assert_eq!(with(68, &u32::MAX.to_le_bytes()), Rule::Limit);
+        assert_eq!(with(68, &[2]), Rule::Count);
+        assert_eq!(with(72, &[0]), Rule::Count);
+        assert_eq!(with(80, &[1]), Rule::Reserved);
+        assert_eq!(with(448, &[0; 8]), Rule::Order);
+        assert_eq!(with(448 + 16, &[0]), Rule::Kind);
+        assert_eq!(with(448 + 17, &[3]), Rule::Kind);
+    }
+}

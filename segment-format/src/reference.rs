@@ -242,3 +242,112 @@ impl Reference {
         Ok(reference)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{decode_block_header, encode_block_header};
+    use crate::testing::{identity, place};
+    use zerocopy::IntoBytes;
+
+    fn reference() -> Reference {
+        let sealed = Sealed {
+            block_bytes: 5000,
+            header_crc: Crc::new(0xFEDC),
+        };
+        Reference::local(BlockKind::Slab, &identity(), &sealed)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let kinds = [ReferenceKind::Local, ReferenceKind::Remote, ReferenceKind::Lost];
+        let all = kinds.map(|kind| Reference { kind, ..reference() });
+        for reference in all.into_iter().chain([Reference::EMPTY]) {
+            assert_eq!(Reference::from_raw(&reference.to_raw(), 0), Ok(reference));
+        }
+        assert!(Reference::EMPTY.is_empty() && reference().is_local());
+    }
+
+    #[test]
+    fn bytes_that_break_a_rule_are_no_reference() {
+        let with = |original: Reference, at: usize, value: &[u8]| {
+            let mut raw = original.to_raw();
+            raw.as_mut_bytes()[at..at + value.len()].copy_from_slice(value);
+            Reference::from_raw(&raw, 0).unwrap_err().rule
+        };
+        assert_eq!(with(reference(), 0, &[0; 48]), Rule::Kind, "zeros");
+        assert_eq!(with(reference(), 0, &[5]), Rule::Kind);
+        assert_eq!(with(reference(), 1, &[0]), Rule::Kind);
+        assert_eq!(with(reference(), 1, &[8]), Rule::Kind);
+        assert_eq!(with(reference(), 2, &[1]), Rule::Reserved);
+        assert_eq!(with(reference(), 44, &[1]), Rule::Reserved);
+        assert_eq!(with(reference(), 16, &[1]), Rule::Alignment);
+        assert_eq!(
+            with(reference(), 16, &(u64::MAX - 63).to_le_bytes()),
+            Rule::Bounds
+        );
+        assert_eq!(with(reference(), 24, &63_u64.to_le_bytes()), Rule::Limit);
+        assert_eq!(with(reference(), 24, &u64::MAX.to_le_bytes()), Rule::Limit);
+        for at in [1, 4, 8, 16, 24, 32, 40] {
+            assert_eq!(
+                with(Reference::EMPTY, at, &[1]),
+                Rule::Reserved,
+                "byte {at} of an empty reference"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_block_that_was_meant_fits() {
+        let mut out = vec![0; 64];
+        let header_crc = encode_block_header(&identity(), BlockKind::Slab, 5000, 1, &mut out).unwrap();
+        let header = decode_block_header(&out, &place()).valid().unwrap();
+        let meant = Reference {
+            header_crc,
+            ..reference()
+        };
+        assert_eq!(meant.check(&header), Ok(()));
+        assert_eq!(Reference::to_block(&header), meant);
+        assert_eq!(meant.place(place().store), place());
+        let others = [
+            (
+                Reference {
+                    target: Some(BlockKind::Node),
+                    ..meant
+                },
+                Rule::Kind,
+            ),
+            (
+                Reference {
+                    version: Version::new(76),
+                    ..meant
+                },
+                Rule::Identity,
+            ),
+            (
+                Reference {
+                    bytes: ByteLength::new(4999),
+                    ..meant
+                },
+                Rule::Identity,
+            ),
+            (
+                Reference {
+                    header_crc: Crc::new(1),
+                    ..meant
+                },
+                Rule::Identity,
+            ),
+            (
+                Reference {
+                    generation: Generation::new(1),
+                    ..meant
+                },
+                Rule::Identity,
+            ),
+        ];
+        for (other, rule) in others {
+            assert_eq!(other.check(&header).unwrap_err().rule, rule);
+        }
+    }
+}

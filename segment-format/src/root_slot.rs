@@ -206,3 +206,141 @@ pub fn choose(first: &Found<RootSlot>, second: &Found<RootSlot>) -> Result<Optio
     }
     Ok(newest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Sealed;
+    use crate::ids::Crc;
+    use crate::testing::{STORE, assert_flips_and_truncations_are_refused, identity};
+
+    fn slot(sequence: u64) -> RootSlot {
+        let sealed = Sealed {
+            block_bytes: 192,
+            header_crc: Crc::new(7),
+        };
+        RootSlot {
+            format: FormatVersion::CURRENT,
+            store: STORE,
+            sequence: Sequence::new(sequence),
+            version: Version::new(77),
+            checkpoint: Reference::local(BlockKind::Checkpoint, &identity(), &sealed),
+            journal_segment: SegmentId::new(9),
+            journal_position: Position::new(8192),
+            next_segment: SegmentId::new(11),
+            time_ms: -3,
+        }
+    }
+
+    fn encoded(slot: &RootSlot, number: u32) -> [u8; ROOT_SLOT_BYTES] {
+        let mut out = [0xEE; ROOT_SLOT_BYTES];
+        slot.encode(number, &mut out);
+        out
+    }
+
+    fn blessed(mut bytes: [u8; ROOT_SLOT_BYTES]) -> Found<RootSlot> {
+        let crc = crc32(0, &bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        RootSlot::decode(&bytes, 0)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let empty = RootSlot {
+            version: Version::ZERO,
+            checkpoint: Reference::EMPTY,
+            ..slot(1)
+        };
+        for slot in [slot(4), empty] {
+            for number in 0..ROOT_SLOTS {
+                assert_eq!(
+                    RootSlot::decode(&encoded(&slot, number), number),
+                    Found::Valid(slot)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_slot_passes_for_the_other_one() {
+        let found = RootSlot::decode(&encoded(&slot(4), 0), 1);
+        assert!(matches!(
+            found,
+            Found::Invalid(FormatError {
+                rule: Rule::Identity,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_flipped_bit_or_a_cut_end_is_refused() {
+        assert_flips_and_truncations_are_refused(&encoded(&slot(4), 0), |bytes| RootSlot::decode(bytes, 0));
+    }
+
+    #[test]
+    fn a_newer_major_version_is_named_whatever_else_it_changed() {
+        let mut bytes = encoded(&slot(4), 0);
+        bytes[8] = 2;
+        bytes[200] = 1;
+        let newer = blessed(bytes);
+        assert!(matches!(
+            newer,
+            Found::Invalid(FormatError {
+                rule: Rule::NewerVersion,
+                found: 2,
+                ..
+            })
+        ));
+        let older = Found::Valid(slot(9));
+        assert_eq!(choose(&older, &newer).unwrap_err().rule, Rule::NewerVersion);
+        assert_eq!(choose(&newer, &older).unwrap_err().rule, Rule::NewerVersion);
+    }
+
+    #[test]
+    fn a_newer_minor_version_is_read_but_not_written() {
+        let mut bytes = encoded(&slot(4), 0);
+        bytes[10] = 1;
+        bytes[200] = 1;
+        let found = blessed(bytes).valid().unwrap();
+        assert!(found.format.is_readable() && !found.format.is_writable());
+        // In a known version the same byte breaks a rule.
+        bytes[10] = 0;
+        assert!(matches!(
+            blessed(bytes),
+            Found::Invalid(FormatError {
+                rule: Rule::Reserved,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn rules_behind_a_fitting_checksum_are_checked() {
+        let with = |at: usize, value: &[u8]| {
+            let mut bytes = encoded(&slot(4), 0);
+            bytes[at..at + value.len()].copy_from_slice(value);
+            match blessed(bytes) {
+                Found::Invalid(error) => error.rule,
+                other => panic!("accepted: {other:?}"),
+            }
+        };
+        assert_eq!(with(0, b"X"), Rule::Magic);
+        assert_eq!(with(8, &[0]), Rule::Kind);
+        assert_eq!(with(32, &[0; 8]), Rule::Zero);
+        assert_eq!(with(40, &[0; 8]), Rule::Count, "a checkpoint of version 0");
+        assert_eq!(with(49, &[2]), Rule::Kind, "no checkpoint");
+        assert_eq!(with(104, &[1]), Rule::Alignment);
+    }
+
+    #[test]
+    fn the_newest_valid_slot_is_chosen() {
+        let (old, new) = (Found::Valid(slot(4)), Found::Valid(slot(5)));
+        let damaged = Found::Invalid(RULES.breaks(Rule::Checksum, 0, 0, 0));
+        assert_eq!(choose(&old, &new), Ok(Some(slot(5))));
+        assert_eq!(choose(&new, &old), Ok(Some(slot(5))));
+        assert_eq!(choose(&damaged, &old), Ok(Some(slot(4))));
+        assert_eq!(choose(&old, &Found::Empty), Ok(Some(slot(4))));
+        assert_eq!(choose(&damaged, &Found::Empty), Ok(None));
+    }
+}

@@ -102,3 +102,120 @@ pub fn proof_of_durability(
         (view.durable_version() >= hole).then_some(scanned.position)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::{CommitCounts, CommitParameters, CommitWriter};
+    use crate::error::FormatError;
+    use crate::ids::{ByteLength, Crc};
+    use crate::segment::SegmentKind;
+    use crate::testing::place;
+    use crate::version::FormatVersion;
+
+    fn header() -> SegmentHeader {
+        let place = place();
+        SegmentHeader {
+            format: FormatVersion::CURRENT,
+            kind: SegmentKind::Journal,
+            store: place.store,
+            segment: place.segment,
+            generation: place.generation,
+            segment_bytes: ByteLength::new(7 * 4096),
+            first_version: Version::new(1),
+            time_ms: 0,
+        }
+    }
+
+    /// Versions 1 to 4 at 4 KiB each but the second, which takes two; each knows the one before to be durable, but the
+    /// last one, which was in flight together with version 3.
+    fn journal() -> Vec<u8> {
+        let mut segment = vec![0; 7 * 4096];
+        segment[..4096].fill(0x11);
+        for (version, position, change_bytes, durable) in [
+            (1, 4096, 0, 0),
+            (2, 8192, 4096, 1),
+            (3, 16_384, 0, 2),
+            (4, 20_480, 0, 2),
+        ] {
+            let identity = header()
+                .place(Position::new(position))
+                .identity(Version::new(version));
+            let counts = CommitCounts {
+                change_bytes,
+                ..CommitCounts::default()
+            };
+            let out = &mut segment[position as usize..];
+            let mut writer = CommitWriter::new(out, counts, &identity).unwrap();
+            if change_bytes > 0 {
+                let settings = [0x7F; 4080];
+                let change = crate::Change::SetSettings {
+                    log: crate::LogId::new(1),
+                    settings: &settings,
+                };
+                writer.change(&change).unwrap();
+            }
+            let durable_version = Version::new(durable);
+            writer
+                .finish(&CommitParameters {
+                    durable_version,
+                    time_ms: 0,
+                    previous_crc: Crc::ZERO,
+                })
+                .unwrap();
+        }
+        segment
+    }
+
+    fn seen(segment: &[u8]) -> Vec<(u64, Result<u64, Rule>)> {
+        let blocks = scan(segment, &header()).map(|scanned| {
+            let found = match scanned.found {
+                Found::Valid(found) => Ok(found.identity.version.get()),
+                Found::Empty => Err(Rule::Zero),
+                Found::Invalid(FormatError { rule, .. }) => Err(rule),
+            };
+            (scanned.position.get() / 4096, found)
+        });
+        blocks.collect()
+    }
+
+    #[test]
+    fn a_scan_goes_on_behind_damage_and_to_the_end() {
+        let mut segment = journal();
+        let whole = [
+            (1, Ok(1)),
+            (2, Ok(2)),
+            (4, Ok(3)),
+            (5, Ok(4)),
+            (6, Err(Rule::Zero)),
+        ];
+        assert_eq!(seen(&segment), whole);
+        segment[8192 + 20] ^= 1;
+        let damaged = [
+            (1, Ok(1)),
+            (2, Err(Rule::Checksum)),
+            (3, Err(Rule::Magic)),
+            (4, Ok(3)),
+            (5, Ok(4)),
+        ];
+        assert_eq!(seen(&segment)[..5], damaged);
+        segment.truncate(16_384 + 70);
+        assert_eq!(seen(&segment)[3..], [(4, Err(Rule::Truncated))]);
+        assert_eq!(seen(&segment[..4096]), []);
+    }
+
+    #[test]
+    fn a_hole_is_damage_only_if_a_later_block_knew_it_to_be_durable() {
+        let proof = |damaged: usize, hole: u64| {
+            let mut segment = journal();
+            segment[damaged] ^= 1;
+            let from = Position::new(damaged as u64 / 4096 * 4096 + 4096);
+            proof_of_durability(&segment, &header(), from, Version::new(hole)).map(Position::get)
+        };
+        assert_eq!(proof(4096, 1), Some(8192));
+        assert_eq!(proof(8192, 2), Some(16_384));
+        // Version 4 was in flight together with version 3: it proves nothing.
+        assert_eq!(proof(16_384, 3), None);
+        assert_eq!(proof(20_480, 4), None);
+    }
+}

@@ -204,3 +204,105 @@ fn decode_written(bytes: &[u8], store: Option<&StoreId>) -> Result<SegmentHeader
         time_ms: raw.time_ms.get(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{STORE, assert_flips_and_truncations_are_refused};
+
+    fn header(kind: SegmentKind) -> SegmentHeader {
+        SegmentHeader {
+            format: FormatVersion::CURRENT,
+            kind,
+            store: STORE,
+            segment: SegmentId::new(3),
+            generation: Generation::new(2),
+            segment_bytes: ByteLength::new(1 << 20),
+            first_version: Version::new(70),
+            time_ms: 5,
+        }
+    }
+
+    fn encoded(header: &SegmentHeader) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut out = [0xEE; SEGMENT_HEADER_BYTES];
+        header.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for kind in [SegmentKind::Journal, SegmentKind::Slabs] {
+            let found = SegmentHeader::decode(&encoded(&header(kind)), Some(&STORE));
+            assert_eq!(found, Found::Valid(header(kind)));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_or_a_cut_end_is_refused() {
+        let bytes = encoded(&header(SegmentKind::Slabs));
+        assert_flips_and_truncations_are_refused(&bytes, |bytes| SegmentHeader::decode(bytes, None));
+    }
+
+    #[test]
+    fn a_segment_of_another_store_is_refused_if_the_store_is_known() {
+        let bytes = encoded(&header(SegmentKind::Slabs));
+        let other = StoreId::from_bytes([9; 16]);
+        assert!(SegmentHeader::decode(&bytes, None).is_valid());
+        let found = SegmentHeader::decode(&bytes, Some(&other));
+        assert!(matches!(
+            found,
+            Found::Invalid(FormatError {
+                rule: Rule::Identity,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_segment_that_was_swapped_or_cut_short_does_not_fit_its_file() {
+        let header = header(SegmentKind::Journal);
+        let check = |segment, kind, bytes| {
+            header
+                .check_file(SegmentId::new(segment), kind, bytes)
+                .map_err(|error| error.rule)
+        };
+        assert_eq!(check(3, SegmentKind::Journal, 1 << 20), Ok(()));
+        assert_eq!(
+            check(3, SegmentKind::Journal, 1 << 21),
+            Ok(()),
+            "a file that grew loses nothing"
+        );
+        assert_eq!(check(4, SegmentKind::Journal, 1 << 20), Err(Rule::Identity));
+        assert_eq!(check(3, SegmentKind::Slabs, 1 << 20), Err(Rule::Kind));
+        assert_eq!(
+            check(3, SegmentKind::Journal, (1 << 20) - 1),
+            Err(Rule::Truncated)
+        );
+    }
+
+    #[test]
+    fn rules_behind_a_fitting_checksum_are_checked() {
+        let with = |at: usize, value: &[u8]| {
+            let mut bytes = encoded(&header(SegmentKind::Slabs));
+            bytes[at..at + value.len()].copy_from_slice(value);
+            let crc = crate::checksum::crc32(0, &bytes[..4092]);
+            bytes[4092..].copy_from_slice(&crc.to_le_bytes());
+            match SegmentHeader::decode(&bytes, Some(&STORE)) {
+                Found::Invalid(error) => error.rule,
+                other => panic!("accepted: {other:?}"),
+            }
+        };
+        assert_eq!(with(0, b"X"), Rule::Magic);
+        assert_eq!(with(8, &[2]), Rule::NewerVersion);
+        assert_eq!(with(8, &[0]), Rule::Kind);
+        assert_eq!(with(12, &[3]), Rule::Kind);
+        assert_eq!(with(13, &[1]), Rule::Reserved);
+        assert_eq!(with(32, &[0; 8]), Rule::Zero);
+        assert_eq!(with(40, &[0; 4]), Rule::Zero);
+        assert_eq!(with(44, &[1]), Rule::Alignment);
+        assert_eq!(with(48, &u64::MAX.to_le_bytes()), Rule::Limit);
+        assert_eq!(with(48, &0_u64.to_le_bytes()), Rule::Bounds);
+        assert_eq!(with(48, &5000_u64.to_le_bytes()), Rule::Alignment);
+        assert_eq!(with(72, &[1]), Rule::Reserved);
+    }
+}

@@ -9,7 +9,7 @@ mod layout;
 mod seal;
 
 pub use index::EntryPlace;
-pub use layout::SlabLayout;
+pub use layout::{SlabLayout, trailer_hint};
 pub use seal::{SlabDescription, seal, trailer_bytes};
 
 use crate::error::Structure;

@@ -203,3 +203,83 @@ impl From<Histogram32> for Histogram64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::BufferFields;
+
+    #[test]
+    fn merging_parts_gives_what_adding_all_gives() {
+        let times = [Some(5), None, Some(-7)];
+        let mut all = Summary::EMPTY;
+        let mut merged = Summary::EMPTY;
+        for (number, time_ms) in (1..).zip(times) {
+            let mut part = Summary::EMPTY;
+            part.add_message(number, number * 2, time_ms);
+            part.add_deleted(number * 3);
+            merged.merge(&part);
+            all.add_message(number, number * 2, time_ms);
+            all.add_deleted(number * 3);
+        }
+        assert_eq!(merged, all);
+        assert_eq!(
+            (all.messages, all.deleted, all.value_bytes, all.key_bytes),
+            (3, 18, 6, 12)
+        );
+        assert_eq!((all.times_ms(), Summary::EMPTY.times_ms()), (Some((-7, 5)), None));
+        assert_eq!(Summary::from_raw(&all.to_raw()), all);
+    }
+
+    #[test]
+    fn a_run_of_deleted_messages_counts_as_deleted_and_a_batch_as_its_messages() {
+        let mut summary = Summary::EMPTY;
+        for value_type in [ValueType::TOMBSTONES, ValueType::BATCH] {
+            let fields = BufferFields {
+                count: 9,
+                ..BufferFields::plain(value_type, b"abc")
+            };
+            let mut bytes = [0; 64];
+            fields.encode(&mut bytes).unwrap();
+            summary.add_buffer(&BufferView::parse(&bytes).unwrap());
+        }
+        assert_eq!(
+            (summary.deleted, summary.messages, summary.value_bytes),
+            (9, 9, 3)
+        );
+    }
+
+    #[test]
+    fn a_length_falls_into_the_bucket_of_its_significant_bits() {
+        let buckets = [
+            (0, 0),
+            (1, 1),
+            (2, 2),
+            (3, 2),
+            (4, 3),
+            (1 << 28, 29),
+            (u32::MAX, 31),
+        ];
+        assert!(
+            buckets
+                .iter()
+                .all(|(length, bucket)| bucket_of(*length) == *bucket)
+        );
+    }
+
+    #[test]
+    fn a_percentile_bounds_its_share_of_the_values() {
+        let mut histogram = Histogram32::default();
+        assert_eq!(histogram.percentile(50), None);
+        (0..90).for_each(|_| histogram.add(100));
+        (0..10).for_each(|_| histogram.add(5000));
+        let percentiles = [0, 90, 91, 100, 1000].map(|percent| histogram.percentile(percent));
+        assert_eq!(
+            percentiles,
+            [Some(127), Some(127), Some(8191), Some(8191), Some(8191)]
+        );
+        let mut wide = Histogram64::from(histogram);
+        wide.merge(&Histogram64::from(histogram));
+        assert_eq!((wide.total(), wide.percentile(50)), (200, Some(127)));
+    }
+}

@@ -45,9 +45,29 @@ impl OffHeap {
         })
     }
 
+    /// The same in huge pages where the system gives them, which is advice and not a demand.
+    pub(crate) fn with_huge_pages(bytes: usize, touch: Touch) -> io::Result<Self> {
+        let memory = Self::new(bytes, Touch::Later)?;
+        // Refused where the kernel was built without; small pages serve as well, only slower.
+        let _advised = memory.map.advise(Advice::HugePage);
+        if touch == Touch::Now {
+            memory.map.advise(Advice::PopulateWrite)?;
+        }
+        Ok(memory)
+    }
+
     /// The number of bytes, a whole number of pages.
     pub(crate) fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// The byte at `start`, which must be within; the first byte otherwise. Valid up to the end of the memory.
+    pub(crate) fn pointer_at(&self, start: usize) -> NonNull<u8> {
+        if start >= self.len() {
+            return self.pointer();
+        }
+        // SAFETY: compared with the length above, so the sum stays within the allocation.
+        unsafe { self.pointer().add(start) }
     }
 
     /// The first byte. Valid for reads and writes of [`Self::len`] bytes as long as `self` lives.

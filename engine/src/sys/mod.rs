@@ -10,17 +10,10 @@
 //! - files are opened without following a link at the end of the path, closed on `exec`, and mode 0600.
 
 pub(crate) mod file;
+pub(crate) mod futex;
 pub(crate) mod lock;
 pub(crate) mod map;
-#[allow(
-    dead_code,
-    reason = "The tail's gate is the only user; without it the barrier stands unused."
-)]
 pub(crate) mod membarrier;
-#[allow(
-    dead_code,
-    reason = "The region module is the only user of raw off-heap memory."
-)]
 pub(crate) mod memory;
 pub(crate) mod ring;
 pub(crate) mod shared;

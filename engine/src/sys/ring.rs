@@ -227,3 +227,63 @@ impl<P> fmt::Debug for WriteRing<P> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::file::{Choice, OpenMode};
+    use super::super::memory::AlignedBuffer;
+    use super::*;
+
+    /// Bytes that look, when they are freed, whether the file has them already.
+    struct Witness {
+        bytes: AlignedBuffer,
+        file: Arc<KernelFile>,
+        were_written: Arc<AtomicBool>,
+    }
+
+    impl AsRef<[u8]> for Witness {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+
+    impl Drop for Witness {
+        fn drop(&mut self) {
+            let mut found = vec![0; self.bytes.len()];
+            let read = self.file.read_at(0, &mut found).unwrap_or(0);
+            self.were_written.store(
+                read == found.len() && found[..] == self.bytes[..],
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    #[test]
+    fn a_ring_that_is_dropped_with_writes_in_flight_frees_their_bytes_only_when_the_kernel_is_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = Arc::new(KernelFile::open(&path, OpenMode::CreateNew, Choice::Auto).unwrap());
+        let mut bytes = AlignedBuffer::new(16 << 20).unwrap();
+        bytes.fill(7);
+        let were_written = Arc::new(AtomicBool::new(false));
+        let Ok(mut ring) = WriteRing::new(4) else { return };
+        let witness: SharedBytes = Arc::new(Witness {
+            bytes,
+            file: Arc::clone(&file),
+            were_written: Arc::clone(&were_written),
+        });
+        for quarter in 0..4 {
+            let start = quarter * (4 << 20);
+            ring.queue(&file, start as u64, &witness, start..start + (4 << 20), ())
+                .unwrap();
+        }
+        assert!(!ring.has_room());
+        assert!(ring.queue(&file, 0, &witness, 0..1, ()).is_err());
+        drop(witness);
+        ring.submit().unwrap();
+        drop(ring);
+        assert!(were_written.load(Ordering::Relaxed));
+    }
+}

@@ -188,6 +188,14 @@ impl SlabLayout {
     }
 }
 
+/// Which bytes of a slab [`SlabLayout::parse`] will read beside its head, as far as the head alone can say. Nothing is
+/// checked: it serves to bring pages in before they are touched, and what a wrong head says is within `bytes`.
+pub fn trailer_hint(bytes: &[u8]) -> Range<usize> {
+    let raw: Result<RawSlabHeader, FormatError> = read(bytes, BLOCK_HEADER_BYTES, RULES);
+    let start = raw.map_or(bytes.len(), |raw| index(raw.body_end.get()));
+    start.min(bytes.len())..bytes.len()
+}
+
 /// The fields that do not depend on one another.
 fn check_fields(raw: &RawSlabHeader) -> Result<IndexKind, FormatError> {
     let kind = IndexKind::from_code(raw.index_kind).ok_or(RULES.breaks(

@@ -1,5 +1,6 @@
 //! What only the disk of the system can show: links, modes, other processes, refusals.
 
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
@@ -102,13 +103,14 @@ fn the_lock_of_another_process_is_seen_and_goes_when_it_is_killed() {
         let _slot = table.try_lock_slot(2).unwrap().unwrap();
         table.store(2, 42);
         std::fs::write(place.join("ready"), b"").unwrap();
-        loop {
-            std::thread::park();
-        }
+        // Ends by itself when the parent is gone, whatever became of it.
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        return;
     }
     let place = tempfile::tempdir().unwrap();
     let test = "disk::tests::system::the_lock_of_another_process_is_seen_and_goes_when_it_is_killed";
     let mut child = child("exec \"$0\" \"$@\"", test, PLACE, place.path())
+        .stdin(Stdio::piped())
         .spawn()
         .unwrap();
     while !place.path().join("ready").exists() {

@@ -1,0 +1,135 @@
+//! The one helper thread: writes slabs, leads asynchronous commits, makes checkpoints, keeps time for automatic commits.
+//!
+//! Everything it does is a call that any thread may make; tests make them by hand and run no thread at all.
+
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::core::Core;
+use crate::error::Error;
+use crate::flush::Progress;
+
+/// How long the thread sleeps when nobody calls; a bound on how late idle memory is given back.
+const IDLE_TURN: Duration = Duration::from_millis(500);
+/// Pause after a failure that may pass, such as a full disk.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+struct Wishes {
+    flush: bool,
+    commit: bool,
+    checkpoint: bool,
+    stop: bool,
+}
+
+/// What the background is asked to do.
+#[derive(Debug, Default)]
+pub(crate) struct Background {
+    wishes: Mutex<Wishes>,
+    called: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Background {
+    pub(crate) fn ask_for_flush(&self) {
+        self.ask(|wishes| &mut wishes.flush);
+    }
+
+    pub(crate) fn ask_for_commit(&self) {
+        self.ask(|wishes| &mut wishes.commit);
+    }
+
+    pub(crate) fn ask_for_checkpoint(&self) {
+        self.ask(|wishes| &mut wishes.checkpoint);
+    }
+
+    fn ask(&self, wish: impl FnOnce(&mut Wishes) -> &mut bool) {
+        let mut wishes = self.wishes.lock();
+        let asked = wish(&mut wishes);
+        if !*asked {
+            *asked = true;
+            self.called.notify_one();
+        }
+    }
+
+    /// Starts the thread for `core`, which it does not keep alive.
+    pub(crate) fn start(core: &Arc<Core>) -> Result<(), std::io::Error> {
+        let weak = Arc::downgrade(core);
+        let thread = std::thread::Builder::new().name("lanterman".into()).spawn(move || run(&weak))?;
+        *core.background.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Whether a thread works in the background.
+    pub(crate) fn has_thread(&self) -> bool {
+        self.thread.lock().is_some()
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(&self) {
+        self.ask(|wishes| &mut wishes.stop);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the background thread of a store panicked");
+        }
+    }
+}
+
+fn run(weak: &Weak<Core>) {
+    let mut pause = None;
+    loop {
+        let Some(core) = weak.upgrade() else { return };
+        let turn = pause.take().unwrap_or_else(|| core.turn().min(IDLE_TURN));
+        let mut wishes = core.background.wishes.lock();
+        if !wishes.stop && !wishes.flush && !wishes.commit && !wishes.checkpoint {
+            core.background.called.wait_for(&mut wishes, turn);
+        }
+        let now = std::mem::take(&mut *wishes);
+        drop(wishes);
+        if now.stop {
+            return;
+        }
+        match work(&core, &now) {
+            Ok(()) => {}
+            Err(Error::Poisoned { .. } | Error::Closed) => pause = Some(IDLE_TURN),
+            Err(error) => {
+                tracing::warn!(%error, "background work will be tried again");
+                pause = Some(RETRY_PAUSE);
+            }
+        }
+    }
+}
+
+fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
+    if wishes.commit {
+        core.groups.lead(core);
+    }
+    while core.flusher.lock().drive(core, true)? == Progress::Working {
+        core.groups.lead(core);
+    }
+    core.commit_by_time()?;
+    if wishes.checkpoint || core.checkpoint_is_due() {
+        core.checkpoint()?;
+    }
+    Ok(())
+}
+
+impl Core {
+    /// One turn of background work, done by the caller; says whether anything was left to do.
+    pub(crate) fn step(&self) -> Result<bool, Error> {
+        let led = self.groups.lead(self);
+        let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
+        self.commit_by_time()?;
+        let due = self.checkpoint_is_due();
+        if due {
+            self.checkpoint()?;
+        }
+        Ok(led || flushed || due)
+    }
+}

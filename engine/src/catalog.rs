@@ -1,0 +1,165 @@
+//! Names to logs, and what of each log is committed.
+//!
+//! The committed ends of all logs are one persistent map: a commit changes the entries of its logs, and whoever took a
+//! copy before (a snapshot of the whole store, a checkpoint) keeps the cut of his version.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lanterman_format::ids::{LogId, Version};
+use lanterman_format::name::LogName;
+use parking_lot::{Mutex, RwLock};
+use rpds::RedBlackTreeMapSync;
+
+use crate::log::LogState;
+
+/// One log in one version of the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) log: Arc<LogState>,
+    pub(crate) end: u64,
+    pub(crate) created: Version,
+    pub(crate) modified: Version,
+}
+
+/// All logs in one version of the store; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Cut {
+    pub(crate) version: Version,
+    pub(crate) logs: RedBlackTreeMapSync<u64, Committed>,
+}
+
+/// The catalog of an open store.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    names: RwLock<HashMap<LogName, Arc<LogState>>>,
+    newest: Mutex<Cut>,
+    version: AtomicU64,
+    next_log: AtomicU64,
+    /// Logs that changed since the last checkpoint took them.
+    dirty: Mutex<HashMap<u64, Arc<LogState>>>,
+}
+
+impl Catalog {
+    pub(crate) fn new(version: Version, next_log: u64) -> Self {
+        Catalog {
+            names: RwLock::new(HashMap::new()),
+            newest: Mutex::new(Cut { version, logs: RedBlackTreeMapSync::new_sync() }),
+            version: AtomicU64::new(version.get()),
+            next_log: AtomicU64::new(next_log),
+            dirty: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<LogState>> {
+        self.names.read().get(name).cloned()
+    }
+
+    /// The log of that name, made by `make` if there is none; and whether it was made.
+    pub(crate) fn find_or_insert(
+        &self,
+        name: &LogName,
+        make: impl FnOnce(LogId) -> Arc<LogState>,
+    ) -> (Arc<LogState>, bool) {
+        if let Some(found) = self.find(name.as_str()) {
+            return (found, false);
+        }
+        let mut names = self.names.write();
+        if let Some(found) = names.get(name.as_str()) {
+            return (Arc::clone(found), false);
+        }
+        let id = LogId::new(self.next_log.fetch_add(1, Ordering::AcqRel));
+        let log = make(id);
+        names.insert(name.clone(), Arc::clone(&log));
+        (log, true)
+    }
+
+    /// Takes up a log that a checkpoint or the journal knows.
+    pub(crate) fn restore(&self, log: Arc<LogState>, end: u64, created: Version, modified: Version) {
+        self.next_log.fetch_max(log.id.get().saturating_add(1), Ordering::AcqRel);
+        self.names.write().insert(log.name.clone(), Arc::clone(&log));
+        let id = log.id.get();
+        self.newest.lock().logs.insert_mut(id, Committed { log, end, created, modified });
+    }
+
+    /// Makes `version` the newest, with the ends of the logs that it changed.
+    pub(crate) fn advance(&self, version: Version, changed: &[(Arc<LogState>, u64)]) {
+        let mut dirty = self.dirty.lock();
+        let mut newest = self.newest.lock();
+        newest.version = version;
+        for (log, end) in changed {
+            let id = log.id.get();
+            if let Some(entry) = newest.logs.get_mut(&id) {
+                entry.end = *end;
+                entry.modified = version;
+            } else {
+                let entry = Committed { log: Arc::clone(log), end: *end, created: version, modified: version };
+                newest.logs.insert_mut(id, entry);
+            }
+            dirty.entry(id).or_insert_with(|| Arc::clone(log));
+        }
+        drop(newest);
+        self.version.store(version.get(), Ordering::Release);
+    }
+
+    /// The log of that number.
+    pub(crate) fn by_id(&self, id: u64) -> Option<Arc<LogState>> {
+        self.newest.lock().logs.get(&id).map(|committed| Arc::clone(&committed.log))
+    }
+
+    /// Notes that a log differs from what the newest checkpoint has of it.
+    pub(crate) fn mark_dirty(&self, log: &Arc<LogState>) {
+        self.dirty.lock().insert(log.id.get(), Arc::clone(log));
+    }
+
+    /// Jumps to a version that a checkpoint has.
+    pub(crate) fn set_version(&self, version: Version) {
+        self.newest.lock().version = version;
+        self.version.store(version.get(), Ordering::Release);
+    }
+
+    /// The newest version.
+    pub(crate) fn version(&self) -> Version {
+        Version::new(self.version.load(Ordering::Acquire))
+    }
+
+    /// All logs as of the newest version.
+    pub(crate) fn cut(&self) -> Cut {
+        self.newest.lock().clone()
+    }
+
+    /// The newest cut, and the logs that changed since this was last called.
+    pub(crate) fn cut_for_checkpoint(&self) -> (Cut, HashMap<u64, Arc<LogState>>) {
+        let mut dirty = self.dirty.lock();
+        let cut = self.newest.lock().clone();
+        (cut, std::mem::take(&mut *dirty))
+    }
+
+    /// Gives back the logs of a checkpoint that failed, so that the next one takes them.
+    pub(crate) fn still_dirty(&self, logs: HashMap<u64, Arc<LogState>>) {
+        let mut dirty = self.dirty.lock();
+        for (id, log) in logs {
+            dirty.entry(id).or_insert(log);
+        }
+    }
+
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.dirty.lock().is_empty()
+    }
+
+    pub(crate) fn next_log(&self) -> u64 {
+        self.next_log.load(Ordering::Acquire)
+    }
+
+    /// Logs that hold chunks.
+    pub(crate) fn with_memory(&self) -> Vec<Arc<LogState>> {
+        let holds = |log: &&Arc<LogState>| log.holds_memory();
+        self.names.read().values().filter(holds).cloned().collect()
+    }
+
+    /// All logs that this process knows, committed or not, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<LogState>> {
+        self.names.read().values().cloned().collect()
+    }
+}

@@ -1,0 +1,222 @@
+//! The open store: what all handles share.
+//!
+//! Locks are taken in this order, and a thread that holds a later one takes no earlier one:
+//! a log's gate; the checkpoint; the journal; the flusher; the allocator; a log's root; the catalog.
+//! No lock is held while a user's code runs, but for the gates of a transaction.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::background::Background;
+use crate::catalog::Catalog;
+use crate::checkpoint::CheckpointState;
+use crate::clock::Clock;
+use crate::commit::Request;
+use crate::counters::Counters;
+use crate::disk::{FileLock, SharedTable};
+use crate::error::{Error, Result};
+use crate::flush::{Flusher, Incoming};
+use crate::journal::Journal;
+use crate::journal::group::GroupCommit;
+use crate::log::LogState;
+use crate::options::Options;
+use crate::pins::PinTable;
+use crate::publication::Publication;
+use crate::readers::FollowingCell;
+use crate::segment::{SegmentTable, SlabAllocator};
+use crate::source::StoreSource;
+use crate::tail::pool::Pool;
+
+/// A store that was written to has a checkpoint at least so often, so that quiet logs can give their memory back.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Everything that the handles of an open store share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) segments: Arc<SegmentTable>,
+    pub(crate) source: Arc<StoreSource>,
+    pub(crate) catalog: Catalog,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) journal: Mutex<Journal>,
+    pub(crate) groups: GroupCommit<Request>,
+    pub(crate) allocator: Mutex<SlabAllocator>,
+    pub(crate) incoming: Incoming,
+    pub(crate) flusher: Mutex<Flusher>,
+    pub(crate) checkpoint: Mutex<CheckpointState>,
+    /// Logs with messages that only the operating system has so far.
+    pub(crate) volatile: Mutex<HashMap<u64, Arc<LogState>>>,
+    pub(crate) publication: Publication,
+    pub(crate) background: Background,
+    pub(crate) pins: Arc<PinTable>,
+    pub(crate) counters: Counters,
+    /// The table in which readers of other processes stand; absent where it cannot be opened.
+    pub(crate) readers: Option<Arc<dyn SharedTable>>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
+    /// What a store that is open for reading needs to follow its writer.
+    pub(crate) following: FollowingCell,
+    poison: OnceLock<Error>,
+    progress: Mutex<u64>,
+    progressed: Condvar,
+    automatic: Mutex<Duration>,
+    /// When the newest checkpoint was made, on the monotonic clock.
+    pub(crate) checkpointed_at: Mutex<Duration>,
+}
+
+/// The parts of a core that recovery or creation made.
+#[derive(Debug)]
+pub(crate) struct CoreParts {
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) segments: Arc<SegmentTable>,
+    pub(crate) source: Arc<StoreSource>,
+    pub(crate) catalog: Catalog,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) journal: Journal,
+    pub(crate) allocator: SlabAllocator,
+    pub(crate) flusher: Flusher,
+    pub(crate) checkpoint: CheckpointState,
+    pub(crate) readers: Option<Arc<dyn SharedTable>>,
+    pub(crate) lock: Option<Box<dyn FileLock>>,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Self {
+        let clock = Arc::clone(&parts.options.clock);
+        let now = clock.monotonic();
+        Core {
+            path: parts.path,
+            clock,
+            segments: parts.segments,
+            source: parts.source,
+            catalog: parts.catalog,
+            pool: parts.pool,
+            journal: Mutex::new(parts.journal),
+            groups: GroupCommit::new(),
+            allocator: Mutex::new(parts.allocator),
+            incoming: Incoming::default(),
+            flusher: Mutex::new(parts.flusher),
+            checkpoint: Mutex::new(parts.checkpoint),
+            volatile: Mutex::new(HashMap::new()),
+            publication: Publication::default(),
+            background: Background::default(),
+            pins: Arc::default(),
+            counters: Counters::default(),
+            readers: parts.readers,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(parts.lock),
+            following: FollowingCell::default(),
+            poison: OnceLock::new(),
+            progress: Mutex::new(0),
+            progressed: Condvar::new(),
+            automatic: Mutex::new(now),
+            checkpointed_at: Mutex::new(now),
+            options: parts.options,
+        }
+    }
+
+    /// Stops all acknowledgements for good; gives the error that callers get from now on.
+    pub(crate) fn poison(&self, error: Error) -> Error {
+        let first = self.poison.get_or_init(|| {
+            tracing::error!(store = %self.path.display(), %error, "the store stops taking commits");
+            error.clone().poisoning()
+        });
+        self.notify();
+        first.clone()
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(error) => Err(error.clone()),
+            None if self.closed.load(Ordering::Acquire) => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_writable(&self, operation: &'static str) -> Result<()> {
+        if self.options.read_only { Err(Error::ReadOnly { operation }) } else { self.check_poison() }
+    }
+
+    fn notify(&self) {
+        *self.progress.lock() += 1;
+        self.progressed.notify_all();
+    }
+
+    /// Tells those who wait that a version was written, and readers of other processes too.
+    pub(crate) fn committed(&self) {
+        if let Some(readers) = &self.readers {
+            readers.store(crate::readers::PUBLISHED_VERSION, self.catalog.version().get());
+        }
+        self.notify();
+    }
+
+    /// Tells those who wait that memory for tails came back.
+    pub(crate) fn memory_came_back(&self) {
+        self.notify();
+    }
+
+    /// A number that changes whenever something happened that a waiting thread may wait for.
+    pub(crate) fn progress(&self) -> u64 {
+        *self.progress.lock()
+    }
+
+    /// Sleeps until the number is another than `seen`, or `limit` is over.
+    pub(crate) fn wait_for_progress(&self, seen: u64, limit: Duration) {
+        let mut progress = self.progress.lock();
+        if *progress == seen {
+            self.progressed.wait_for(&mut progress, limit);
+        }
+    }
+
+    /// Whether the journal is long enough, or the last checkpoint old enough, for the next one.
+    pub(crate) fn checkpoint_is_due(&self) -> bool {
+        if self.options.read_only {
+            return false;
+        }
+        let long = |journal: &Journal| journal.replay_bytes() > self.options.journal_bytes_max;
+        if self.journal.try_lock().is_some_and(|journal| long(&journal)) {
+            return true;
+        }
+        let age = self.clock.monotonic().saturating_sub(*self.checkpointed_at.lock());
+        age >= CHECKPOINT_INTERVAL && self.catalog.has_dirty()
+    }
+
+    /// How long the background may sleep.
+    pub(crate) fn turn(&self) -> Duration {
+        match self.options.automatic_commit {
+            Some(automatic) => {
+                let since = self.clock.monotonic().saturating_sub(*self.automatic.lock());
+                automatic.interval.saturating_sub(since).max(Duration::from_millis(1))
+            }
+            None => Duration::MAX,
+        }
+    }
+
+    /// Commits every log when the interval of automatic commits is over.
+    pub(crate) fn commit_by_time(&self) -> Result<()> {
+        let Some(automatic) = self.options.automatic_commit else { return Ok(()) };
+        let now = self.clock.monotonic();
+        {
+            let mut last = self.automatic.lock();
+            if now.saturating_sub(*last) < automatic.interval {
+                return Ok(());
+            }
+            *last = now;
+        }
+        let behind = |log: &Arc<LogState>| log.journaled_end() < log.end() || log.durable_end() < log.end();
+        for log in self.catalog.all().into_iter().filter(behind) {
+            // Nobody waits: a failure poisons the store, and the next call of the user tells him.
+            drop(self.commit_log_later(&log, log.end(), automatic.durability));
+        }
+        self.groups.lead(self);
+        Ok(())
+    }
+}

@@ -1,0 +1,345 @@
+//! Reading a log in order, or by offset.
+//!
+//! A cursor holds one piece of the log at a time, a chunk or an open slab, by a count of its own, and takes the next
+//! one when it comes to its end. No lock is taken on the way, and nothing is held that would keep other logs' memory.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lanterman_format::ids::Offset;
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::log::{LogState, Root};
+use crate::message::{Keeper, Message};
+use crate::region::chunk::Chunk;
+use crate::slab::{OpenSlab, ReadContext, SlabError, SlabHandle, SlabWalk, WalkPlace};
+
+/// How long a waiting cursor looks at the tail's memory before it sleeps.
+const SPIN_TURNS: u32 = 2_000;
+/// Its longest sleep between two looks; commits wake it earlier.
+const SLEEP_MAX: Duration = Duration::from_millis(1);
+
+/// How far a cursor reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// To the log's end, whatever is appended.
+    End,
+    /// Only what would survive a power cut.
+    Durable,
+    /// To a fixed offset: the end of a snapshot.
+    Fixed(u64),
+}
+
+/// The piece of the log in which the cursor is.
+#[derive(Debug)]
+enum Place {
+    Nowhere,
+    Chunk { chunk: Arc<Chunk>, position: u32, end: u64 },
+    Slab { slab: Arc<OpenSlab>, place: WalkPlace, end: u64 },
+}
+
+/// A reader of one log that lends its messages one at a time.
+///
+/// ```
+/// # fn main() -> Result<(), lanterman::Error> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let store = lanterman::Store::open_copying(directory.path().join("data"))?;
+/// let mut writer = store.writer("events")?;
+/// let mut cursor = store.log("events")?.cursor(0)?;
+/// assert!(cursor.next()?.is_none());
+/// writer.append(b"first")?;
+/// assert_eq!(cursor.next()?.map(|message| message.value().to_vec()), Some(b"first".to_vec()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Cursor {
+    core: Arc<Core>,
+    log: Arc<LogState>,
+    root: Root,
+    bound: Bound,
+    next: u64,
+    place: Place,
+}
+
+impl Cursor {
+    pub(crate) fn new(core: Arc<Core>, log: Arc<LogState>, root: Root, bound: Bound, next: u64) -> Result<Self> {
+        let cursor = Cursor { core, log, root, bound, next, place: Place::Nowhere };
+        cursor.check(next)?;
+        Ok(cursor)
+    }
+
+    fn check(&self, offset: u64) -> Result<()> {
+        let end = self.limit();
+        if offset < self.root.start || offset > end {
+            return Err(Error::OutOfRange {
+                name: self.log.name.as_str().to_owned(),
+                offset: Offset::new(offset),
+                start: Offset::new(self.root.start),
+                end: Offset::new(end),
+            });
+        }
+        Ok(())
+    }
+
+    fn limit(&self) -> u64 {
+        match self.bound {
+            Bound::End => self.log.end(),
+            Bound::Durable => self.log.durable_end(),
+            Bound::Fixed(end) => end,
+        }
+    }
+
+    /// Offset of the message that [`next`](Self::next) gives.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        Offset::new(self.next)
+    }
+
+    /// Reads on from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] below the log's start and behind its end; the end itself is allowed.
+    pub fn seek(&mut self, offset: impl Into<u64>) -> Result<()> {
+        let offset = offset.into();
+        self.check(offset)?;
+        self.next = offset;
+        self.place = Place::Nowhere;
+        Ok(())
+    }
+
+    /// The next message, or `None` at the end; more may come later.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] with the offsets that cannot be read; [`seek`](Self::seek) behind them to go on.
+    #[allow(clippy::should_implement_trait, reason = "a lending reader cannot be an Iterator: messages borrow from it")]
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<Message<'_>>> {
+        if !self.has_next()? {
+            return Ok(None);
+        }
+        let offset = self.next;
+        let core = &self.core;
+        let message = match &mut self.place {
+            Place::Chunk { chunk, position, .. } => {
+                let buffer = chunk.buffer_at(*position)?;
+                *position = position.saturating_add(buffer.stored_bytes());
+                self.next = offset.saturating_add(1);
+                Message::new(offset, buffer, Keeper::Chunk(chunk))
+            }
+            Place::Slab { slab, place, .. } => {
+                let mut walk = SlabWalk::resume(slab, *place, core.read_context());
+                match walk.step() {
+                    Ok(Some(walked)) => {
+                        *place = walk.place();
+                        self.next = offset.saturating_add(walked.buffer.count());
+                        Message::new(offset, walked.buffer, Keeper::Slab(slab))
+                    }
+                    Ok(None) => return Err(Error::Internal { what: "a slab has the offsets that its entry shows" }),
+                    Err(error) => return Err(damaged(core, &self.log, slab, offset, &self.root, error)),
+                }
+            }
+            Place::Nowhere => return Err(Error::Internal { what: "a cursor with a next message is somewhere" }),
+        };
+        Ok(Some(message))
+    }
+
+    /// The message at `offset`; the cursor reads on behind it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::Damaged`].
+    pub fn get(&mut self, offset: impl Into<u64>) -> Result<Message<'_>> {
+        let offset = offset.into();
+        self.go_to(offset)?;
+        match self.next()? {
+            Some(message) => Ok(message),
+            None => Err(Error::Internal { what: "an offset below the end has a message" }),
+        }
+    }
+
+    /// Moves within the current piece if the offset is there, which costs one look into its index.
+    fn go_to(&mut self, offset: u64) -> Result<()> {
+        if offset >= self.limit() {
+            let (start, end) = (Offset::new(self.root.start), Offset::new(self.limit()));
+            let name = self.log.name.as_str().to_owned();
+            return Err(Error::OutOfRange { name, offset: Offset::new(offset), start, end });
+        }
+        if offset != self.next {
+            self.seek(offset)?;
+        }
+        Ok(())
+    }
+
+    /// The next message, waiting for one up to `limit`.
+    ///
+    /// A message appended in this process is seen within about a microsecond while the cursor looks for it, and within
+    /// about a millisecond after it has looked in vain for a while.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_within(&mut self, limit: Duration) -> Result<Option<Message<'_>>> {
+        let clock = Arc::clone(&self.core.clock);
+        let start = clock.monotonic();
+        let mut turns = 0u32;
+        while !self.has_next()? {
+            let waited = clock.monotonic().saturating_sub(start);
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(None) };
+            turns = turns.saturating_add(1);
+            if turns < SPIN_TURNS {
+                std::hint::spin_loop();
+            } else {
+                let seen = self.core.progress();
+                self.core.wait_for_progress(seen, left.min(SLEEP_MAX));
+                if self.core.options.read_only {
+                    self.core.refresh()?;
+                }
+            }
+        }
+        self.next()
+    }
+
+    /// Whether there is a next message; finds its piece.
+    #[inline]
+    fn has_next(&mut self) -> Result<bool> {
+        let known = match &self.place {
+            Place::Chunk { end, .. } | Place::Slab { end, .. } => *end,
+            Place::Nowhere => 0,
+        };
+        if self.next < known {
+            return Ok(true);
+        }
+        self.find_next()
+    }
+
+    #[inline(never)]
+    fn find_next(&mut self) -> Result<bool> {
+        if let Bound::Fixed(end) = self.bound {
+            return if self.next < end { self.locate(end).map(|()| true) } else { Ok(false) };
+        }
+        // The chunk in which the cursor is may simply have grown.
+        if let Place::Chunk { chunk, end, .. } = &mut self.place
+            && self.bound == Bound::End
+        {
+            let published = chunk.end_offset();
+            if published > self.next {
+                *end = published;
+                return Ok(true);
+            }
+            let is_last = self.root.chunks.last().is_some_and(|last| Arc::ptr_eq(last, chunk));
+            if is_last && self.log.generation() == self.root.generation {
+                self.core.publication.settle();
+                let published = chunk.end_offset();
+                *end = published;
+                return Ok(published > self.next);
+            }
+        }
+        self.core.publication.settle();
+        self.root = self.log.root();
+        let end = match self.bound {
+            Bound::Durable => self.log.durable_end().min(self.root.end()),
+            Bound::End | Bound::Fixed(_) => self.root.end(),
+        };
+        if self.next >= end {
+            return Ok(false);
+        }
+        self.locate(end).map(|()| true)
+    }
+
+    /// Finds the piece that holds the next message, and reads in it up to `limit`.
+    fn locate(&mut self, limit: u64) -> Result<()> {
+        let next = self.next;
+        if let Some(chunk) = self.root.chunk_at(next)
+            && next < chunk.end_offset()
+        {
+            let entry = next.saturating_sub(chunk.first_offset());
+            let position = chunk.position(entry).ok_or(Error::Internal { what: "a published message has a place" })?;
+            let end = chunk.end_offset().min(limit);
+            self.place = Place::Chunk { chunk: Arc::clone(chunk), position, end };
+            return Ok(());
+        }
+        let found = find_slab(&self.core, &self.log, &self.root, next)?;
+        let failed = |error| self.core.slab_error(&self.log, Some(next..found.end), error);
+        let slab = found.handle.open(self.core.source.as_ref()).map_err(failed)?.share();
+        let shown = next.saturating_sub(found.first).saturating_add(found.skip);
+        let end = found.end.min(limit);
+        let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
+        let context = self.core.read_context();
+        let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
+        self.place = Place::Slab { slab, place, end };
+        Ok(())
+    }
+}
+
+/// A slab that holds an offset, and which offsets of the log it shows.
+pub(crate) struct FoundSlab<'a> {
+    pub(crate) handle: &'a Arc<SlabHandle>,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    pub(crate) skip: u64,
+}
+
+/// The slab of a root that holds `offset`, which no chunk holds.
+pub(crate) fn find_slab<'a>(core: &Core, log: &LogState, root: &'a Root, offset: u64) -> Result<FoundSlab<'a>> {
+    if offset < root.tree_end {
+        let found = root
+            .tree
+            .find(core.source.as_ref(), offset.saturating_sub(root.start))
+            .map_err(|error| core.tree_error(log, error))?;
+        let placed = found.ok_or(Error::Internal { what: "the tree covers what its end says" })?;
+        let first = placed.first_offset.saturating_add(root.start);
+        let handle = placed.entry.slab.as_ref().ok_or(Error::Internal { what: "no message of a log is deleted" })?;
+        let end = first.saturating_add(placed.entry.offset_count);
+        return Ok(FoundSlab { handle, first, end, skip: placed.entry.skip });
+    }
+    match &root.tail {
+        Some(tail) => Ok(FoundSlab {
+            handle: &tail.slab,
+            first: tail.first,
+            end: tail.first.saturating_add(tail.count),
+            skip: tail.skip,
+        }),
+        None => Err(Error::Internal { what: "a log's pieces follow each other without a gap" }),
+    }
+}
+
+/// The public error for a slab that cannot be read at `offset`, with the offsets that are lost with it.
+pub(crate) fn damaged(
+    core: &Core,
+    log: &LogState,
+    slab: &OpenSlab,
+    offset: u64,
+    root: &Root,
+    error: SlabError,
+) -> Error {
+    let lost = match (&error, find_slab(core, log, root, offset)) {
+        (SlabError::Damaged(damage), Ok(found)) => lost_offsets(slab, &found, offset, &damage.range),
+        _ => offset..offset.saturating_add(1),
+    };
+    core.slab_error(log, Some(lost), error)
+}
+
+/// The offsets from `offset` on whose bytes touch the damaged range.
+fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Range<usize>) -> Range<u64> {
+    let layout = slab.layout();
+    let mut end = offset.saturating_add(1);
+    while end < found.end {
+        let shown = end.saturating_sub(found.first).saturating_add(found.skip);
+        let position = slab.find(shown).map(|found| found.position as usize);
+        match position {
+            Ok(position) if position < range.end.min(layout.body_end() as usize) => end = end.saturating_add(1),
+            _ => break,
+        }
+    }
+    offset..end
+}
+
+impl Core {
+    /// What reads need beside the place.
+    #[inline]
+    pub(crate) fn read_context(&self) -> ReadContext<'_> {
+        ReadContext { source: self.source.as_ref(), verify: self.options.verify }
+    }
+}
+

@@ -1,0 +1,294 @@
+//! The one public error type, its kinds, and what it says of damage.
+//!
+//! Every variant that speaks of a file carries its path; kinds tell a caller what to do and are stable, texts are for
+//! people and may change.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lanterman_format::error::FormatError;
+use lanterman_format::ids::{Offset, Position, SegmentId};
+use lanterman_format::name::NameError;
+
+/// What a caller can do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The same call may succeed later: something is busy or used up for the moment.
+    Retry,
+    /// The call was wrong: a name, an offset, a size, an option.
+    FixTheCall,
+    /// The disk is full: free space and call again; nothing was lost.
+    FreeSpace,
+    /// Stored bytes are damaged: restore them from elsewhere, or look at `verify` and `repair` of the tool.
+    RestoreData,
+    /// The store refuses to go on after a failed write or sync: close it, look at the device, open it again.
+    Reopen,
+    /// The operating system refused an operation; the source says why.
+    System,
+    /// An invariant of the store itself is broken: please report it.
+    ReportBug,
+}
+
+/// Where stored bytes are damaged, and whose they are.
+#[derive(Debug, Clone)]
+pub struct Damage {
+    /// File of the damaged bytes.
+    pub path: PathBuf,
+    /// Segment of the damaged bytes, if they are in one.
+    pub segment: Option<SegmentId>,
+    /// Byte of the segment or file at which the damaged structure begins.
+    pub position: Position,
+    /// Length of the damaged structure in bytes, as far as it is known.
+    pub bytes: u64,
+    /// Log whose messages are concerned, if that is known.
+    pub log: Option<String>,
+    /// Offsets that cannot be read, if they are known.
+    pub offsets: Option<Range<u64>>,
+    /// The rule of the format that the bytes break.
+    pub source: FormatError,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: position {}", self.path.display(), self.position)?;
+        if let Some(log) = &self.log {
+            write!(formatter, ", log {log:?}")?;
+        }
+        if let Some(offsets) = &self.offsets {
+            write!(formatter, ", offsets {}..{}", offsets.start, offsets.end)?;
+        }
+        write!(formatter, ": {}", self.source)
+    }
+}
+
+/// Everything that can go wrong with a store.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// File or directory concerned.
+        path: PathBuf,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+    /// The disk is full. Nothing acknowledged is lost; reading goes on, and so does appending once there is room.
+    #[error("no space left to {operation} {}: free some space and call again", path.display())]
+    StorageFull {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// File or directory concerned.
+        path: PathBuf,
+    },
+    /// The directory does not exist and creating it was not asked for.
+    #[error("{} does not exist", path.display())]
+    NoStore {
+        /// Directory that was to be opened.
+        path: PathBuf,
+    },
+    /// The directory holds other things and no store; nothing was written to it.
+    #[error("{} is not a store (it holds {found:?}); nothing was written to it", path.display())]
+    NotAStore {
+        /// Directory that was to be opened.
+        path: PathBuf,
+        /// One of the entries that do not belong to a store.
+        found: String,
+    },
+    /// The store was written by a newer version of the format.
+    #[error("{} has format version {found_major}, this library reads up to {supported_major}: use a newer library", path.display())]
+    NewerFormat {
+        /// File that says so.
+        path: PathBuf,
+        /// Major version found.
+        found_major: u64,
+        /// Greatest major version that this library reads.
+        supported_major: u64,
+    },
+    /// Another process, or another handle of this one, has the store open for writing.
+    #[error("{} is open for writing elsewhere: close it there, or open it read-only", path.display())]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// The store was opened read-only.
+    #[error("cannot {operation}: the store was opened read-only")]
+    ReadOnly {
+        /// What was tried.
+        operation: &'static str,
+    },
+    /// No log of that name exists.
+    #[error("no log is named {name:?}")]
+    UnknownLog {
+        /// The name asked for.
+        name: String,
+    },
+    /// A log of that name exists already.
+    #[error("a log named {name:?} exists already")]
+    LogExists {
+        /// The name asked for.
+        name: String,
+    },
+    /// The name is not one a log may have.
+    #[error("not a log name: {0}")]
+    InvalidName(#[from] NameError),
+    /// The log has a writer already; there is one at a time.
+    #[error("log {name:?} has a writer already: drop that one first")]
+    WriterOpen {
+        /// Name of the log.
+        name: String,
+    },
+    /// A message, or a part of one, is larger than its limit.
+    #[error("the {part} has {bytes} bytes, the limit is {limit_bytes}")]
+    TooLarge {
+        /// What is too large: message, key, headers, transaction.
+        part: &'static str,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// A conditional append found the log at another offset.
+    #[error("log {name:?} is at offset {found}, expected was {expected}")]
+    OffsetMismatch {
+        /// Name of the log.
+        name: String,
+        /// Offset that the caller expected to be given.
+        expected: Offset,
+        /// Offset that the next message would be given.
+        found: Offset,
+    },
+    /// The offset is not in the log.
+    #[error("offset {offset} is not in {start}..{end} of log {name:?}")]
+    OutOfRange {
+        /// Name of the log.
+        name: String,
+        /// Offset asked for.
+        offset: Offset,
+        /// First offset of the log.
+        start: Offset,
+        /// Offset behind the last message.
+        end: Offset,
+    },
+    /// An option has a value that the store cannot work with.
+    #[error("option {option}: {reason}")]
+    InvalidOption {
+        /// Name of the option.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Stored bytes break a rule of the format.
+    #[error("damaged: {0}")]
+    Damaged(Box<Damage>),
+    /// The memory for tails is used up, and the options say not to wait.
+    #[error("the {limit_bytes} bytes of tail memory are used up: commit, or call again")]
+    WouldBlock {
+        /// The limit, as set in the options.
+        limit_bytes: u64,
+    },
+    /// A write or sync failed earlier; the store acknowledges nothing more until it is opened again.
+    #[error("the store takes no more commits since an earlier failure ({cause}): open it again")]
+    Poisoned {
+        /// The failure that poisoned it.
+        cause: Arc<Error>,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// A transaction was given up by its own function.
+    #[error("the transaction was given up: {reason}")]
+    Aborted {
+        /// The reason that the function gave.
+        reason: String,
+    },
+    /// A message of the log is being filled in place.
+    #[error("a message of log {name:?} is being filled in place: publish or drop it first")]
+    Reserved {
+        /// Name of the log.
+        name: String,
+    },
+    /// An invariant of the store is broken.
+    #[error("internal error, please report: {what}")]
+    Internal {
+        /// Which invariant.
+        what: &'static str,
+    },
+}
+
+/// Result of the store's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// What a caller can do about this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Io { .. } => ErrorKind::System,
+            Error::StorageFull { .. } => ErrorKind::FreeSpace,
+            Error::NoStore { .. }
+            | Error::NotAStore { .. }
+            | Error::NewerFormat { .. }
+            | Error::ReadOnly { .. }
+            | Error::UnknownLog { .. }
+            | Error::LogExists { .. }
+            | Error::InvalidName(_)
+            | Error::TooLarge { .. }
+            | Error::OffsetMismatch { .. }
+            | Error::OutOfRange { .. }
+            | Error::InvalidOption { .. }
+            | Error::Aborted { .. }
+            | Error::Closed => ErrorKind::FixTheCall,
+            Error::Locked { .. } | Error::WriterOpen { .. } | Error::WouldBlock { .. } | Error::Reserved { .. } => {
+                ErrorKind::Retry
+            },
+            Error::Damaged(_) => ErrorKind::RestoreData,
+            Error::Poisoned { .. } => ErrorKind::Reopen,
+            Error::Internal { .. } => ErrorKind::ReportBug,
+        }
+    }
+
+    /// Wraps a system error; a full disk or quota gets its own variant.
+    pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::StorageFull { operation, path: path.to_path_buf() }
+            }
+            _ => Error::Io { operation, path: path.to_path_buf(), source: Arc::new(source) },
+        }
+    }
+
+    /// The error that later calls get after this one stopped the writer.
+    pub(crate) fn poisoning(self) -> Error {
+        match self {
+            Error::Poisoned { .. } => self,
+            other => Error::Poisoned { cause: Arc::new(other) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_system_errors() {
+        let full = Error::io("write", Path::new("x"), io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.kind(), ErrorKind::FreeSpace);
+        let other = Error::io("write", Path::new("x"), io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(other.kind(), ErrorKind::System);
+        assert!(other.to_string().contains("cannot write x"));
+    }
+
+    #[test]
+    fn poisoning_keeps_the_first_cause() {
+        let first = Error::Internal { what: "first" }.poisoning();
+        assert_eq!(first.kind(), ErrorKind::Reopen);
+        assert_eq!(first.clone().poisoning().to_string(), first.to_string());
+    }
+}

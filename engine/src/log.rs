@@ -1,0 +1,205 @@
+//! A log as a value, and the state that the process keeps for each log.
+//!
+//! Invariants:
+//! - a root's pieces follow each other without a gap: the tree covers `start..tree_end`, the chunks begin at or before
+//!   `tree_end` and run on to the log's end, and a tail slab stands in for the chunks of a log that holds no memory;
+//! - a root is swapped whole, under `changing`; whoever loaded an old one goes on reading it;
+//! - bytes and offsets of a message never change, so two roots that both hold an offset agree on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use lanterman_format::ids::{LogId, Offset};
+use lanterman_format::name::LogName;
+use parking_lot::Mutex;
+
+use crate::region::chunk::{Chunk, ChunkWriter};
+use crate::region::gated::Gated;
+use crate::region::root::RootCell;
+use crate::slab::SlabHandle;
+use crate::tree::Tree;
+
+/// The newest messages of a quiet log: a slab that the next checkpoint or seal supersedes.
+#[derive(Debug, Clone)]
+pub(crate) struct TailSlab {
+    pub(crate) slab: Arc<SlabHandle>,
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    /// Offsets at the front of the slab that are not shown.
+    pub(crate) skip: u64,
+}
+
+/// The value of a log.
+#[derive(Debug, Clone)]
+pub(crate) struct Root {
+    pub(crate) start: u64,
+    pub(crate) tree: Tree,
+    pub(crate) tree_end: u64,
+    pub(crate) chunks: Arc<[Arc<Chunk>]>,
+    pub(crate) tail: Option<TailSlab>,
+    /// Rises with each root of the log, so that a reader knows cheaply whether his is the newest.
+    pub(crate) generation: u64,
+}
+
+impl Root {
+    pub(crate) fn empty() -> Self {
+        Root { start: 0, tree: Tree::EMPTY, tree_end: 0, chunks: Arc::from([]), tail: None, generation: 0 }
+    }
+
+    /// Offset behind the newest published message.
+    pub(crate) fn end(&self) -> u64 {
+        if let Some(chunk) = self.chunks.last() {
+            return chunk.end_offset();
+        }
+        match &self.tail {
+            Some(tail) => tail.first.saturating_add(tail.count),
+            None => self.tree_end,
+        }
+    }
+
+    /// The chunk that holds `offset`, if it is in memory.
+    pub(crate) fn chunk_at(&self, offset: u64) -> Option<&Arc<Chunk>> {
+        let behind = self.chunks.partition_point(|chunk| chunk.first_offset() <= offset);
+        self.chunks.get(behind.checked_sub(1)?)
+    }
+}
+
+/// What the one appender of a log owns; reached through the gate.
+#[derive(Debug, Default)]
+pub(crate) struct TailState {
+    pub(crate) writer: Option<ChunkWriter>,
+    /// A message is being filled in place: nobody but the appender may touch the chunk until it is published.
+    pub(crate) reserved: bool,
+}
+
+/// What the newest checkpoint holds of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Persisted {
+    /// The log's end in that checkpoint.
+    pub(crate) end: u64,
+    /// What of it is not in the tree.
+    pub(crate) tail: Option<TailSlab>,
+}
+
+/// The state of one log in this process.
+#[derive(Debug)]
+pub(crate) struct LogState {
+    pub(crate) id: LogId,
+    pub(crate) name: LogName,
+    pub(crate) tail: Arc<Gated<TailState>>,
+    root: RootCell<Root>,
+    generation: AtomicU64,
+    changing: Mutex<()>,
+    /// Everything below is in the journal or in a checkpoint. Moved by the leader of a group alone.
+    journaled_end: AtomicU64,
+    /// Everything below survives a power cut.
+    durable_end: AtomicU64,
+    /// Slabs below are known to the journal or to a checkpoint.
+    adopted_end: AtomicU64,
+    /// The log's creation is in the journal or in a checkpoint.
+    created: AtomicBool,
+    pub(crate) settings: Vec<u8>,
+    pub(crate) persisted: Mutex<Persisted>,
+}
+
+impl LogState {
+    pub(crate) fn new(id: LogId, name: LogName, root: Root, settings: Vec<u8>) -> Self {
+        let end = root.end();
+        let adopted = root.tree_end;
+        LogState {
+            id,
+            name,
+            tail: Arc::new(Gated::new(TailState::default())),
+            generation: AtomicU64::new(root.generation),
+            root: RootCell::new(root),
+            changing: Mutex::new(()),
+            journaled_end: AtomicU64::new(end),
+            durable_end: AtomicU64::new(end),
+            adopted_end: AtomicU64::new(adopted),
+            created: AtomicBool::new(false),
+            settings,
+            persisted: Mutex::new(Persisted::default()),
+        }
+    }
+
+    /// The newest root.
+    pub(crate) fn root(&self) -> Root {
+        self.root.load()
+    }
+
+    /// The newest root's generation: one load, for readers that poll.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Swaps the root for what `change` makes of it.
+    pub(crate) fn change_root<T>(&self, change: impl FnOnce(&mut Root) -> T) -> T {
+        let _one_at_a_time = self.changing.lock();
+        let mut root = self.root.load();
+        root.generation = root.generation.wrapping_add(1);
+        let generation = root.generation;
+        let outcome = change(&mut root);
+        self.root.store(root);
+        // After the root: a reader that sees the number finds at least that root.
+        self.generation.store(generation, Ordering::Release);
+        outcome
+    }
+
+    /// Takes the value that a newer checkpoint has of the log, in a store that is only read.
+    pub(crate) fn replace_root(self: &Arc<Self>, newer: Root) {
+        let mut tail = self.tail.intrude();
+        tail.writer = None;
+        let end = newer.end();
+        self.change_root(|root| {
+            let generation = root.generation;
+            *root = Root { generation, ..newer };
+        });
+        self.set_journaled_end(end);
+        self.set_durable_end(end);
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.root.with(Root::end)
+    }
+
+    /// Whether it has chunks in memory.
+    pub(crate) fn holds_memory(&self) -> bool {
+        self.root.with(|root| !root.chunks.is_empty())
+    }
+
+    pub(crate) fn journaled_end(&self) -> u64 {
+        self.journaled_end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_journaled_end(&self, end: u64) {
+        self.journaled_end.store(end, Ordering::Release);
+    }
+
+    pub(crate) fn durable_end(&self) -> u64 {
+        self.durable_end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_durable_end(&self, end: u64) {
+        self.durable_end.fetch_max(end, Ordering::AcqRel);
+    }
+
+    pub(crate) fn adopted_end(&self) -> u64 {
+        self.adopted_end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_adopted_end(&self, end: u64) {
+        self.adopted_end.fetch_max(end, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_created(&self) -> bool {
+        self.created.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_created(&self) {
+        self.created.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn first_offset(&self) -> Offset {
+        Offset::new(self.root.with(|root| root.start))
+    }
+}

@@ -1,0 +1,215 @@
+//! Room for the next message: chunks that grow with their log, and what happens when their memory is used up.
+//!
+//! A log begins with a small chunk and gets a four times larger one each time it fills it, up to a full slab; so a
+//! hundred thousand quiet logs cost little, and a busy one writes large slabs. When the memory of all tails is used up,
+//! an appender first helps to write what waits, and then has other logs' chunks written, however small.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::flush::Progress;
+use crate::log::{LogState, Root, TailState};
+use crate::options::WhenFull;
+use crate::region::chunk::{Chunk, ChunkWriter};
+
+/// How much larger the next chunk of a log is.
+const GROWTH: u64 = 4;
+/// A chunk of at least this size is written rather than kept waiting for memory to grow.
+const CLOSE_BYTES_MIN: u64 = 64 << 10;
+/// How long a thread waits for others to free memory before it looks again.
+const WAIT_TURN: Duration = Duration::from_millis(20);
+
+/// Whether there is room now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// The active chunk takes what was asked for.
+    Made,
+    /// Memory is used up; ask again after [`Core::wait_for_memory`], with no gate held.
+    NoMemory,
+}
+
+impl Core {
+    /// Gives the log an active chunk that takes `bytes` of stored buffers in `entries` entries.
+    pub(crate) fn make_room(
+        &self,
+        log: &Arc<LogState>,
+        tail: &mut TailState,
+        bytes: u64,
+        entries: u64,
+    ) -> Result<Room> {
+        self.check_poison()?;
+        let Some(writer) = tail.writer.as_mut() else { return self.first_chunk(log, tail, bytes, entries) };
+        if writer.has_room(bytes, entries) {
+            return Ok(Room::Made);
+        }
+        let used = writer.body_bytes().saturating_add(bytes);
+        let wanted = self.pool.capacity_for(used, entries.saturating_add(writer.entry_count()));
+        let full = self.options.slab_bytes_max;
+        if writer.entry_count() > 0 && (wanted > full || writer.capacity() >= full) {
+            self.close_chunk(log, tail);
+            return self.first_chunk(log, tail, bytes, entries);
+        }
+        let larger = wanted.max(writer.capacity().saturating_mul(GROWTH)).min(full.max(wanted));
+        match self.pool.take(larger, writer.first_offset(), self.clock.wall_ms()) {
+            Some(mut bigger) => {
+                writer.copy_into(&mut bigger)?;
+                let chunk = Arc::clone(bigger.chunk());
+                // The old chunk is read on by whoever holds it; new readers find the larger one in its place.
+                log.change_root(|root| replace_last(root, chunk));
+                tail.writer = Some(bigger);
+                Ok(Room::Made)
+            }
+            None if writer.capacity() >= CLOSE_BYTES_MIN && writer.entry_count() > 0 => {
+                self.close_chunk(log, tail);
+                self.first_chunk(log, tail, bytes, entries)
+            }
+            None => Ok(Room::NoMemory),
+        }
+    }
+
+    /// A chunk for a log that has none active, with the messages of its tail slab in it.
+    fn first_chunk(&self, log: &Arc<LogState>, tail: &mut TailState, bytes: u64, entries: u64) -> Result<Room> {
+        let root = log.root();
+        let stored = root.tail.as_ref().map(|tail| self.tail_body(log, tail)).transpose()?;
+        let body = stored.as_ref().map_or(0, |stored| stored.body.len() as u64);
+        let kept = stored.as_ref().map_or(0, |stored| stored.count);
+        let wanted = self.pool.capacity_for(body.saturating_add(bytes), kept.saturating_add(entries));
+        let busy = root.chunks.last().map_or(0, |chunk| chunk.capacity().min(self.options.slab_bytes_max));
+        let first = stored.as_ref().map_or_else(|| root.end(), |stored| stored.first);
+        let now_ms = self.clock.wall_ms();
+        let taken = self.pool.take(wanted.max(busy), first, now_ms);
+        let Some(mut writer) = taken.or_else(|| self.pool.take(wanted, first, now_ms)) else {
+            return Ok(Room::NoMemory);
+        };
+        if let Some(stored) = stored {
+            writer.append_stored(&stored.body, stored.count)?;
+        }
+        let chunk = Arc::clone(writer.chunk());
+        log.change_root(|root| {
+            root.tail = None;
+            push_chunk(root, chunk);
+        });
+        tail.writer = Some(writer);
+        Ok(Room::Made)
+    }
+
+    /// Ends the active chunk and gives it to the flusher.
+    pub(crate) fn close_chunk(&self, log: &Arc<LogState>, tail: &mut TailState) {
+        let Some(writer) = tail.writer.take() else { return };
+        if writer.entry_count() == 0 {
+            let first = writer.first_offset();
+            drop(writer);
+            log.change_root(|root| {
+                let kept: Vec<_> =
+                    root.chunks.iter().filter(|chunk| chunk.first_offset() != first).cloned().collect();
+                root.chunks = Arc::from(kept);
+            });
+            return;
+        }
+        let chunk = writer.close();
+        self.incoming.push(Arc::clone(log), chunk);
+        self.background.ask_for_flush();
+    }
+
+    /// Waits until memory may have come back, helping with what frees it. No gate may be held.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] if the options say not to wait; [`Error::StorageFull`] when slabs find no room on disk.
+    pub(crate) fn wait_for_memory(&self) -> Result<()> {
+        self.counters.waited_for_memory();
+        let refuse = self.options.when_full == WhenFull::Refuse;
+        let seen = self.progress();
+        let progress = self.flusher.lock().drive(self, !refuse)?;
+        if refuse {
+            return Err(Error::WouldBlock { limit_bytes: self.options.tail_memory_bytes });
+        }
+        if progress == Progress::Idle && self.progress() == seen && !self.relieve()? {
+            self.wait_for_progress(seen, WAIT_TURN);
+        }
+        Ok(())
+    }
+
+    /// Has the chunks of other logs written, so that their memory comes back; says whether there were any.
+    fn relieve(&self) -> Result<bool> {
+        let mut closed = false;
+        for log in self.catalog.with_memory() {
+            let Some(mut tail) = log.tail.try_intrude() else { continue };
+            if tail.reserved {
+                continue;
+            }
+            if tail.writer.as_ref().is_some_and(|writer| !writer.has_staged()) {
+                self.close_chunk(&log, &mut tail);
+                closed = true;
+            }
+        }
+        if closed {
+            self.flusher.lock().drive(self, true)?;
+        }
+        Ok(closed)
+    }
+
+    /// Takes the memory of a log that is wholly in the newest checkpoint, if nobody is at its tail.
+    pub(crate) fn release(&self, log: &Arc<LogState>) {
+        let Some(mut tail) = log.tail.try_intrude() else { return };
+        if tail.reserved || tail.writer.as_ref().is_some_and(ChunkWriter::has_staged) {
+            return;
+        }
+        let persisted = log.persisted.lock();
+        if persisted.end != log.end() {
+            return;
+        }
+        let kept = persisted.tail.clone();
+        let released = log.change_root(|root| {
+            let covered = kept.as_ref().map_or(root.tree_end, |tail| tail.first.saturating_add(tail.count));
+            let whole = covered == persisted.end && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
+            if whole {
+                root.chunks = Arc::from([]);
+                root.tail = kept;
+            }
+            whole
+        });
+        if released {
+            tail.writer = None;
+        }
+    }
+}
+
+/// The buffers of a tail slab, copied out to go on from.
+struct StoredTail {
+    body: Vec<u8>,
+    first: u64,
+    count: u64,
+}
+
+impl Core {
+    fn tail_body(&self, log: &LogState, tail: &crate::log::TailSlab) -> Result<StoredTail> {
+        let offsets = tail.first..tail.first.saturating_add(tail.count);
+        let failed = |error| self.slab_error(log, Some(offsets.clone()), error);
+        let context = self.read_context();
+        let opened = tail.slab.open(self.source.as_ref()).map_err(failed)?;
+        let slab = opened.share();
+        let shown = tail.skip..tail.skip.saturating_add(tail.count);
+        let mut body = Vec::new();
+        let mut walk = slab.walk(shown, context).map_err(failed)?;
+        while let Some(walked) = walk.step().map_err(failed)? {
+            let stored = slab.stored_at(walked.position, walked.buffer.stored_bytes(), context);
+            body.extend_from_slice(stored.map_err(failed)?);
+        }
+        Ok(StoredTail { body, first: tail.first, count: tail.count })
+    }
+}
+
+fn push_chunk(root: &mut Root, chunk: Arc<Chunk>) {
+    let mut chunks = root.chunks.to_vec();
+    chunks.push(chunk);
+    root.chunks = Arc::from(chunks);
+}
+
+fn replace_last(root: &mut Root, chunk: Arc<Chunk>) {
+    let mut chunks = root.chunks.to_vec();
+    chunks.pop();
+    chunks.push(chunk);
+    root.chunks = Arc::from(chunks);
+}

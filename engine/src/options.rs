@@ -1,0 +1,308 @@
+//! How a store is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
+use crate::disk::{Choice, Disk, MapGrant, SystemDisk, SystemOptions};
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+pub use crate::slab::Verify;
+
+/// What a commit promises when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// The bytes are with the operating system or the device: a killed process does not lose them, a power cut may.
+    Process,
+    /// The bytes are on the device, its cache flushed: neither a killed process nor a power cut loses them.
+    Disk,
+}
+
+/// What `append` does when the memory for tails is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// Wait until slabs were written and memory came back.
+    #[default]
+    Wait,
+    /// Return [`Error::WouldBlock`].
+    Refuse,
+}
+
+/// Who does the background work: writing slabs, checkpoints, asynchronous and automatic commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Background {
+    /// One helper thread of the store.
+    #[default]
+    Thread,
+    /// Nobody but the calls themselves and [`Store::step`]; for tests and for programs that own their threads.
+    Manual,
+}
+
+/// Commits that the store makes by itself, in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AutomaticCommit {
+    /// Commit a log after so many bytes were appended to it.
+    pub bytes: u64,
+    /// Commit everything at least so often.
+    pub interval: Duration,
+    /// What these commits promise.
+    pub durability: Durability,
+}
+
+/// Limits and choices with which a store is opened. The defaults suit most programs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) create: bool,
+    pub(crate) read_only: bool,
+    pub(crate) copying: bool,
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    pub(crate) ring: Choice,
+    pub(crate) direct: Choice,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) randomness: Arc<dyn Randomness>,
+    pub(crate) background: Background,
+    pub(crate) verify: Verify,
+    pub(crate) when_full: WhenFull,
+    pub(crate) automatic_commit: Option<AutomaticCommit>,
+    pub(crate) tail_memory_bytes: u64,
+    pub(crate) slab_bytes_max: u64,
+    pub(crate) message_bytes_max: u64,
+    pub(crate) journal_bytes_max: u64,
+    pub(crate) slab_segment_bytes_first: u64,
+    pub(crate) slab_segment_bytes_max: u64,
+    pub(crate) journal_segment_bytes_first: u64,
+    pub(crate) journal_segment_bytes_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            create: true,
+            read_only: false,
+            copying: false,
+            disk: None,
+            ring: Choice::Auto,
+            direct: Choice::Auto,
+            clock: Arc::new(SystemClock::new()),
+            randomness: Arc::new(SystemRandomness),
+            background: Background::default(),
+            verify: Verify::default(),
+            when_full: WhenFull::default(),
+            automatic_commit: None,
+            tail_memory_bytes: 64 << 20,
+            slab_bytes_max: 1 << 20,
+            message_bytes_max: 64 << 20,
+            journal_bytes_max: 64 << 20,
+            slab_segment_bytes_first: 256 << 10,
+            slab_segment_bytes_max: 256 << 20,
+            journal_segment_bytes_first: 256 << 10,
+            journal_segment_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a store is created where there is none; default yes.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Opens for reading only, beside a writer in another process or alone; default no. Nothing is created.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Whether io_uring is used for bulk writes: where the kernel allows it (default), never, or else not at all.
+    #[must_use]
+    pub fn ring(mut self, ring: Choice) -> Self {
+        self.ring = ring;
+        self
+    }
+
+    /// Whether writes go around the page cache: where the file system allows it (default), never, or else not at all.
+    #[must_use]
+    pub fn direct(mut self, direct: Choice) -> Self {
+        self.direct = direct;
+        self
+    }
+
+    /// The disk to work on, in place of the operating system's files. [`Options::ring`] and [`Options::direct`] are
+    /// then the disk's own matter.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// The clocks; default those of the system.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The source of randomness; default that of the system.
+    #[must_use]
+    pub fn randomness(mut self, randomness: Arc<dyn Randomness>) -> Self {
+        self.randomness = randomness;
+        self
+    }
+
+    /// Who does the background work; default one thread of the store.
+    #[must_use]
+    pub fn background(mut self, background: Background) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// When checksums of slabs are looked at; default before the first use.
+    #[must_use]
+    pub fn verify(mut self, verify: Verify) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// What `append` does when the memory for tails is used up; default to wait.
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// Commits that the store makes by itself; default none.
+    #[must_use]
+    pub fn automatic_commit(mut self, automatic: AutomaticCommit) -> Self {
+        self.automatic_commit = Some(automatic);
+        self
+    }
+
+    /// Memory for tails, in bytes, over all logs; default 64 MiB, at least 1 MiB.
+    #[must_use]
+    pub fn tail_memory_bytes(mut self, bytes: u64) -> Self {
+        self.tail_memory_bytes = bytes;
+        self
+    }
+
+    /// Size of a full slab in bytes; default 1 MiB, a power of two from 64 KiB to 64 MiB.
+    #[must_use]
+    pub fn slab_bytes_max(mut self, bytes: u64) -> Self {
+        self.slab_bytes_max = bytes;
+        self
+    }
+
+    /// Largest value of a message in bytes; default 64 MiB, at most 256 MiB.
+    #[must_use]
+    pub fn message_bytes_max(mut self, bytes: u64) -> Self {
+        self.message_bytes_max = bytes;
+        self
+    }
+
+    /// Journal bytes after which a checkpoint begins; bounds the work of recovery. Default 64 MiB.
+    #[must_use]
+    pub fn journal_bytes_max(mut self, bytes: u64) -> Self {
+        self.journal_bytes_max = bytes;
+        self
+    }
+
+    /// Sizes of the first and of the largest segment of slabs in bytes; default 256 KiB and 256 MiB.
+    #[must_use]
+    pub fn slab_segment_bytes(mut self, first: u64, max: u64) -> Self {
+        self.slab_segment_bytes_first = first;
+        self.slab_segment_bytes_max = max;
+        self
+    }
+
+    /// Sizes of the first and of the largest segment of the journal in bytes; default 256 KiB and 64 MiB.
+    #[must_use]
+    pub fn journal_segment_bytes(mut self, first: u64, max: u64) -> Self {
+        self.journal_segment_bytes_first = first;
+        self.journal_segment_bytes_max = max;
+        self
+    }
+
+    /// Opens the store in `path` with these options; segments are mapped and reads copy nothing.
+    ///
+    /// # Safety
+    /// While the store, or anything read from it, lives, no other program may truncate or rewrite the files of the
+    /// store: borrowed messages point into maps of them. The store's own processes keep to this; its lock keeps a
+    /// second writer out. See [`Options::open_copying`] for the safe way.
+    ///
+    /// # Errors
+    /// [`Error::NoStore`], [`Error::NotAStore`], [`Error::NewerFormat`], [`Error::Locked`], [`Error::Damaged`],
+    /// [`Error::InvalidOption`], or the system's refusal.
+    #[allow(unsafe_code, reason = "the one public door to mapped files; its contract is the caller's promise")]
+    pub unsafe fn open(mut self, path: impl AsRef<Path>) -> Result<Store> {
+        self.copying = false;
+        // SAFETY: the caller promises what the grant is about.
+        let grant = unsafe { MapGrant::new() };
+        let disk = self.make_disk(Some(grant))?;
+        Store::open_with(path.as_ref(), self, disk)
+    }
+
+    /// Opens the store in `path` with these options; reads copy out of the files and nothing of them is mapped.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_copying(mut self, path: impl AsRef<Path>) -> Result<Store> {
+        self.copying = true;
+        let disk = self.make_disk(None)?;
+        Store::open_with(path.as_ref(), self, disk)
+    }
+
+    fn make_disk(&self, maps: Option<MapGrant>) -> Result<Arc<dyn Disk>> {
+        if let Some(disk) = &self.disk {
+            return Ok(Arc::clone(disk));
+        }
+        let options = SystemOptions { ring: self.ring, direct: self.direct, maps };
+        match SystemDisk::new(options) {
+            Ok(disk) => Ok(Arc::new(disk)),
+            Err(source) => Err(Error::io("set up io_uring for", Path::new("the store"), source)),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let rule = |holds: bool, option: &'static str, reason: &'static str| {
+            if holds { Ok(()) } else { Err(Error::InvalidOption { option, reason }) }
+        };
+        let segment = |first: u64, max: u64| first >= 64 << 10 && first <= max && max <= 16 << 30;
+        rule(self.tail_memory_bytes >= 1 << 20, "tail_memory_bytes", "must be at least 1 MiB")?;
+        rule(
+            self.slab_bytes_max.is_power_of_two() && (64 << 10..=64 << 20).contains(&self.slab_bytes_max),
+            "slab_bytes_max",
+            "must be a power of two from 64 KiB to 64 MiB",
+        )?;
+        rule(
+            self.tail_memory_bytes >= self.slab_bytes_max.saturating_mul(2),
+            "tail_memory_bytes",
+            "must hold at least two full slabs",
+        )?;
+        rule(
+            (1..=u64::from(lanterman_format::limits::VALUE_BYTES_MAX)).contains(&self.message_bytes_max),
+            "message_bytes_max",
+            "must be from 1 byte to 256 MiB",
+        )?;
+        rule(self.journal_bytes_max >= 64 << 10, "journal_bytes_max", "must be at least 64 KiB")?;
+        rule(
+            segment(self.slab_segment_bytes_first, self.slab_segment_bytes_max),
+            "slab_segment_bytes",
+            "must rise, from 64 KiB to 16 GiB",
+        )?;
+        rule(
+            segment(self.journal_segment_bytes_first, self.journal_segment_bytes_max),
+            "journal_segment_bytes",
+            "must rise, from 64 KiB to 16 GiB",
+        )
+    }
+}

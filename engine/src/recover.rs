@@ -1,0 +1,335 @@
+//! From files to an open store: the newest checkpoint, then the journal from there.
+//!
+//! The work is bounded by the catalog and the journal: of the slabs themselves nothing is read. Nothing is written but,
+//! by a writer, the sync that makes durable what the last process may have left with the operating system; so opening
+//! works on a full disk too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lanterman_format::Structure;
+use lanterman_format::block::{BlockHeader, Place};
+use lanterman_format::catalog::{CatalogEntry, decode_page};
+use lanterman_format::checkpoint::Checkpoint;
+use lanterman_format::commit::{Change, CommitView, FrameDescription, SlabAdoption};
+use lanterman_format::error::{FormatError, Found};
+use lanterman_format::ids::{ByteLength, Crc, LogId, Version};
+use lanterman_format::name::LogName;
+use lanterman_format::reference::Reference;
+use lanterman_format::root_slot::RootSlot;
+use lanterman_format::segment::SegmentKind;
+
+use crate::catalog::Catalog;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::journal::replay::{Scan, Step};
+use crate::log::{LogState, Persisted, Root, TailSlab};
+use crate::memory::Room;
+use crate::segment::{Listing, SegmentTable, SlabAllocator};
+use crate::slab::SlabHandle;
+use crate::source::tree_error;
+use crate::tree::{SlabEntry, Tree};
+
+/// What the newest checkpoint says.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) version: Version,
+    pub(crate) next_log: u64,
+    pub(crate) last_commit_crc: Crc,
+    pub(crate) pages: BTreeMap<u64, Reference>,
+    pub(crate) entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
+}
+
+/// Reads the checkpoint that a root slot names, and its catalog.
+pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Result<Loaded> {
+    table.raise_next(slot.next_segment.get());
+    if slot.checkpoint.is_empty() {
+        return Ok(Loaded {
+            version: slot.version,
+            next_log: 1,
+            last_commit_crc: Crc::ZERO,
+            pages: BTreeMap::new(),
+            entries: BTreeMap::new(),
+        });
+    }
+    let checkpoint = read_block(table, &slot.checkpoint, Checkpoint::decode)?;
+    let mut pages = BTreeMap::new();
+    let mut entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>> = BTreeMap::new();
+    for reference in &checkpoint.pages {
+        let page = read_block(table, reference, decode_page)?;
+        pages.insert(page.page, *reference);
+        let listed = page.entries.into_iter().map(|entry| (entry.log.get(), entry)).collect();
+        entries.insert(page.page, listed);
+    }
+    let end = slot.checkpoint.position.get().saturating_add(slot.checkpoint.bytes.get());
+    for segment in &checkpoint.segments {
+        let mut known = *segment;
+        if known.segment == slot.checkpoint.segment {
+            known.used_bytes = known.used_bytes.max(ByteLength::new(end));
+        }
+        table.know_slabs(known);
+    }
+    Ok(Loaded {
+        version: checkpoint.version,
+        next_log: checkpoint.next_log.get(),
+        last_commit_crc: checkpoint.last_commit_crc,
+        pages,
+        entries,
+    })
+}
+
+/// Reads and decodes one block of a checkpoint; what does not decode is damage that names the place.
+fn read_block<T>(
+    table: &SegmentTable,
+    reference: &Reference,
+    decode: impl FnOnce(&[u8], &Place) -> Found<T>,
+) -> Result<T> {
+    let bytes_wanted = reference.bytes.get();
+    let segment = table.get(reference.segment, SegmentKind::Slabs)?;
+    let position = reference.position.get();
+    let fits = position.checked_add(bytes_wanted).is_some_and(|end| end <= segment.bytes);
+    if !fits || segment.generation != reference.generation {
+        let rule = crate::rules::truncated(Structure::Checkpoint, bytes_wanted, segment.bytes.saturating_sub(position));
+        return Err(segment.damaged(position, bytes_wanted, rule));
+    }
+    // The segment's true length bounds the allocation.
+    let mut bytes = vec![0u8; usize::try_from(bytes_wanted).unwrap_or(0)];
+    segment.read_exact(position, &mut bytes)?;
+    let place = Place {
+        store: table.store(),
+        segment: reference.segment,
+        generation: reference.generation,
+        position: reference.position,
+    };
+    let rule = match lanterman_format::block::decode_block_header(&bytes, &place) {
+        Found::Valid(header) if header.header_crc != reference.header_crc => {
+            crate::rules::misplaced(Structure::Checkpoint, u64::from(reference.header_crc.get()), u64::from(header.header_crc.get()))
+        }
+        _ => match decode(&bytes, &place) {
+            Found::Valid(value) => return Ok(value),
+            Found::Empty => crate::rules::empty(Structure::Checkpoint),
+            Found::Invalid(rule) => rule,
+        },
+    };
+    Err(segment.damaged(position, bytes_wanted, rule))
+}
+
+/// Makes the logs of a checkpoint.
+pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loaded) -> Result<()> {
+    for entry in loaded.entries.values().flat_map(BTreeMap::values) {
+        let root = root_of(table, entry)?;
+        let end = root.end();
+        if let Some(known) = catalog.by_id(entry.log.get()) {
+            // A reader that jumps to a newer checkpoint: whoever holds the log goes on with the same one.
+            known.replace_root(root);
+            catalog.restore(known, end, entry.created_version, entry.modified_version);
+            continue;
+        }
+        let log = LogState::new(entry.log, entry.name.clone(), root, entry.settings.clone());
+        log.set_created();
+        let tail = log.root().tail;
+        *log.persisted.lock() = Persisted { end, tail };
+        catalog.restore(Arc::new(log), end, entry.created_version, entry.modified_version);
+    }
+    Ok(())
+}
+
+fn root_of(table: &SegmentTable, entry: &CatalogEntry) -> Result<Root> {
+    let (start, tree_end, end) = (entry.start_offset.get(), entry.tree_end.get(), entry.end_offset.get());
+    let tree = Tree::from_reference(entry.tree, tree_end.saturating_sub(start), None)
+        .map_err(|error| tree_error(table, None, error))?;
+    let tail = (!entry.tail.is_empty()).then(|| TailSlab {
+        slab: Arc::new(SlabHandle::new(entry.tail)),
+        first: tree_end,
+        count: end.saturating_sub(tree_end),
+        skip: 0,
+    });
+    Ok(Root { start, tree, tree_end, chunks: Arc::from([]), tail, generation: 0 })
+}
+
+/// Where the next slab goes: behind everything that the checkpoint or the journal refers to.
+pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator> {
+    let mut known: BTreeMap<u64, u64> =
+        core.segments.known_slabs().iter().map(|entry| (entry.segment.get(), entry.used_bytes.get())).collect();
+    for id in &listing.slabs {
+        known.entry(id.get()).or_insert(crate::segment::FIRST_BLOCK_POSITION);
+    }
+    let (first, max) = (core.options.slab_segment_bytes_first, core.options.slab_segment_bytes_max);
+    for (id, used) in known.iter().rev() {
+        let Ok(segment) = core.segments.get(lanterman_format::ids::SegmentId::new(*id), SegmentKind::Slabs) else {
+            continue;
+        };
+        core.segments.know_slabs(lanterman_format::checkpoint::SegmentEntry {
+            segment: segment.id,
+            generation: segment.generation,
+            kind: SegmentKind::Slabs,
+            segment_bytes: ByteLength::new(segment.bytes),
+            used_bytes: ByteLength::new(*used),
+            live_bytes: ByteLength::ZERO,
+            free: false,
+        });
+        return Ok(SlabAllocator::new(Some((segment, *used)), first, max));
+    }
+    Ok(SlabAllocator::new(None, first, max))
+}
+
+impl Core {
+    /// Applies every version that the journal has from where `scan` stands; gives how many there were.
+    pub(crate) fn replay(&self, scan: &mut Scan) -> Result<u64> {
+        let mut versions = 0u64;
+        while let Step::Version(view, header) = scan.next()? {
+            self.replay_version(&view, &header)?;
+            versions = versions.saturating_add(1);
+        }
+        Ok(versions)
+    }
+
+    fn replay_version(&self, view: &CommitView<'_>, header: &BlockHeader) -> Result<()> {
+        let version = header.identity.version;
+        let place = |rule| self.journal_damage(header, rule);
+        for change in view.changes() {
+            match change.map_err(place)? {
+                Change::CreateLog { log, name, settings } => self.replay_creation(log, name, settings, version, header)?,
+                _ => {
+                    return Err(Error::NewerFormat {
+                        path: self.segments.path_of(header.identity.segment, SegmentKind::Journal),
+                        found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major).saturating_add(1),
+                        supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
+                    });
+                }
+            }
+        }
+        let mut changed: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
+        for adoption in view.adoptions() {
+            let log = self.replayed_log(adoption.log, header)?;
+            self.replay_adoption(&log, &adoption, header)?;
+            changed.insert(log.id.get(), log);
+        }
+        for frame in view.frames() {
+            let log = self.replayed_log(frame.description.log, header)?;
+            let body = frame.body.map_err(place)?;
+            self.replay_frame(&log, &frame.description, body, header)?;
+            changed.insert(log.id.get(), log);
+        }
+        let ends: Vec<_> = changed.into_values().map(|log| (Arc::clone(&log), log.end())).collect();
+        for (log, end) in &ends {
+            log.set_journaled_end(*end);
+        }
+        self.catalog.advance(version, &ends);
+        Ok(())
+    }
+
+    fn journal_damage(&self, header: &BlockHeader, rule: FormatError) -> Error {
+        match self.segments.get(header.identity.segment, SegmentKind::Journal) {
+            Ok(segment) => {
+                segment.damaged(header.identity.position.get(), u64::from(header.block_bytes), rule)
+            }
+            Err(error) => error,
+        }
+    }
+
+    fn replayed_log(&self, id: LogId, header: &BlockHeader) -> Result<Arc<LogState>> {
+        let found = self.catalog.by_id(id.get());
+        found.ok_or_else(|| self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get())))
+    }
+
+    fn replay_creation(
+        &self,
+        id: LogId,
+        name: &str,
+        settings: &[u8],
+        version: Version,
+        header: &BlockHeader,
+    ) -> Result<()> {
+        let known = self.catalog.by_id(id.get()).is_some() || self.catalog.find(name).is_some();
+        let name = LogName::parse(name).ok().filter(|_| !known);
+        let Some(name) = name else {
+            return Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get())));
+        };
+        let log = LogState::new(id, name, Root::empty(), settings.to_vec());
+        log.set_created();
+        let log = Arc::new(log);
+        self.catalog.restore(Arc::clone(&log), 0, version, version);
+        self.catalog.mark_dirty(&log);
+        Ok(())
+    }
+
+    /// A slab takes the place of what the journal had of its messages.
+    fn replay_adoption(&self, log: &Arc<LogState>, adoption: &SlabAdoption, header: &BlockHeader) -> Result<()> {
+        let first = adoption.first_offset.get();
+        let end = first.saturating_add(adoption.offset_count);
+        self.segments.note_used(&adoption.slab);
+        let root = log.root();
+        let source = self.source.as_ref();
+        let failed = |error| self.tree_error(log, error);
+        let kept = if first < root.tree_end {
+            root.tree.truncate_to(source, first.saturating_sub(root.start)).map_err(failed)?
+        } else {
+            root.tree.clone()
+        };
+        if kept.offset_end().saturating_add(root.start) != first || adoption.offset_count == 0 {
+            let rule = crate::rules::disagree(Structure::Commit, root.tree_end, first);
+            return Err(self.journal_damage(header, rule));
+        }
+        let slab = Arc::new(SlabHandle::new(adoption.slab));
+        let opened = slab.open(source).map_err(|error| self.slab_error(log, Some(first..end), error))?.share();
+        let layout = opened.layout();
+        let shown = adoption.skip.checked_add(adoption.offset_count);
+        if shown.is_none_or(|shown| shown > layout.offset_count()) {
+            let rule = crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
+            return Err(self.journal_damage(header, rule));
+        }
+        let entry = SlabEntry {
+            offset_count: adoption.offset_count,
+            skip: adoption.skip,
+            slab: Some(slab),
+            summary: *layout.summary(),
+        };
+        let tree = kept.push(source, entry, &opened.histogram()).map_err(failed)?;
+        let mut tail = log.tail.intrude();
+        tail.writer = None;
+        log.change_root(|root| {
+            root.tree = tree;
+            root.tree_end = end;
+            root.chunks = Arc::from([]);
+            root.tail = None;
+        });
+        log.set_adopted_end(end);
+        Ok(())
+    }
+
+    /// Appends what the log does not have yet of a frame.
+    fn replay_frame(
+        &self,
+        log: &Arc<LogState>,
+        frame: &FrameDescription,
+        body: &[u8],
+        header: &BlockHeader,
+    ) -> Result<()> {
+        let first = frame.first_offset.get();
+        let end = first.saturating_add(frame.offset_count);
+        let have = log.end();
+        if end <= have {
+            return Ok(());
+        }
+        if first > have || u64::from(frame.entry_count) != frame.offset_count {
+            return Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, have, first)));
+        }
+        let mut rest = body;
+        for _ in first..have {
+            let view = lanterman_format::buffer::BufferView::parse(rest)
+                .map_err(|rule| self.journal_damage(header, rule))?;
+            let stored = usize::try_from(view.stored_bytes()).unwrap_or(usize::MAX);
+            rest = rest.get(stored..).unwrap_or_default();
+        }
+        let mut tail = log.tail.intrude();
+        let count = end.saturating_sub(have);
+        if self.make_room(log, &mut tail, rest.len() as u64, count)? == Room::NoMemory {
+            return Err(Error::Internal { what: "replay takes memory without bound" });
+        }
+        let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "room has a chunk" })?;
+        writer.append_stored(rest, count).map_err(|_| {
+            self.journal_damage(header, crate::rules::disagree(Structure::Commit, u64::from(frame.entry_count), count))
+        })
+    }
+}

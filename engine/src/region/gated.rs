@@ -1,0 +1,289 @@
+//! A value with one owner who uses it often and pays next to nothing, and rare intruders who pay for both.
+//!
+//! The owner says «inside», looks whether an intruder wants in, and goes on: two plain stores and a load. An intruder
+//! says that he wants in, has every running thread of the process pass a memory barrier (membarrier(2), private
+//! expedited), and waits until the owner is outside. After the barrier either the owner's «inside» is visible to the
+//! intruder or the intruder's wish to the owner: the argument of Dekker's algorithm, with the barrier's cost moved to
+//! the rare side. Where the kernel has no such barrier both sides use a sequentially consistent fence.
+//!
+//! Invariants:
+//! - there is at most one [`Owner`] of a value, and it cannot enter twice, since a guard borrows it mutably;
+//! - there is at most one intruder inside, and he is inside only while the owner is not.
+#![allow(unsafe_code, reason = "hands out references into a cell; each block names what keeps the other side out")]
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
+
+use crate::sys::{futex, membarrier};
+
+/// How often an intruder looks before he lets other threads run.
+const SPINS: u32 = 100;
+
+/// The word of one side, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line<T>(T);
+
+/// A value that one owner and rare intruders share.
+#[derive(Debug)]
+pub(crate) struct Gated<T> {
+    /// The owner is inside.
+    inside: Line<AtomicBool>,
+    /// An intruder wants in, or is in: 1.
+    wanted: Line<AtomicU32>,
+    /// Intruders exclude each other: 1 while one is about.
+    intruding: AtomicU32,
+    owned: AtomicBool,
+    /// Barriers of the kernel serve; decided once for the process.
+    asymmetric: bool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the gate lets one thread at a time reach the value, as a mutex does; so sending the value must be allowed, and
+// nothing more.
+unsafe impl<T: Send> Sync for Gated<T> {}
+
+/// The one who may enter cheaply.
+#[derive(Debug)]
+pub(crate) struct Owner<T> {
+    gated: Arc<Gated<T>>,
+}
+
+/// The owner inside.
+#[derive(Debug)]
+pub(crate) struct Entered<'a, T> {
+    gated: &'a Gated<T>,
+}
+
+/// An intruder inside; may be sent to another thread.
+#[derive(Debug)]
+pub(crate) struct Intruder<T> {
+    gated: Arc<Gated<T>>,
+}
+
+impl<T> Gated<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Gated {
+            inside: Line::default(),
+            wanted: Line::default(),
+            intruding: AtomicU32::new(0),
+            owned: AtomicBool::new(false),
+            asymmetric: membarrier::available(),
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// Becomes the owner, unless there is one.
+    pub(crate) fn take_owner(self: &Arc<Self>) -> Option<Owner<T>> {
+        if self.owned.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(Owner { gated: Arc::clone(self) })
+    }
+
+    #[inline]
+    fn owner_fence(&self) {
+        if self.asymmetric {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    fn intruder_fence(&self) {
+        if !self.asymmetric {
+            fence(Ordering::SeqCst);
+            return;
+        }
+        // The kernel answers only want of memory here, which passes; without the barrier nothing may be concluded.
+        while membarrier::barrier().is_err() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[cold]
+    fn wait_outside(&self) {
+        while self.wanted.0.load(Ordering::Acquire) != 0 {
+            futex::wait(&self.wanted.0, 1);
+        }
+    }
+
+    /// Waits for the other intruder, if any, and for the owner to be outside; then is inside.
+    pub(crate) fn intrude(self: &Arc<Self>) -> Intruder<T> {
+        while self.intruding.swap(1, Ordering::Acquire) != 0 {
+            futex::wait(&self.intruding, 1);
+        }
+        self.keep_owner_out();
+        Intruder { gated: Arc::clone(self) }
+    }
+
+    /// The same, but only if nobody is inside: never waits.
+    pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
+        if self.intruding.swap(1, Ordering::Acquire) != 0 {
+            return None;
+        }
+        self.wanted.0.store(1, Ordering::Relaxed);
+        self.intruder_fence();
+        let intruder = Intruder { gated: Arc::clone(self) };
+        // Dropping the intruder withdraws the wish; he has not looked at the value.
+        (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
+    }
+
+    fn keep_owner_out(&self) {
+        self.wanted.0.store(1, Ordering::Relaxed);
+        self.intruder_fence();
+        let mut turns = 0u32;
+        // Acquire: what the owner did inside is visible when he is seen outside.
+        while self.inside.0.load(Ordering::Acquire) {
+            turns = turns.saturating_add(1);
+            if turns < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+impl<T> Owner<T> {
+    /// Goes inside; waits only while an intruder is there.
+    #[inline]
+    pub(crate) fn enter(&mut self) -> Entered<'_, T> {
+        let gated = &*self.gated;
+        loop {
+            gated.inside.0.store(true, Ordering::Relaxed);
+            gated.owner_fence();
+            // Acquire: what an intruder did is visible when his wish is seen gone.
+            if gated.wanted.0.load(Ordering::Acquire) == 0 {
+                return Entered { gated };
+            }
+            gated.inside.0.store(false, Ordering::Release);
+            gated.wait_outside();
+        }
+    }
+}
+
+impl<T> Drop for Owner<T> {
+    fn drop(&mut self) {
+        self.gated.owned.store(false, Ordering::Release);
+    }
+}
+
+impl<T> Deref for Entered<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: a guard exists only between `enter` and its drop, in which `inside` keeps intruders out, and there is
+        // one owner, borrowed mutably by the guard.
+        unsafe { &*self.gated.value.get() }
+    }
+}
+
+impl<T> DerefMut for Entered<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; `&mut self` makes this the only reference through the guard.
+        unsafe { &mut *self.gated.value.get() }
+    }
+}
+
+impl<T> Drop for Entered<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.gated.inside.0.store(false, Ordering::Release);
+    }
+}
+
+impl<T> Deref for Intruder<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `intruding` admits one intruder, and `keep_owner_out` returned with the owner outside; he stays there
+        // while `wanted` is set, which is until this guard is dropped.
+        unsafe { &*self.gated.value.get() }
+    }
+}
+
+impl<T> DerefMut for Intruder<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; `&mut self` makes this the only reference through the guard.
+        unsafe { &mut *self.gated.value.get() }
+    }
+}
+
+impl<T> Drop for Intruder<T> {
+    fn drop(&mut self) {
+        self.gated.wanted.0.store(0, Ordering::Release);
+        futex::wake_all(&self.gated.wanted.0);
+        self.gated.intruding.store(0, Ordering::Release);
+        futex::wake_all(&self.gated.intruding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_owner_at_a_time() {
+        let gated = Arc::new(Gated::new(0u32));
+        let owner = gated.take_owner();
+        assert!(owner.is_some());
+        assert!(gated.take_owner().is_none());
+        drop(owner);
+        assert!(gated.take_owner().is_some());
+    }
+
+    #[test]
+    fn an_owner_who_never_comes_keeps_nobody_out() {
+        let gated = Arc::new(Gated::new(1u32));
+        let _owner = gated.take_owner();
+        *gated.intrude() += 1;
+        assert_eq!(*gated.intrude(), 2);
+        let inside = gated.intrude();
+        assert!(gated.try_intrude().is_none());
+        drop(inside);
+    }
+
+    fn count_from_both_sides(asymmetric: bool) {
+        let mut gated = Gated::new((0u64, 0u64));
+        gated.asymmetric &= asymmetric;
+        let gated = Arc::new(gated);
+        std::thread::scope(|scope| {
+            let mut owner = gated.take_owner().unwrap();
+            scope.spawn(move || {
+                for _ in 0..200_000 {
+                    let mut pair = owner.enter();
+                    pair.0 += 1;
+                    pair.1 += 1;
+                }
+            });
+            for _ in 0..2 {
+                let gated = Arc::clone(&gated);
+                scope.spawn(move || {
+                    for _ in 0..2_000 {
+                        let mut pair = gated.intrude();
+                        assert_eq!(pair.0, pair.1, "somebody was inside at the same time");
+                        pair.0 += 1;
+                        std::hint::spin_loop();
+                        pair.1 += 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*gated.intrude(), (204_000, 204_000));
+    }
+
+    #[test]
+    fn owner_and_intruders_never_meet_with_barriers_of_the_kernel() {
+        count_from_both_sides(true);
+    }
+
+    #[test]
+    fn owner_and_intruders_never_meet_with_fences() {
+        count_from_both_sides(false);
+    }
+}

@@ -1,0 +1,477 @@
+//! The table of segments: which files the store has, their headers, maps and lives.
+//!
+//! Invariants:
+//! - a file under its final name has a whole, synced header, and its directory entry is durable: headers are written
+//!   under a `.free` name, synced, renamed, and the directory synced;
+//! - a segment's blocks are reserved before anybody uses it, so a full disk is an error of creating a segment;
+//! - a segment never shrinks, and it is renamed or unlinked only when nothing refers to it.
+
+mod allocate;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use lanterman_format::{FormatVersion, Structure};
+use lanterman_format::checkpoint::SegmentEntry;
+use lanterman_format::error::FormatError;
+use lanterman_format::ids::{ByteLength, Generation, Position, SegmentId, StoreId, Version};
+use lanterman_format::name::{FileKind, parse_segment_file_name, segment_file_name};
+use lanterman_format::reference::Reference;
+use lanterman_format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
+use parking_lot::{Mutex, RwLock};
+
+use crate::disk::{Disk, DiskFile, OpenMode, Sync};
+use crate::error::{Damage, Error, Result};
+use crate::sys::memory::AlignedBuffer;
+use crate::sys::map::Mapping;
+
+pub(crate) use allocate::{Allocated, SlabAllocator};
+
+/// Spare files kept for reuse; more are unlinked. Two journals' worth lets a checkpoint and a roll meet.
+const SPARE_FILES_MAX: usize = 3;
+
+/// Bytes before the first block of a segment.
+pub(crate) const FIRST_BLOCK_POSITION: u64 = SEGMENT_HEADER_BYTES as u64;
+
+/// An open segment file.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    pub(crate) id: SegmentId,
+    pub(crate) generation: Generation,
+    pub(crate) kind: SegmentKind,
+    pub(crate) bytes: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+    map: OnceLock<Arc<Mapping>>,
+    /// Written since the last sync; a commit that adopts slabs, and a checkpoint, sync first.
+    unsynced: AtomicBool,
+}
+
+impl SegmentFile {
+    /// The read-only map of the whole segment, made at the first call.
+    pub(crate) fn map(&self) -> Result<Arc<Mapping>> {
+        if let Some(map) = self.map.get() {
+            return Ok(Arc::clone(map));
+        }
+        let map = self.file.map(self.bytes).map_err(|source| Error::io("map", &self.path, source))?;
+        Ok(Arc::clone(self.map.get_or_init(|| Arc::new(map))))
+    }
+
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.map.get().is_some()
+    }
+
+    /// Reads exactly `buffer.len()` bytes; a file that ends before is damage, named as such.
+    pub(crate) fn read_exact(&self, position: u64, buffer: &mut [u8]) -> Result<()> {
+        let mut done = 0usize;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let from = position.saturating_add(done as u64);
+            let wanted = rest.len();
+            let got =
+                self.file.read_at(from, rest).map_err(|source| Error::io("read", &self.path, source))?;
+            if got == 0 {
+                return Err(self.damaged(from, wanted as u64, crate::rules::truncated(Structure::SegmentHeader, wanted as u64, 0)));
+            }
+            done = done.saturating_add(got);
+        }
+        Ok(())
+    }
+
+    /// Writes whole, aligned bytes and remembers that they need a sync unless `sync` gives it.
+    pub(crate) fn write(&self, position: u64, bytes: &[u8], sync: Sync) -> Result<()> {
+        if sync == Sync::No {
+            self.unsynced.store(true, Ordering::Release);
+        }
+        self.file.write_at(position, bytes, sync).map_err(|source| Error::io("write", &self.path, source))
+    }
+
+    /// Notes that somebody else wrote to the file and did not sync it.
+    pub(crate) fn mark_unsynced(&self) {
+        self.unsynced.store(true, Ordering::Release);
+    }
+
+    /// Makes everything written so far durable, if anything is not.
+    pub(crate) fn sync(&self) -> Result<()> {
+        // Cleared first: what is written from here on is the next sync's matter.
+        if self.unsynced.swap(false, Ordering::AcqRel) {
+            let outcome = self.file.sync_data().map_err(|source| Error::io("sync", &self.path, source));
+            if outcome.is_err() {
+                self.unsynced.store(true, Ordering::Release);
+            }
+            return outcome;
+        }
+        Ok(())
+    }
+
+    /// An error that names a damaged place of this segment.
+    pub(crate) fn damaged(&self, position: u64, bytes: u64, source: FormatError) -> Error {
+        Error::Damaged(Box::new(Damage {
+            path: self.path.clone(),
+            segment: Some(self.id),
+            position: Position::new(position),
+            bytes,
+            log: None,
+            offsets: None,
+            source,
+        }))
+    }
+}
+
+/// A file of the segments directory that holds no segment in use.
+#[derive(Debug, Clone)]
+struct Spare {
+    path: PathBuf,
+    bytes: u64,
+    generation: Generation,
+}
+
+/// What the listing of the directory found.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) journals: Vec<SegmentId>,
+    pub(crate) slabs: Vec<SegmentId>,
+    /// Names that no segment has; they are left alone and reported.
+    pub(crate) foreign: Vec<String>,
+}
+
+/// All segments of a store.
+#[derive(Debug)]
+pub(crate) struct SegmentTable {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    store: StoreId,
+    /// Whether files are opened for writing too.
+    writable: bool,
+    open: RwLock<BTreeMap<u64, Arc<SegmentFile>>>,
+    /// Segments of slabs in use, opened or not.
+    slabs: Mutex<BTreeMap<u64, SegmentEntry>>,
+    spares: Mutex<Vec<Spare>>,
+    next: AtomicU64,
+}
+
+impl SegmentTable {
+    pub(crate) fn new(disk: Arc<dyn Disk>, store_directory: &Path, store: StoreId, writable: bool) -> Self {
+        SegmentTable {
+            disk,
+            directory: store_directory.join("segments"),
+            store,
+            writable,
+            open: RwLock::new(BTreeMap::new()),
+            slabs: Mutex::new(BTreeMap::new()),
+            spares: Mutex::new(Vec::new()),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn store(&self) -> StoreId {
+        self.store
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The lowest segment number that was never used.
+    pub(crate) fn next(&self) -> SegmentId {
+        SegmentId::new(self.next.load(Ordering::Acquire))
+    }
+
+    /// Makes sure that numbers below `next` are not given out.
+    pub(crate) fn raise_next(&self, next: u64) {
+        self.next.fetch_max(next, Ordering::AcqRel);
+    }
+
+    /// Lists the directory; spares are remembered if the table belongs to a writer.
+    pub(crate) fn list(&self, writer: bool) -> Result<Listing> {
+        let names = self
+            .disk
+            .list(&self.directory)
+            .map_err(|source| Error::io("list", &self.directory, source))?;
+        let mut listing = Listing::default();
+        let mut spares = Vec::new();
+        for name in names {
+            let Some((id, kind)) = parse_segment_file_name(&name) else {
+                listing.foreign.push(name);
+                continue;
+            };
+            self.raise_next(id.get().saturating_add(1));
+            match kind {
+                FileKind::Journal => listing.journals.push(id),
+                FileKind::Slabs => listing.slabs.push(id),
+                FileKind::Free if writer => spares.extend(self.look_at_spare(&name)),
+                FileKind::Free => {}
+            }
+        }
+        listing.journals.sort_unstable();
+        listing.slabs.sort_unstable();
+        *self.spares.lock() = spares;
+        Ok(listing)
+    }
+
+    /// A spare whose header cannot be read still serves: its next life rewrites the header.
+    fn look_at_spare(&self, name: &str) -> Option<Spare> {
+        let path = self.directory.join(name);
+        let file = self.disk.open(&path, OpenMode::Read).ok()?;
+        let bytes = file.bytes().ok()?;
+        let mut header = [0u8; SEGMENT_HEADER_BYTES];
+        let whole = file.read_at(0, &mut header).is_ok_and(|got| got == header.len());
+        let generation = match SegmentHeader::decode(&header, Some(&self.store)) {
+            lanterman_format::error::Found::Valid(found) if whole => found.generation,
+            _ => Generation::new(0),
+        };
+        Some(Spare { path, bytes, generation })
+    }
+
+    /// The segment of that number and life, opened at the first call.
+    ///
+    /// # Errors
+    /// Damage when the file is missing, shorter than its header says, or of another life.
+    pub(crate) fn get(&self, id: SegmentId, kind: SegmentKind) -> Result<Arc<SegmentFile>> {
+        if let Some(open) = self.open.read().get(&id.get()) {
+            return Ok(Arc::clone(open));
+        }
+        let opened = Arc::new(self.open_file(id, kind)?);
+        let mut table = self.open.write();
+        Ok(Arc::clone(table.entry(id.get()).or_insert(opened)))
+    }
+
+    /// Reads a segment's header afresh; the answer says whether the file is still in the life that was asked for.
+    fn open_file(&self, id: SegmentId, kind: SegmentKind) -> Result<SegmentFile> {
+        let path = self.directory.join(segment_file_name(id, kind));
+        let file =
+            self.disk.open(&path, if self.writable { OpenMode::ReadWrite } else { OpenMode::Read }).map_err(|source| Error::io("open", &path, source))?;
+        let length = file.bytes().map_err(|source| Error::io("read the length of", &path, source))?;
+        let mut segment = SegmentFile {
+            id,
+            generation: Generation::new(0),
+            kind,
+            bytes: length,
+            path,
+            file,
+            map: OnceLock::new(),
+            unsynced: AtomicBool::new(false),
+        };
+        let mut header = [0u8; SEGMENT_HEADER_BYTES];
+        segment.read_exact(0, &mut header)?;
+        let found = match SegmentHeader::decode(&header, Some(&self.store)) {
+            lanterman_format::error::Found::Valid(found) => found,
+            lanterman_format::error::Found::Empty => {
+                return Err(segment.damaged(0, FIRST_BLOCK_POSITION, crate::rules::empty(Structure::SegmentHeader)));
+            }
+            lanterman_format::error::Found::Invalid(rule) => {
+                return Err(segment.damaged(0, FIRST_BLOCK_POSITION, rule));
+            }
+        };
+        if found.segment != id || found.kind != kind {
+            let rule = crate::rules::misplaced(Structure::SegmentHeader, id.get(), found.segment.get());
+            return Err(segment.damaged(0, FIRST_BLOCK_POSITION, rule));
+        }
+        let bytes = found.segment_bytes.get();
+        if bytes > length {
+            let rule = crate::rules::truncated(Structure::SegmentHeader, bytes, length);
+            return Err(segment.damaged(length, bytes.saturating_sub(length), rule));
+        }
+        segment.generation = found.generation;
+        segment.bytes = bytes;
+        Ok(segment)
+    }
+
+    /// Every segment opened so far.
+    pub(crate) fn opened(&self) -> Vec<Arc<SegmentFile>> {
+        self.open.read().values().cloned().collect()
+    }
+
+    /// Makes a new segment of at least `bytes`, out of a spare if one fits.
+    ///
+    /// # Errors
+    /// [`Error::StorageFull`] when its blocks cannot be reserved; nothing is left behind then.
+    pub(crate) fn create(
+        &self,
+        kind: SegmentKind,
+        bytes: u64,
+        first_version: Version,
+        time_ms: i64,
+    ) -> Result<Arc<SegmentFile>> {
+        let id = SegmentId::new(self.next.fetch_add(1, Ordering::AcqRel));
+        let spare = self.take_spare(bytes);
+        let (temporary, generation, bytes) = match spare {
+            Some(spare) => {
+                let next_life = Generation::new(spare.generation.get().wrapping_add(1).max(1));
+                (spare.path, next_life, spare.bytes)
+            }
+            None => (self.reserve_new(id, bytes)?, Generation::new(1), bytes),
+        };
+        let header = SegmentHeader {
+            format: FormatVersion::CURRENT,
+            kind,
+            store: self.store,
+            segment: id,
+            generation,
+            segment_bytes: ByteLength::new(bytes),
+            first_version,
+            time_ms,
+        };
+        let path = self.directory.join(segment_file_name(id, kind));
+        let file = self.bring_to_life(&temporary, &path, &header)?;
+        let segment = Arc::new(SegmentFile {
+            id,
+            generation,
+            kind,
+            bytes,
+            path,
+            file,
+            map: OnceLock::new(),
+            unsynced: AtomicBool::new(false),
+        });
+        self.open.write().insert(id.get(), Arc::clone(&segment));
+        if kind == SegmentKind::Slabs {
+            self.know_slabs(SegmentEntry {
+                segment: id,
+                generation,
+                kind,
+                segment_bytes: ByteLength::new(bytes),
+                used_bytes: ByteLength::new(bytes),
+                live_bytes: ByteLength::ZERO,
+                free: false,
+            });
+        }
+        Ok(segment)
+    }
+
+    /// Notes a segment of slabs, as a checkpoint or its creation describes it.
+    pub(crate) fn know_slabs(&self, entry: SegmentEntry) {
+        self.slabs.lock().insert(entry.segment.get(), entry);
+    }
+
+    /// The segments of slabs in use. Their used bytes are exact for all but the one being filled.
+    pub(crate) fn known_slabs(&self) -> Vec<SegmentEntry> {
+        self.slabs.lock().values().copied().collect()
+    }
+
+    /// Journal segments opened so far.
+    pub(crate) fn opened_journals(&self) -> Vec<SegmentId> {
+        let open = self.open.read();
+        open.values().filter(|segment| segment.kind == SegmentKind::Journal).map(|segment| segment.id).collect()
+    }
+
+    /// Where a segment's file is.
+    pub(crate) fn path_of(&self, id: SegmentId, kind: SegmentKind) -> PathBuf {
+        self.directory.join(segment_file_name(id, kind))
+    }
+
+    /// Takes the smallest spare that holds `bytes` and does not waste three quarters of itself.
+    fn take_spare(&self, bytes: u64) -> Option<Spare> {
+        let mut spares = self.spares.lock();
+        let fits = |spare: &Spare| spare.bytes >= bytes && spare.bytes / 4 <= bytes;
+        let (index, _) =
+            spares.iter().enumerate().filter(|(_, spare)| fits(spare)).min_by_key(|(_, spare)| spare.bytes)?;
+        Some(spares.swap_remove(index))
+    }
+
+    fn reserve_new(&self, id: SegmentId, bytes: u64) -> Result<PathBuf> {
+        let path = self.directory.join(segment_file_name(id, FileKind::Free));
+        let file = self
+            .disk
+            .open(&path, OpenMode::CreateNew)
+            .map_err(|source| Error::io("create", &path, source))?;
+        if let Err(source) = file.reserve(bytes) {
+            drop(file);
+            // A partly reserved file would keep the very space that is short.
+            if let Err(left) = self.disk.unlink(&path) {
+                tracing::warn!(path = %path.display(), error = %left, "a file that found no room could not be removed");
+            }
+            return Err(Error::io("reserve", &path, source));
+        }
+        Ok(path)
+    }
+
+    /// Header, sync, rename, directory sync: only then may anything rely on the segment.
+    fn bring_to_life(&self, from: &Path, to: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
+        let file =
+            self.disk.open(from, OpenMode::ReadWrite).map_err(|source| Error::io("open", from, source))?;
+        let mut bytes = AlignedBuffer::new(SEGMENT_HEADER_BYTES)
+            .map_err(|source| Error::io("allocate a header for", from, source))?;
+        header.encode(bytes.first_chunk_mut().ok_or(Error::Internal { what: "a header has its page" })?);
+        file.write_at(0, bytes.as_ref(), Sync::No).map_err(|source| Error::io("write", from, source))?;
+        // Not only the data: the reservation's metadata must be durable too.
+        file.sync_data().map_err(|source| Error::io("sync", from, source))?;
+        self.disk.rename(from, to).map_err(|source| Error::io("rename", from, source))?;
+        self.disk
+            .sync_directory(&self.directory)
+            .map_err(|source| Error::io("sync", &self.directory, source))?;
+        Ok(file)
+    }
+
+    /// Ends the life of segments that nothing refers to: some are kept as spares, the others unlinked.
+    pub(crate) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
+        for id in ids {
+            let Some(segment) = self.open.write().remove(&id.get()) else { continue };
+            let spare = self.directory.join(segment_file_name(*id, FileKind::Free));
+            let keep = self.spares.lock().len() < SPARE_FILES_MAX;
+            let outcome = if keep {
+                self.disk.rename(&segment.path, &spare)
+            } else {
+                self.disk.unlink(&segment.path)
+            };
+            outcome.map_err(|source| Error::io("retire", &segment.path, source))?;
+            if keep {
+                let generation = segment.generation;
+                self.spares.lock().push(Spare { path: spare, bytes: segment.bytes, generation });
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the journal segments that were opened, so that their next use reads the headers again; for readers,
+    /// whose writer recycles them.
+    pub(crate) fn forget_journals(&self) {
+        self.open.write().retain(|_, segment| segment.kind != SegmentKind::Journal);
+    }
+
+    /// Opens a segment of the journal that is to be retired; one whose header cannot be read is left alone.
+    pub(crate) fn open_to_retire(&self, id: SegmentId) {
+        if let Err(error) = self.get(id, SegmentKind::Journal) {
+            tracing::warn!(segment = id.get(), %error, "an unused segment of the journal is left where it is");
+        }
+    }
+
+    /// Notes that a slab is referred to, so that nothing is written over it.
+    pub(crate) fn note_used(&self, slab: &Reference) {
+        let mut slabs = self.slabs.lock();
+        let entry = slabs.entry(slab.segment.get()).or_insert_with(|| SegmentEntry {
+            segment: slab.segment,
+            generation: slab.generation,
+            kind: SegmentKind::Slabs,
+            segment_bytes: ByteLength::ZERO,
+            used_bytes: ByteLength::ZERO,
+            live_bytes: ByteLength::ZERO,
+                free: false,
+        });
+        let end = slab.position.get().saturating_add(slab.bytes.get());
+        entry.used_bytes = entry.used_bytes.max(ByteLength::new(end));
+    }
+
+    /// Makes every slab written so far durable.
+    pub(crate) fn sync_slabs(&self) -> Result<()> {
+        for segment in self.opened() {
+            if segment.kind == SegmentKind::Slabs {
+                segment.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+}
+
+/// Size of the next segment of a kind: twice the newest one, within the options' limits, and large enough for `needed`.
+pub(crate) fn next_segment_bytes(previous: Option<u64>, first: u64, max: u64, needed: u64) -> u64 {
+    let doubled = previous.map_or(first, |bytes| bytes.saturating_mul(2)).clamp(first, max);
+    let wanted = needed.saturating_add(FIRST_BLOCK_POSITION);
+    doubled.max(wanted.next_multiple_of(FIRST_BLOCK_POSITION))
+}

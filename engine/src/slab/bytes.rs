@@ -1,0 +1,160 @@
+//! The bytes of one slab, wherever they are.
+//!
+//! Invariant: bytes behind a [`SlabBytes`] never change while it lives. A window lies over a map that nobody
+//! writes, a copy is our own, and an image was frozen before it was handed out.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::disk::Mapping;
+
+/// Memory that can be lent for as long as somebody counts it.
+pub(crate) type SharedMemory = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Where the bytes of a slab are, which says how long they may be kept and how far they are to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlabMemory {
+    /// A window of a mapped segment: costs no memory of ours, but a touch may fail and a page may be stale.
+    Mapped,
+    /// A copy read from the disk: costs memory, so whoever keeps it must have a budget.
+    Copied,
+    /// The memory the slab was made in, not yet given back: newer than any map, and never read from a disk.
+    Image,
+}
+
+/// The bytes of one slab, from its header to its last block byte. Cloning counts an owner and copies nothing.
+#[derive(Clone)]
+pub(crate) struct SlabBytes(Memory);
+
+#[derive(Clone)]
+enum Memory {
+    Window {
+        map: Arc<Mapping>,
+        start: usize,
+        end: usize,
+    },
+    Shared {
+        owner: SharedMemory,
+        start: usize,
+        end: usize,
+        kind: SlabMemory,
+    },
+}
+
+impl SlabBytes {
+    /// A window of a mapped segment, or `None` where `range` is not inside the map.
+    pub(crate) fn window(map: Arc<Mapping>, range: Range<usize>) -> Option<Self> {
+        map.slice(range.clone())?;
+        Some(Self(Memory::Window {
+            map,
+            start: range.start,
+            end: range.end,
+        }))
+    }
+
+    /// A copy read from the disk, or `None` where `range` is not inside `owner`. The slab must begin at an
+    /// address that is a multiple of eight if values are to be aligned.
+    pub(crate) fn copied(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
+        Self::shared(owner, range, SlabMemory::Copied)
+    }
+
+    /// The memory a slab was written from, or `None` where `range` is not inside `owner`.
+    pub(crate) fn image(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
+        Self::shared(owner, range, SlabMemory::Image)
+    }
+
+    /// Memory that passes for a window of a map, for tests of what is done about maps.
+    #[cfg(test)]
+    pub(crate) fn window_of_memory(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
+        Self::shared(owner, range, SlabMemory::Mapped)
+    }
+
+    fn shared(owner: SharedMemory, range: Range<usize>, kind: SlabMemory) -> Option<Self> {
+        (*owner).as_ref().get(range.clone())?;
+        Some(Self(Memory::Shared {
+            owner,
+            start: range.start,
+            end: range.end,
+            kind,
+        }))
+    }
+
+    /// The bytes. A few loads for a window; ask once a slab where it matters and keep the slice.
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // The constructors checked the ranges; an owner that answers differently today gets nothing read.
+        match &self.0 {
+            Memory::Window { map, start, end } => map.slice(*start..*end).unwrap_or_default(),
+            Memory::Shared {
+                owner, start, end, ..
+            } => (**owner).as_ref().get(*start..*end).unwrap_or_default(),
+        }
+    }
+
+    /// The bytes `part` counted by themselves, or `None` if they are none of these.
+    pub(crate) fn part(&self, part: &[u8]) -> Option<Self> {
+        let (whole, wanted) = (self.as_slice().as_ptr_range(), part.as_ptr_range());
+        if wanted.start < whole.start || wanted.end > whole.end {
+            return None;
+        }
+        let skip = wanted.start.addr().checked_sub(whole.start.addr())?;
+        let mut counted = self.clone();
+        let (Memory::Window { start, end, .. } | Memory::Shared { start, end, .. }) = &mut counted.0;
+        *start = start.checked_add(skip)?;
+        *end = start.checked_add(part.len())?;
+        Some(counted)
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        match &self.0 {
+            Memory::Window { start, end, .. } | Memory::Shared { start, end, .. } => {
+                end.saturating_sub(*start)
+            }
+        }
+    }
+
+    /// What kind of memory this is.
+    pub(crate) fn memory(&self) -> SlabMemory {
+        match &self.0 {
+            Memory::Window { .. } => SlabMemory::Mapped,
+            Memory::Shared { kind, .. } => *kind,
+        }
+    }
+
+    /// Brings `range` (bytes of the slab) into memory before its first touch, because asking the kernel gives an
+    /// error where a bare touch of a page that cannot be read is a signal. Does nothing for memory of our own.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error if the range cannot be read: the device failed, or others cut the file short.
+    pub(crate) fn prepare(&self, range: Range<usize>) -> io::Result<()> {
+        let Memory::Window { map, start, end } = &self.0 else {
+            return Ok(());
+        };
+        let from = start.saturating_add(range.start).min(*end);
+        let to = start.saturating_add(range.end).min(*end);
+        if from >= to {
+            return Ok(());
+        }
+        map.populate(from..to)
+    }
+}
+
+impl AsRef<[u8]> for SlabBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl fmt::Debug for SlabBytes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SlabBytes")
+            .field("memory", &self.memory())
+            .field("bytes", &self.len())
+            .finish()
+    }
+}

@@ -1,0 +1,29 @@
+//! Reading slabs: bytes by reference, checked group by group, message by message.
+//!
+//! [`SlabHandle`] is what trees share, [`OpenSlab`] is a slab whose header and index are known to be good, and
+//! [`SlabWalk`] goes through its messages. Bytes come from a [`SlabSource`]; this module opens no file, and holds
+//! no lock while a source works.
+
+mod bytes;
+mod check;
+mod error;
+mod groups;
+mod handle;
+mod held;
+mod kept;
+mod open;
+mod source;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use bytes::{SharedMemory, SlabBytes, SlabMemory};
+pub(crate) use check::check_block;
+pub(crate) use error::{SlabDamage, SlabError};
+pub(crate) use handle::{Opened, SlabHandle};
+pub(crate) use kept::KeptSlabs;
+pub(crate) use open::OpenSlab;
+pub use source::Verify;
+pub(crate) use source::{ReadContext, SlabSource};
+pub(crate) use walk::{SlabWalk, WalkPlace, Walked};

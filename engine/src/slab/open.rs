@@ -1,0 +1,391 @@
+//! An open slab: header, index and checksum table checked, groups checked as they are read.
+//!
+//! Invariants:
+//! - nothing of a group is read before the group was prepared, and unless the policy is `Never`, verified;
+//! - bytes that were lent stay as they are: when a map turns out to hold stale pages, a fresh copy is put beside the
+//!   window, and never in its place.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use lanterman_format::slab::EntryPlace;
+use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
+
+use super::check::{check_kind, parse};
+use super::held::Held;
+use super::{ReadContext, SlabBytes, SlabError, SlabMemory, SlabSource, SlabWalk, Verify};
+
+/// Bytes of a buffer that say how long it is.
+const BUFFER_HEADER_BYTES: u32 = 8;
+
+/// A slab that can be read.
+#[derive(Debug)]
+pub(crate) struct OpenSlab {
+    reference: Reference,
+    layout: SlabLayout,
+    first: Held,
+    /// Read past the map, once a group of the window was found stale.
+    fresh: OnceLock<Box<Held>>,
+    used: AtomicBool,
+}
+
+/// Bytes up to the body's end, to begin a walk in.
+#[derive(Debug)]
+pub(super) struct CheckedBody<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Every group may be read.
+    pub(super) is_all_ready: bool,
+    /// They are of the copy that was read past the map.
+    pub(super) is_fresh: bool,
+}
+
+impl OpenSlab {
+    /// Opens the slab at `reference`: fetches its bytes and checks all but the groups.
+    ///
+    /// # Errors
+    ///
+    /// [`SlabError`] if the reference is none to a slab here, the bytes cannot be had, or they are damaged also when
+    /// read past the map.
+    pub(crate) fn open(reference: &Reference, source: &dyn SlabSource) -> Result<Self, SlabError> {
+        check_kind(reference)?;
+        let store = source.store_id();
+        let bytes = source.open(reference)?;
+        match parse(&bytes, reference, store) {
+            Ok(layout) => Ok(Self::of(*reference, layout, bytes)),
+            Err(error) if bytes.memory() != SlabMemory::Mapped => Err(error),
+            Err(SlabError::Damaged(_)) => {
+                // The map may hold a page from before the block was written. Only the disk can say.
+                let fresh = source.reread(reference)?;
+                let layout = parse(&fresh, reference, store)?;
+                Ok(Self::of(*reference, layout, fresh))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of(reference: Reference, layout: SlabLayout, bytes: SlabBytes) -> Self {
+        let first = Held::new(bytes, &layout);
+        Self {
+            reference,
+            layout,
+            first,
+            fresh: OnceLock::new(),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// Where the slab is.
+    pub(crate) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// What its header says.
+    pub(crate) fn layout(&self) -> &SlabLayout {
+        &self.layout
+    }
+
+    /// What kind of memory it was opened from.
+    pub(crate) fn memory(&self) -> SlabMemory {
+        self.first.bytes.memory()
+    }
+
+    /// The part of the slab that `part` is, counted, for who lends a message beyond the slab's borrow; `None` if
+    /// `part` is not of this slab's bytes. Nothing is copied.
+    pub(crate) fn lend(&self, part: &[u8]) -> Option<bytes::Bytes> {
+        let fresh = self.fresh.get().and_then(|fresh| fresh.bytes.part(part));
+        let owner = fresh.or_else(|| self.first.bytes.part(part))?;
+        Some(bytes::Bytes::from_owner(owner))
+    }
+
+    /// How much memory the slab holds that is not mapped.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let first = if self.memory() == SlabMemory::Mapped {
+            0
+        } else {
+            self.first.bytes.len()
+        };
+        first.saturating_add(self.fresh.get().map_or(0, |fresh| fresh.bytes.len()))
+    }
+
+    /// Notes that a reader came, for who decides what to keep.
+    pub(crate) fn set_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a reader came since this was last asked.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// The buffer that holds the message at `relative_offset`, counted from the slab's first.
+    ///
+    /// # Errors
+    ///
+    /// [`SlabError::Outside`] if the slab has no such offset, [`SlabError::Damaged`] if its index leads nowhere.
+    #[inline]
+    pub(crate) fn find(&self, relative_offset: u64) -> Result<EntryPlace, SlabError> {
+        // The index was prepared and checked when the slab was opened.
+        match self.layout.entry_of(self.first.bytes.as_slice(), relative_offset) {
+            Some(place) => Ok(place),
+            None => Err(self.not_found(relative_offset)),
+        }
+    }
+
+    #[cold]
+    fn not_found(&self, relative_offset: u64) -> SlabError {
+        let offset_count = self.layout.offset_count();
+        if relative_offset >= offset_count {
+            return SlabError::Outside {
+                relative_offset,
+                offset_count,
+            };
+        }
+        // A good checksum over an index that lies: whoever wrote it wrote it wrong.
+        let body_end = self.layout.body_end();
+        let error = broken_bounds(body_end, u64::from(body_end), relative_offset);
+        let end = self.first.bytes.len();
+        SlabError::damaged(&self.reference, None, body_end as usize..end, error)
+    }
+
+    /// Where buffer number `entry` begins, or `None` if there are fewer.
+    pub(crate) fn position_of_entry(&self, entry: u32) -> Option<u32> {
+        self.layout.entry_position(self.first.bytes.as_slice(), entry)
+    }
+
+    /// The buffer that begins at `position`, checked as the policy says.
+    ///
+    /// # Errors
+    ///
+    /// [`SlabError::Damaged`] with the group that does not verify, [`SlabError::Read`] if the bytes cannot be had.
+    #[inline]
+    pub(crate) fn message_at(
+        &self,
+        position: u32,
+        context: ReadContext<'_>,
+    ) -> Result<BufferView<'_>, SlabError> {
+        if self.first.is_ready(context.verify) {
+            return self.parse_at(self.first.bytes.as_slice(), position);
+        }
+        self.message_checked(position, context)
+    }
+
+    /// The message at `relative_offset`: `find` and `message_at` in one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`find`](Self::find) and [`message_at`](Self::message_at).
+    #[inline]
+    pub(crate) fn message(
+        &self,
+        relative_offset: u64,
+        context: ReadContext<'_>,
+    ) -> Result<BufferView<'_>, SlabError> {
+        let found = self.find(relative_offset)?;
+        self.message_at(found.position, context)
+    }
+
+    /// Goes through the messages at `offsets`, counted from the slab's first.
+    ///
+    /// # Errors
+    ///
+    /// [`SlabError::Outside`] if the slab does not have them all.
+    pub(crate) fn walk<'a>(
+        &'a self,
+        offsets: Range<u64>,
+        context: ReadContext<'a>,
+    ) -> Result<SlabWalk<'a>, SlabError> {
+        SlabWalk::new(self, offsets, context)
+    }
+
+    /// Checks the groups `groups`, whatever is remembered of them.
+    ///
+    /// # Errors
+    ///
+    /// As of [`message_at`](Self::message_at), for the first bad group.
+    pub(crate) fn verify_groups(&self, groups: Range<u32>, source: &dyn SlabSource) -> Result<(), SlabError> {
+        let context = ReadContext {
+            source,
+            verify: Verify::Always,
+        };
+        self.make_ready(groups, context).map(|_| ())
+    }
+
+    /// The bytes up to the body's end, once the groups of `range` may be read in them.
+    #[inline]
+    pub(super) fn ready(&self, range: Range<u32>, context: ReadContext<'_>) -> Result<&[u8], SlabError> {
+        if self.first.is_ready(context.verify) {
+            return Ok(self.body(&self.first));
+        }
+        self.make_ready(self.groups_of(range), context)
+    }
+
+    /// The bytes to begin a walk in, and what is known of them.
+    #[inline]
+    pub(super) fn checked_body(&self, verify: Verify) -> CheckedBody<'_> {
+        let fresh = self.fresh.get().filter(|_| !self.first.is_ready(verify));
+        let held = fresh.map_or(&self.first, |fresh| fresh);
+        CheckedBody {
+            bytes: self.body(held),
+            is_all_ready: held.is_ready(verify),
+            is_fresh: fresh.is_some(),
+        }
+    }
+
+    /// Whether `bytes`, as answered by [`ready`](Self::ready), are of the copy that was read past the map.
+    pub(super) fn is_fresh(&self, bytes: &[u8]) -> bool {
+        self.fresh
+            .get()
+            .is_some_and(|fresh| fresh.bytes.as_slice().as_ptr() == bytes.as_ptr())
+    }
+
+    fn groups_of(&self, range: Range<u32>) -> Range<u32> {
+        self.layout.groups_of(range.start as usize..range.end as usize)
+    }
+
+    /// Where the last group ends that `range` touches.
+    pub(super) fn end_of_groups(&self, range: Range<u32>) -> u32 {
+        let last = self.groups_of(range).end.saturating_sub(1);
+        u32::try_from(self.layout.group_range(last).end).unwrap_or(0)
+    }
+
+    /// Parses the buffer at `position` of `bytes`, which may be the slab's bytes or those up to its body's end.
+    #[inline]
+    pub(super) fn parse_at<'a>(&self, bytes: &'a [u8], position: u32) -> Result<BufferView<'a>, SlabError> {
+        // An index inside good checksums may still lie, so the body's bounds are checked here.
+        let buffer = bytes
+            .get(position as usize..self.layout.body_end() as usize)
+            .unwrap_or_default();
+        BufferView::parse(buffer).map_err(|error| self.bad_buffer(position, error))
+    }
+
+    /// Damage of a buffer in groups that verify: whoever wrote it wrote it wrong.
+    #[cold]
+    pub(super) fn bad_buffer(&self, position: u32, error: FormatError) -> SlabError {
+        let at = position as usize;
+        SlabError::damaged(
+            &self.reference,
+            None,
+            at..at.saturating_add(BUFFER_HEADER_BYTES as usize),
+            error,
+        )
+    }
+
+    fn current(&self) -> &Held {
+        self.fresh.get().map_or(&self.first, |fresh| fresh)
+    }
+
+    fn body<'a>(&self, held: &'a Held) -> &'a [u8] {
+        held.bytes
+            .as_slice()
+            .get(..self.layout.body_end() as usize)
+            .unwrap_or_default()
+    }
+
+    #[inline(never)]
+    fn message_checked(&self, position: u32, context: ReadContext<'_>) -> Result<BufferView<'_>, SlabError> {
+        let head_end = position.saturating_add(BUFFER_HEADER_BYTES);
+        let head_groups = self.groups_of(position..head_end);
+        let bytes = self.make_ready(head_groups.clone(), context)?;
+        // Only the header is good so far; it says which groups the rest is in.
+        let end = position.saturating_add(self.parse_at(bytes, position)?.stored_bytes());
+        let groups = self.groups_of(position..end);
+        let bytes = self.make_ready(head_groups.end.min(groups.end)..groups.end, context)?;
+        self.parse_at(bytes, position)
+    }
+
+    /// Prepares and checks what of `groups` is not known to be good.
+    fn make_ready(&self, groups: Range<u32>, context: ReadContext<'_>) -> Result<&[u8], SlabError> {
+        let held = self.current();
+        if let Some(missing) = held.first_unready(groups.clone(), context.verify)
+            && let Err(stale) = self.check(held, missing..groups.end, context.verify)
+        {
+            return self.check_fresh(groups, context.source, stale);
+        }
+        Ok(self.body(held))
+    }
+
+    fn check(&self, held: &Held, groups: Range<u32>, verify: Verify) -> Result<(), SlabError> {
+        held.prepare(&self.layout, groups.clone())
+            .map_err(|(range, error)| SlabError::read(&self.reference, range, error))?;
+        if verify == Verify::Never {
+            return Ok(());
+        }
+        let bytes = held.bytes.as_slice();
+        for group in groups {
+            if verify == Verify::Once
+                && held
+                    .verified
+                    .first_missing(group..group.saturating_add(1))
+                    .is_none()
+            {
+                continue;
+            }
+            self.layout.verify_group(bytes, group).map_err(|error| {
+                SlabError::damaged(
+                    &self.reference,
+                    Some(group),
+                    self.layout.group_range(group),
+                    error,
+                )
+            })?;
+            held.verified.insert(group);
+        }
+        Ok(())
+    }
+
+    /// Answers for `groups` from a copy read past the map, after the window failed with `stale`.
+    #[cold]
+    fn check_fresh(
+        &self,
+        groups: Range<u32>,
+        source: &dyn SlabSource,
+        stale: SlabError,
+    ) -> Result<&[u8], SlabError> {
+        let is_doubtful = matches!(stale, SlabError::Damaged(_)) && self.memory() == SlabMemory::Mapped;
+        if !is_doubtful || self.fresh.get().is_some() {
+            return Err(stale);
+        }
+        let bytes = source.reread(&self.reference)?;
+        // The header too must still be that of this slab: the place may have been given to another meanwhile.
+        parse(&bytes, &self.reference, source.store_id())?;
+        let fresh = Held::new(bytes, &self.layout);
+        self.check(&fresh, groups.clone(), Verify::Once)?;
+        let fresh = self.fresh.get_or_init(|| Box::new(fresh));
+        // Another thread's copy may have come first, and it may have read other groups only.
+        self.check(fresh, groups, Verify::Once)?;
+        Ok(self.body(fresh))
+    }
+}
+
+/// A rule about bounds that a slab breaks under good checksums.
+#[cold]
+pub(super) fn broken_bounds(at: u32, expected: u64, found: u64) -> FormatError {
+    FormatError {
+        structure: Structure::Slab,
+        rule: Rule::Bounds,
+        at: u64::from(at),
+        expected,
+        found,
+    }
+}
+
+impl OpenSlab {
+    /// How large its messages are.
+    pub(crate) fn histogram(&self) -> lanterman_format::Histogram32 {
+        self.layout.histogram(self.current().bytes.as_slice())
+    }
+
+    /// The stored bytes of the buffer at `position`, header included, checked as the policy says.
+    ///
+    /// # Errors
+    ///
+    /// As of [`message_at`](Self::message_at).
+    pub(crate) fn stored_at(&self, position: u32, bytes: u32, context: ReadContext<'_>) -> Result<&[u8], SlabError> {
+        let end = position.saturating_add(bytes);
+        let body = self.ready(position..end, context)?;
+        Ok(body.get(position as usize..end as usize).unwrap_or_default())
+    }
+}

@@ -1,0 +1,255 @@
+//! Logs and stores held still, and logs as they go on.
+
+use std::ops::{Bound as RangeBound, RangeBounds};
+use std::sync::Arc;
+
+use lanterman_format::ids::{Offset, Version};
+
+use crate::catalog::Cut;
+use crate::core::Core;
+use crate::cursor::{Bound, Cursor};
+use crate::error::{Error, Result};
+use crate::log::{LogState, Root};
+use crate::message::KeptMessage;
+use crate::pins::Pin;
+use crate::store::LogInformation;
+
+/// A log, for reading. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    core: Arc<Core>,
+    state: Arc<LogState>,
+}
+
+impl Log {
+    pub(crate) fn new(core: Arc<Core>, state: Arc<LogState>) -> Self {
+        Log { core, state }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.state.name.as_str()
+    }
+
+    /// First offset that it holds.
+    #[must_use]
+    pub fn start(&self) -> Offset {
+        self.state.first_offset()
+    }
+
+    /// Offset behind its newest message.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        Offset::new(self.state.end())
+    }
+
+    /// Name, start, end and watermarks.
+    #[must_use]
+    pub fn information(&self) -> LogInformation {
+        LogInformation {
+            name: self.name().to_owned(),
+            start: self.start(),
+            end: self.end(),
+            committed_end: Offset::new(self.state.journaled_end()),
+            durable_end: Offset::new(self.state.durable_end()),
+        }
+    }
+
+    /// A cursor from `offset` on, which follows the log: what is appended later, it reads later.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] below the start and behind the end of the log; the end itself is allowed.
+    pub fn cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+        let root = self.state.root();
+        Cursor::new(Arc::clone(&self.core), Arc::clone(&self.state), root, Bound::End, offset.into())
+    }
+
+    /// A cursor that reads only what would survive a power cut.
+    ///
+    /// # Errors
+    /// As [`cursor`](Self::cursor).
+    pub fn durable_cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+        let root = self.state.root();
+        Cursor::new(Arc::clone(&self.core), Arc::clone(&self.state), root, Bound::Durable, offset.into())
+    }
+
+    /// The log as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.publication.settle();
+        let root = self.state.root();
+        let end = root.end();
+        let pin = self.core.pins.pin(self.core.catalog.version());
+        Snapshot { core: Arc::clone(&self.core), state: Arc::clone(&self.state), root, end, pin }
+    }
+}
+
+/// A log held still: `Send`, `'static`, readable for as long as it is held.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    core: Arc<Core>,
+    state: Arc<LogState>,
+    root: Root,
+    end: u64,
+    pin: Pin,
+}
+
+impl Snapshot {
+    /// Name of the log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.state.name.as_str()
+    }
+
+    /// The newest version when it was taken.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.pin.version()
+    }
+
+    /// First offset.
+    #[must_use]
+    pub fn start(&self) -> Offset {
+        Offset::new(self.root.start)
+    }
+
+    /// Offset behind the last message.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        Offset::new(self.end)
+    }
+
+    /// How many messages it has.
+    #[must_use]
+    pub fn message_count(&self) -> u64 {
+        self.end.saturating_sub(self.root.start)
+    }
+
+    /// A cursor that lends the messages from `offset` on, without copying and without counting each.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] below the start and behind the end; the end itself is allowed.
+    pub fn cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+        let bound = Bound::Fixed(self.end);
+        Cursor::new(Arc::clone(&self.core), Arc::clone(&self.state), self.root.clone(), bound, offset.into())
+    }
+
+    /// The message at `offset`; its value is counted and not copied.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::Damaged`].
+    pub fn get(&self, offset: impl Into<u64>) -> Result<KeptMessage> {
+        Ok(KeptMessage::from(&self.cursor(self.start())?.get(offset)?))
+    }
+
+    /// The messages at `offsets`, in the order asked for.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), for the first that fails.
+    pub fn get_many(&self, offsets: &[u64]) -> Result<Vec<KeptMessage>> {
+        let mut cursor = self.cursor(self.start())?;
+        offsets.iter().map(|offset| Ok(KeptMessage::from(&cursor.get(*offset)?))).collect()
+    }
+
+    /// Iterates over a range of offsets; values are counted and not copied. [`cursor`](Self::cursor) is cheaper where
+    /// one message at a time is enough.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if the range begins below the start or ends behind the end.
+    pub fn range(&self, offsets: impl RangeBounds<u64>) -> Result<Messages> {
+        let from = match offsets.start_bound() {
+            RangeBound::Included(from) => *from,
+            RangeBound::Excluded(from) => from.saturating_add(1),
+            RangeBound::Unbounded => self.root.start,
+        };
+        let until = match offsets.end_bound() {
+            RangeBound::Included(until) => until.saturating_add(1),
+            RangeBound::Excluded(until) => *until,
+            RangeBound::Unbounded => self.end,
+        };
+        if until > self.end {
+            return Err(Error::OutOfRange {
+                name: self.name().to_owned(),
+                offset: Offset::new(until),
+                start: self.start(),
+                end: self.end(),
+            });
+        }
+        Ok(Messages { cursor: self.cursor(from)?, until, failed: false })
+    }
+}
+
+/// The messages of a range of a snapshot; see [`Snapshot::range`].
+#[derive(Debug)]
+pub struct Messages {
+    cursor: Cursor,
+    until: u64,
+    failed: bool,
+}
+
+impl Iterator for Messages {
+    type Item = Result<KeptMessage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed || self.cursor.offset().get() >= self.until {
+            return None;
+        }
+        match self.cursor.next() {
+            Ok(message) => message.map(|message| Ok(KeptMessage::from(&message))),
+            Err(error) => {
+                self.failed = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// All logs of a store in one version.
+#[derive(Debug, Clone)]
+pub struct StoreSnapshot {
+    core: Arc<Core>,
+    cut: Cut,
+    pin: Pin,
+}
+
+impl StoreSnapshot {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        let cut = core.catalog.cut();
+        let pin = core.pins.pin(cut.version);
+        StoreSnapshot { core, cut, pin }
+    }
+
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.pin.version()
+    }
+
+    /// Names of the logs, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.cut.logs.values().map(|committed| committed.log.name.as_str().to_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// One log of the version.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLog`] if the version has no log of that name.
+    pub fn log(&self, name: &str) -> Result<Snapshot> {
+        let unknown = || Error::UnknownLog { name: name.to_owned() };
+        let state = self.core.catalog.find(name).ok_or_else(unknown)?;
+        let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
+        Ok(Snapshot {
+            core: Arc::clone(&self.core),
+            root: state.root(),
+            end: committed.end,
+            state,
+            pin: self.pin.clone(),
+        })
+    }
+}
+

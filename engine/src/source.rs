@@ -1,0 +1,177 @@
+//! Bytes for references: windows of mapped segments, or copies where nothing is to be mapped.
+
+use std::io;
+use std::sync::Arc;
+
+use lanterman_format::Structure;
+use lanterman_format::ids::StoreId;
+use lanterman_format::reference::Reference;
+use lanterman_format::segment::SegmentKind;
+
+use crate::core::Core;
+use crate::error::{Damage, Error};
+use crate::log::LogState;
+use crate::segment::{SegmentFile, SegmentTable};
+use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
+use crate::sys::memory::AlignedBuffer;
+use crate::tree::TreeError;
+
+/// Gives the bytes of slabs and nodes over the table of segments.
+#[derive(Debug)]
+pub(crate) struct StoreSource {
+    segments: Arc<SegmentTable>,
+    /// Nothing is mapped; every slab is read into memory of its own.
+    copying: bool,
+    kept: KeptSlabs,
+}
+
+/// An aligned buffer that nobody writes to any more.
+struct Frozen(AlignedBuffer);
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl StoreSource {
+    pub(crate) fn new(segments: Arc<SegmentTable>, copying: bool, kept_bytes_max: usize) -> Self {
+        StoreSource { segments, copying, kept: KeptSlabs::new(kept_bytes_max) }
+    }
+
+    fn segment(&self, reference: &Reference) -> Result<Arc<SegmentFile>, SlabError> {
+        let missing = || SlabError::Missing { reference: Box::new(*reference) };
+        let found = self.segments.get(reference.segment, SegmentKind::Slabs);
+        let segment = found.map_err(|error| match error {
+            Error::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+                let again = io::Error::new(source.kind(), source.to_string());
+                SlabError::read(reference, 0..length(reference), again)
+            }
+            _ => missing(),
+        })?;
+        let end = reference.position.get().checked_add(reference.bytes.get());
+        if segment.generation != reference.generation || end.is_none_or(|end| end > segment.bytes) {
+            return Err(missing());
+        }
+        Ok(segment)
+    }
+
+    fn copy(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {
+        let segment = self.segment(reference)?;
+        let bytes = length(reference);
+        let refused = |error| SlabError::read(reference, 0..bytes, error);
+        // The segment's length bounds the allocation: the range was compared with it above.
+        let mut buffer = AlignedBuffer::new(bytes.next_multiple_of(4096)).map_err(refused)?;
+        let wanted = buffer.as_mut().get_mut(..bytes).unwrap_or_default();
+        segment.read_exact(reference.position.get(), wanted).map_err(|error| match error {
+            Error::Io { source, .. } => refused(io::Error::new(source.kind(), source.to_string())),
+            other => refused(io::Error::new(io::ErrorKind::UnexpectedEof, other.to_string())),
+        })?;
+        SlabBytes::copied(Arc::new(Frozen(buffer)), 0..bytes)
+            .ok_or_else(|| SlabError::Missing { reference: Box::new(*reference) })
+    }
+}
+
+fn length(reference: &Reference) -> usize {
+    usize::try_from(reference.bytes.get()).unwrap_or(usize::MAX)
+}
+
+impl SlabSource for StoreSource {
+    fn store_id(&self) -> StoreId {
+        self.segments.store()
+    }
+
+    fn open(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {
+        if self.copying {
+            return self.copy(reference);
+        }
+        let missing = || SlabError::Missing { reference: Box::new(*reference) };
+        let segment = self.segment(reference)?;
+        let map = segment.map().map_err(|error| {
+            let error = io::Error::other(error.to_string());
+            SlabError::read(reference, 0..length(reference), error)
+        })?;
+        let start = usize::try_from(reference.position.get()).map_err(|_| missing())?;
+        let end = start.checked_add(length(reference)).ok_or_else(missing)?;
+        SlabBytes::window(map, start..end).ok_or_else(missing)
+    }
+
+    fn reread(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {
+        self.copy(reference)
+    }
+
+    fn keep(&self, slab: &Arc<OpenSlab>) {
+        self.kept.keep(slab);
+    }
+}
+
+impl Core {
+    /// The public error for what went wrong in a slab of `log`.
+    pub(crate) fn slab_error(&self, log: &LogState, offsets: Option<std::ops::Range<u64>>, error: SlabError) -> Error {
+        slab_error(&self.segments, Some(log), offsets, error)
+    }
+
+    /// The public error for what went wrong in the tree of `log`.
+    pub(crate) fn tree_error(&self, log: &LogState, error: TreeError) -> Error {
+        tree_error(&self.segments, Some(log), error)
+    }
+}
+
+pub(crate) fn slab_error(
+    segments: &SegmentTable,
+    log: Option<&LogState>,
+    offsets: Option<std::ops::Range<u64>>,
+    error: SlabError,
+) -> Error {
+    let name = log.map(|log| log.name.as_str().to_owned());
+    let damage = |reference: &Reference, at: u64, bytes: u64, source| {
+        Error::Damaged(Box::new(Damage {
+            path: segments.path_of(reference.segment, SegmentKind::Slabs),
+            segment: Some(reference.segment),
+            position: lanterman_format::ids::Position::new(reference.position.get().saturating_add(at)),
+            bytes,
+            log: name.clone(),
+            offsets: offsets.clone(),
+            source,
+        }))
+    };
+    match error {
+        SlabError::Damaged(found) => {
+            let SlabDamage { reference, range, error, .. } = *found;
+            damage(&reference, range.start as u64, range.len() as u64, error)
+        }
+        SlabError::Read { reference, error, .. } => {
+            Error::io("read", &segments.path_of(reference.segment, SegmentKind::Slabs), error)
+        }
+        SlabError::Missing { reference } | SlabError::Lost { reference } | SlabError::NotHere { reference } => {
+            let rule = crate::rules::truncated(Structure::Slab, reference.bytes.get(), 0);
+            damage(&reference, 0, reference.bytes.get(), rule)
+        }
+        SlabError::Outside { .. } => Error::Internal { what: "an offset is asked of the slab that holds it" },
+    }
+}
+
+pub(crate) fn tree_error(segments: &SegmentTable, log: Option<&LogState>, error: TreeError) -> Error {
+    match error {
+        TreeError::Fetch(error) => slab_error(segments, log, None, error),
+        TreeError::Damaged { reference, error } => Error::Damaged(Box::new(Damage {
+            path: segments.path_of(reference.segment, SegmentKind::Slabs),
+            segment: Some(reference.segment),
+            position: reference.position,
+            bytes: reference.bytes.get(),
+            log: log.map(|log| log.name.as_str().to_owned()),
+            offsets: None,
+            source: error,
+        })),
+        TreeError::Rule { reference, expected, found, .. } => Error::Damaged(Box::new(Damage {
+            path: segments.path_of(reference.segment, SegmentKind::Slabs),
+            segment: Some(reference.segment),
+            position: reference.position,
+            bytes: reference.bytes.get(),
+            log: log.map(|log| log.name.as_str().to_owned()),
+            offsets: None,
+            source: crate::rules::disagree(Structure::Node, expected, found),
+        })),
+        TreeError::NoOffsets | TreeError::Full => Error::Internal { what: "a log's tree takes another slab" },
+    }
+}

@@ -1,0 +1,605 @@
+//! The public face: opening and creating stores, and what a store offers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lanterman_format::{FormatVersion, Structure};
+use lanterman_format::error::{Found, Rule};
+use lanterman_format::ids::{Crc, Offset, Position, SegmentId, Sequence, StoreId, Version};
+use lanterman_format::name::LogName;
+use lanterman_format::reference::Reference;
+use lanterman_format::root_slot::RootSlot;
+use lanterman_format::segment::SegmentKind;
+
+use crate::background::Background as Helper;
+use crate::catalog::Catalog;
+use crate::checkpoint::{CheckpointReceipt, CheckpointState};
+use crate::core::{Core, CoreParts};
+use crate::counters::CounterReadings;
+use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
+use crate::error::{Damage, Error, Result};
+use crate::flush::{Flusher, IN_FLIGHT_MAX};
+use crate::journal::replay::Scan;
+use crate::journal::{Journal, JournalEnd, JournalSizes};
+use crate::options::{Background, Durability, Options};
+use crate::pins::OldestPin;
+use crate::readers::{READERS_WORDS, ReaderView};
+use crate::recover::{Loaded, find_room, load_checkpoint, restore_logs};
+use crate::root_file::{FoundSlots, RootFile};
+use crate::segment::{FIRST_BLOCK_POSITION, SegmentTable, SlabAllocator};
+use crate::snapshot::{Log, Snapshot, StoreSnapshot};
+use crate::source::StoreSource;
+use crate::tail::pool::Pool;
+use crate::transaction::{Transaction, TransactionReceipt};
+use crate::writer::Writer;
+
+/// Entries of a store's directory; anything else says that it is none.
+const STORE_ENTRIES: [&str; 5] = ["lock", "readers", "root", "root.new", "segments"];
+
+/// Closes the store when the last handle and the last writer are gone.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.core.close() {
+            tracing::warn!(store = %self.core.path.display(), %error, "closing a store failed; nothing acknowledged is lost");
+        }
+    }
+}
+
+/// An open store. Cheap to clone; the last clone or writer to go closes it.
+///
+/// ```
+/// # fn main() -> Result<(), lanterman::Error> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("data");
+/// use lanterman::{Durability, Options};
+///
+/// let store = Options::new().open_copying(&path)?;
+/// let mut orders = store.writer("orders")?;
+/// orders.append(b"hello")?;
+/// orders.commit(Durability::Disk)?;
+///
+/// let snapshot = store.snapshot("orders")?;
+/// for message in snapshot.range(..)? {
+///     assert_eq!(message?.value(), b"hello");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Store {
+    handle: Arc<Handle>,
+}
+
+/// A log of a store, as [`Store::logs`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogInformation {
+    /// Its name.
+    pub name: String,
+    /// First offset that it holds.
+    pub start: Offset,
+    /// Offset behind its newest message.
+    pub end: Offset,
+    /// Offset below which everything survives a killed process.
+    pub committed_end: Offset,
+    /// Offset below which everything survives a power cut.
+    pub durable_end: Offset,
+}
+
+impl Store {
+    /// Opens the store in `path`, or creates it, with the default options. Reads borrow from maps of its files.
+    ///
+    /// # Safety
+    /// As [`Options::open`]: no other program truncates or rewrites these files while they are mapped.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    #[allow(unsafe_code, reason = "the one public door to mapped files; its contract is the caller's promise")]
+    pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
+        // SAFETY: the caller makes the same promise to this function.
+        unsafe { Options::new().open(path) }
+    }
+
+    /// Opens the store in `path`, or creates it, with the default options. Nothing is mapped: reads copy.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_copying(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open_copying(path)
+    }
+
+    pub(crate) fn open_with(path: &Path, options: Options, disk: Arc<dyn Disk>) -> Result<Self> {
+        options.check()?;
+        let lock = prepare_directory(&disk, path, &options)?;
+        let slots = RootFile::read(&disk, path)?;
+        let slot = *newest_slot(path, &slots)?;
+        let core = Arc::new(open_core(path, options, &disk, lock, &slot)?);
+        if !core.options.read_only && core.options.background == Background::Thread {
+            Helper::start(&core).map_err(|source| Error::io("start a thread for", path, source))?;
+        }
+        Ok(Store { handle: Arc::new(Handle { core }) })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.core().path
+    }
+
+    /// The appender of the log `name`, which is created if there is none. A log that nothing was ever committed to is
+    /// forgotten with the process.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], [`Error::WriterOpen`], [`Error::ReadOnly`], [`Error::Damaged`] if the newest part of the
+    /// log cannot be read.
+    pub fn writer(&self, name: &str) -> Result<Writer> {
+        let core = self.core();
+        core.check_writable("open a writer")?;
+        let log = core.log_named(&LogName::parse(name)?);
+        let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen { name: name.to_owned() })?;
+        core.touch_right_edge(&log)?;
+        Ok(Writer::new(Arc::clone(&self.handle), log, owner))
+    }
+
+    /// Creates the log `name` and commits that to the disk.
+    ///
+    /// # Errors
+    /// [`Error::LogExists`], [`Error::InvalidName`], and what a commit may meet.
+    pub fn create_log(&self, name: &str) -> Result<()> {
+        let core = self.core();
+        core.check_writable("create a log")?;
+        let name = LogName::parse(name)?;
+        let log = core.log_named(&name);
+        if log.is_created() {
+            return Err(Error::LogExists { name: name.as_str().to_owned() });
+        }
+        core.commit_log(&log, 0, Durability::Disk).map(|_| ())
+    }
+
+    /// The log `name`, for reading.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLog`], [`Error::InvalidName`].
+    pub fn log(&self, name: &str) -> Result<Log> {
+        LogName::parse(name)?;
+        let found = self.core().catalog.find(name);
+        let state = found.ok_or_else(|| Error::UnknownLog { name: name.to_owned() })?;
+        Ok(Log::new(Arc::clone(self.core()), state))
+    }
+
+    /// All logs, by name.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogInformation> {
+        let mut logs: Vec<_> = self.core().catalog.all().iter().map(|log| Log::new(Arc::clone(self.core()), Arc::clone(log)).information()).collect();
+        logs.sort_by(|left, right| left.name.cmp(&right.name));
+        logs
+    }
+
+    /// The log `name` as it is now: everything appended so far, readable for as long as the snapshot is held.
+    ///
+    /// # Errors
+    /// As [`log`](Self::log).
+    pub fn snapshot(&self, name: &str) -> Result<Snapshot> {
+        Ok(self.log(name)?.snapshot())
+    }
+
+    /// All logs as of the newest committed version: what one transaction wrote is in it whole or not at all.
+    #[must_use]
+    pub fn snapshot_all(&self) -> StoreSnapshot {
+        StoreSnapshot::new(Arc::clone(self.core()))
+    }
+
+    /// Collects what `work` does to any logs, and commits all of it as one version, or nothing.
+    ///
+    /// Logs whose writers are open can take part. While the commit is written, appends to the logs concerned wait.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), lanterman::Error> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = lanterman::Store::open_copying(directory.path().join("data"))?;
+    /// let receipt = store.transaction(|transaction| {
+    ///     transaction.append("orders", b"order 7")?;
+    ///     transaction.append("audit", b"order 7 was placed")
+    /// })?;
+    /// assert_eq!(receipt.offsets["orders"], 0..1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The error that `work` returns; what a commit may meet; [`Error::Reserved`] while a message of one of the logs is
+    /// being filled in place.
+    pub fn transaction(
+        &self,
+        work: impl FnOnce(&mut Transaction) -> Result<()>,
+    ) -> Result<TransactionReceipt> {
+        self.core().transaction(work)
+    }
+
+    /// Makes everything appended so far to any log last as `durability` says.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub fn commit_all(&self, durability: Durability) -> Result<Version> {
+        self.core().check_writable("commit")?;
+        self.core().commit_everything(durability)
+    }
+
+    /// Writes a checkpoint now, so that opening need not read the journal; `None` if the last one holds everything.
+    ///
+    /// # Errors
+    /// [`Error::StorageFull`] with nothing lost; a failed write or sync poisons the store.
+    pub fn checkpoint(&self) -> Result<Option<CheckpointReceipt>> {
+        self.core().check_writable("write a checkpoint")?;
+        self.core().checkpoint()
+    }
+
+    /// One turn of background work, done by this thread; says whether anything was left to do. For stores opened with
+    /// [`Background::Manual`].
+    ///
+    /// # Errors
+    /// What the work met.
+    pub fn step(&self) -> Result<bool> {
+        self.core().step()
+    }
+
+    /// A store opened read-only takes up what its writer has committed since; says whether there was anything.
+    ///
+    /// # Errors
+    /// What reading the journal or a new checkpoint met.
+    pub fn refresh(&self) -> Result<bool> {
+        self.core().refresh()
+    }
+
+    /// The oldest version that a snapshot of this process holds.
+    #[must_use]
+    pub fn oldest_pin(&self) -> Option<OldestPin> {
+        self.core().pins.oldest()
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.core().catalog.version()
+    }
+
+    /// What the store has done since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> CounterReadings {
+        self.core().read_counters()
+    }
+
+    /// How its files are written: around the page cache or through it, with io_uring or without.
+    #[must_use]
+    pub fn describe(&self) -> DiskDescription {
+        self.core().segments.disk().describe()
+    }
+
+    /// The processes that have the store open for reading.
+    ///
+    /// # Errors
+    /// The system's refusal to say who holds a lock.
+    pub fn readers(&self) -> Result<Vec<ReaderView>> {
+        self.core().list_readers()
+    }
+
+    /// Commits everything, writes a checkpoint and lets go of the lock. Later calls answer [`Error::Closed`]; snapshots
+    /// and cursors read on.
+    ///
+    /// # Errors
+    /// What the last commit and checkpoint met; the store is closed all the same.
+    pub fn close(self) -> Result<()> {
+        self.core().close()
+    }
+}
+
+impl Core {
+    /// Loads what a slab at the end of the log's tree will need, so that damage there is told to who opens a writer
+    /// and not found in the background.
+    fn touch_right_edge(&self, log: &Arc<crate::log::LogState>) -> Result<()> {
+        let root = log.root();
+        match root.tree.offset_end().checked_sub(1) {
+            Some(last) => {
+                root.tree.find(self.source.as_ref(), last).map(|_| ()).map_err(|error| self.tree_error(log, error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn commit_everything(&self, durability: Durability) -> Result<Version> {
+        let futures: Vec<_> = self
+            .catalog
+            .all()
+            .into_iter()
+            .filter(|log| log.durable_end() < log.end())
+            .map(|log| self.commit_log_later(&log, log.end(), durability))
+            .collect();
+        for future in futures {
+            // Whoever waits may lead: the background need not be there.
+            while !future.is_done() {
+                if !self.groups.lead(self) {
+                    std::thread::yield_now();
+                }
+            }
+            future.wait()?;
+        }
+        Ok(self.catalog.version())
+    }
+
+    /// Commits, makes a checkpoint, lets go of the lock; once.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.background.stop();
+        let outcome = if self.options.read_only { Ok(()) } else { self.finish() };
+        self.closed.store(true, Ordering::Release);
+        *self.lock.lock() = None;
+        outcome
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.check_poison()?;
+        self.commit_everything(Durability::Disk)?;
+        self.flush_all()?;
+        self.checkpoint().map(|_| ())
+    }
+}
+
+/// Finds out what `path` is; makes a store there if there is nothing; takes the writer's lock.
+fn prepare_directory(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    options: &Options,
+) -> Result<Option<Box<dyn FileLock>>> {
+    let found = disk.metadata(path).map_err(|source| Error::io("look at", path, source))?;
+    let may_create = options.create && !options.read_only;
+    let names = match found.map(|found| found.kind) {
+        None if may_create => {
+            disk.create_directory(path).map_err(|source| Error::io("create", path, source))?;
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                disk.sync_directory(parent).map_err(|source| Error::io("sync", parent, source))?;
+            }
+            Vec::new()
+        }
+        None => return Err(Error::NoStore { path: path.to_path_buf() }),
+        Some(PathKind::Directory) => disk.list(path).map_err(|source| Error::io("list", path, source))?,
+        Some(_) => {
+            return Err(Error::NotAStore { path: path.to_path_buf(), found: "not a directory".to_owned() });
+        }
+    };
+    let is_store = names.iter().any(|name| name == "root");
+    if !is_store {
+        if let Some(foreign) = names.iter().find(|name| !STORE_ENTRIES.contains(&name.as_str())) {
+            return Err(Error::NotAStore { path: path.to_path_buf(), found: foreign.clone() });
+        }
+        if !may_create {
+            return Err(Error::NoStore { path: path.to_path_buf() });
+        }
+    }
+    if options.read_only {
+        return Ok(None);
+    }
+    let lock_path = path.join("lock");
+    let lock = disk.lock(&lock_path).map_err(|source| Error::io("lock", &lock_path, source))?;
+    let lock = lock.ok_or_else(|| Error::Locked { path: path.to_path_buf() })?;
+    // Somebody may have created the store between the listing and the lock.
+    let root = path.join("root");
+    if !disk.exists(&root).map_err(|source| Error::io("look for", &root, source))? {
+        create_store(disk, path, options)?;
+    }
+    Ok(Some(lock))
+}
+
+/// Makes an empty store: a first journal segment, then the root file, whose name makes it one.
+fn create_store(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> Result<()> {
+    let segments = path.join("segments");
+    if disk.exists(&segments).map_err(|source| Error::io("look for", &segments, source))? {
+        clear_interrupted_creation(disk, path, &segments)?;
+    } else {
+        disk.create_directory(&segments).map_err(|source| Error::io("create", &segments, source))?;
+    }
+    disk.sync_directory(path).map_err(|source| Error::io("sync", path, source))?;
+    let identity = options.randomness.identity().map_err(|source| Error::io("draw an identity for", path, source))?;
+    let store = StoreId::from_bytes(identity);
+    let table = SegmentTable::new(Arc::clone(disk), path, store, true);
+    let time_ms = options.clock.wall_ms();
+    let bytes = options.journal_segment_bytes_first;
+    let journal = table.create(SegmentKind::Journal, bytes, Version::new(1), time_ms)?;
+    let slot = RootSlot {
+        format: FormatVersion::CURRENT,
+        store,
+        sequence: Sequence::new(0),
+        version: Version::new(0),
+        checkpoint: Reference::EMPTY,
+        journal_segment: journal.id,
+        journal_position: Position::new(FIRST_BLOCK_POSITION),
+        next_segment: table.next(),
+        time_ms,
+    };
+    RootFile::create(disk, path, &slot).map(|_| ())
+}
+
+/// A creation that was cut short leaves at most one file of segments, with nothing in it. Anything more is a store that
+/// lost its root, and not for us to touch.
+fn clear_interrupted_creation(disk: &Arc<dyn Disk>, path: &Path, segments: &Path) -> Result<()> {
+    let names = disk.list(segments).map_err(|source| Error::io("list", segments, source))?;
+    for name in &names {
+        let first = lanterman_format::name::parse_segment_file_name(name).is_some_and(|(id, _)| id.get() == 1);
+        if names.len() > 1 || !first {
+            return Err(Error::NotAStore {
+                path: path.to_path_buf(),
+                found: format!("segments/{name} without a root file"),
+            });
+        }
+        let file = segments.join(name);
+        disk.unlink(&file).map_err(|source| Error::io("remove", &file, source))?;
+    }
+    Ok(())
+}
+
+fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a RootSlot> {
+    let root = path.join("root");
+    let invalid = slots.slots.iter().enumerate().find_map(|(number, slot)| match slot {
+        Found::Invalid(rule) => Some((number, *rule)),
+        Found::Empty | Found::Valid(_) => None,
+    });
+    if let Some((_, rule)) = invalid
+        && rule.rule == Rule::NewerVersion
+    {
+        return Err(Error::NewerFormat {
+            path: root,
+            found_major: rule.found,
+            supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
+        });
+    }
+    slots.newest().ok_or_else(|| {
+        let (number, source) = invalid.unwrap_or((0, crate::rules::empty(Structure::RootSlot)));
+        Error::Damaged(Box::new(Damage {
+            path: root,
+            segment: None,
+            position: Position::new(number as u64 * 4096),
+            bytes: 4096,
+            log: None,
+            offsets: None,
+            source,
+        }))
+    })
+}
+
+fn open_core(
+    path: &Path,
+    options: Options,
+    disk: &Arc<dyn Disk>,
+    lock: Option<Box<dyn FileLock>>,
+    slot: &RootSlot,
+) -> Result<Core> {
+    let table = Arc::new(SegmentTable::new(Arc::clone(disk), path, slot.store, !options.read_only));
+    let listing = table.list(!options.read_only)?;
+    let loaded = load_checkpoint(&table, slot)?;
+    let catalog = Catalog::new(loaded.version, loaded.next_log);
+    restore_logs(&table, &catalog, &loaded)?;
+    let last_commit_crc = loaded.last_commit_crc;
+    let begin = journal_end(&table, slot, last_commit_crc)?;
+    let sizes = JournalSizes { first: options.journal_segment_bytes_first, max: options.journal_segment_bytes_max };
+    let journal = Journal::new(Arc::clone(&table), sizes, begin, 0)?;
+    let kept = usize::try_from(options.tail_memory_bytes / 2).unwrap_or(usize::MAX);
+    let source = Arc::new(StoreSource::new(Arc::clone(&table), options.copying, kept));
+    let bulk = disk.bulk_writer(IN_FLIGHT_MAX).map_err(|source| Error::io("set up writing for", path, source))?;
+    let readers = open_readers(disk, path);
+    let core = Core::new(CoreParts {
+        path: path.to_path_buf(),
+        pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
+        flusher: Flusher::new(bulk, options.tail_memory_bytes / 4),
+        checkpoint: checkpoint_state(disk, path, &options, slot, loaded)?,
+        segments: Arc::clone(&table),
+        source,
+        catalog,
+        journal,
+        allocator: SlabAllocator::new(None, options.slab_segment_bytes_first, options.slab_segment_bytes_max),
+        readers,
+        lock,
+        options,
+    });
+    let mut scan = core.scan_from(slot, last_commit_crc, listing.journals.clone())?;
+    core.pool.set_unbounded(true);
+    core.replay(&mut scan)?;
+    core.pool.set_unbounded(false);
+    core.counters.committed(scan.replayed_bytes());
+    if core.options.read_only {
+        core.follow_from(scan, slot.sequence)?;
+        return Ok(core);
+    }
+    core.begin_writing(scan, &listing, slot, sizes)?;
+    Ok(core)
+}
+
+/// Where the journal goes on behind a checkpoint.
+fn journal_end(table: &Arc<SegmentTable>, slot: &RootSlot, header_crc: Crc) -> Result<JournalEnd> {
+    let segment = Some(table.get(slot.journal_segment, SegmentKind::Journal)?);
+    Ok(JournalEnd { segment, position: slot.journal_position.get(), version: slot.version, header_crc })
+}
+
+impl Core {
+    /// Reads the journal from where a checkpoint ends.
+    pub(crate) fn scan_from(&self, slot: &RootSlot, last: Crc, journals: Vec<SegmentId>) -> Result<Scan> {
+        let begin = journal_end(&self.segments, slot, last)?;
+        Scan::new(Arc::clone(&self.segments), journals, begin)
+    }
+}
+
+fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<Arc<dyn crate::disk::SharedTable>> {
+    let readers = path.join("readers");
+    match disk.open_shared(&readers, READERS_WORDS) {
+        Ok(table) => Some(table),
+        Err(error) => {
+            tracing::debug!(path = %readers.display(), %error, "the table of readers cannot be opened");
+            None
+        }
+    }
+}
+
+fn checkpoint_state(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    options: &Options,
+    slot: &RootSlot,
+    loaded: Loaded,
+) -> Result<CheckpointState> {
+    let root = RootFile::open(disk, path, slot.store, slot.sequence, !options.read_only)?;
+    Ok(CheckpointState { root, version: loaded.version, pages: loaded.pages, entries: loaded.entries })
+}
+
+impl Core {
+    /// After replay: the journal goes on where it ends, slabs go behind what is referred to, and what the last process
+    /// left with the operating system is made durable before anybody is told that it is there.
+    fn begin_writing(
+        &self,
+        scan: Scan,
+        listing: &crate::segment::Listing,
+        slot: &RootSlot,
+        sizes: JournalSizes,
+    ) -> Result<()> {
+        *self.allocator.lock() = find_room(self, listing)?;
+        let end = scan.end().clone();
+        let replayed = scan.replayed_bytes();
+        let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
+        for segment in self.segments.opened() {
+            segment.mark_unsynced();
+        }
+        journal.sync()?;
+        *self.journal.lock() = journal;
+        for log in self.catalog.all() {
+            log.set_durable_end(log.journaled_end());
+        }
+        // Journal segments that no recovery needs: left by a crash between a checkpoint and their retirement, or
+        // prepared and never used.
+        let newest = end.segment.as_ref().map(|segment| segment.id);
+        let unused: Vec<_> = listing
+            .journals
+            .iter()
+            .copied()
+            .filter(|id| *id < slot.journal_segment || newest.is_some_and(|newest| *id > newest))
+            .collect();
+        for id in &unused {
+            self.segments.open_to_retire(*id);
+        }
+        self.segments.retire(&unused)?;
+        if let Some(readers) = &self.readers {
+            readers.store(crate::readers::PUBLISHED_VERSION, self.catalog.version().get());
+            readers.store(crate::readers::ROOT_SEQUENCE, slot.sequence.get());
+        }
+        Ok(())
+    }
+}
+

@@ -1,0 +1,245 @@
+//! Trees from trees: pushing, cutting, replacing the last.
+//!
+//! Each function makes new nodes along one path and leaves the given tree as it was, also when it fails midway.
+
+use std::sync::Arc;
+
+use lanterman_format::{Histogram32, Histogram64};
+
+use super::node::{Branch, Children, Expected, Link, Node};
+use super::summary::{scaled_histogram, scaled_summary};
+use super::{FAN_OUT, LEVEL_MAX, NodeSource, SlabEntry, Tree, TreeError};
+
+/// What became of a node at whose right end something was to be put.
+enum Grown {
+    /// The node with the new entry in it.
+    Replaced(Link),
+    /// The node was full and stays; this one stands beside it.
+    Beside(Link),
+}
+
+impl Tree {
+    /// The tree with `entry` behind its last. `histogram` is of the sizes of the entry's messages.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::NoOffsets`] if the entry shows none, [`TreeError::Full`] beyond 2^64 offsets, and errors of
+    /// loading the nodes at the right edge.
+    pub(crate) fn push(
+        &self,
+        source: &dyn NodeSource,
+        entry: SlabEntry,
+        histogram: &Histogram32,
+    ) -> Result<Self, TreeError> {
+        if entry.offset_count == 0 {
+            return Err(TreeError::NoOffsets);
+        }
+        let offset_count = self
+            .offset_count
+            .checked_add(entry.offset_count)
+            .ok_or(TreeError::Full)?;
+        let addition = Addition {
+            entry,
+            histogram: Histogram64::from(*histogram),
+        };
+        let Some(root) = &self.root else {
+            return Ok(Self::over(addition.alone()?, 0, offset_count));
+        };
+        let node = root.node(source, self.expected())?;
+        let level = node.level();
+        let sibling = match addition.put(root, self.expected(), source)? {
+            Grown::Replaced(link) => return Ok(Self::over(link, level, offset_count)),
+            Grown::Beside(link) => link,
+        };
+        let level = level
+            .checked_add(1)
+            .filter(|level| *level <= LEVEL_MAX)
+            .ok_or(TreeError::Full)?;
+        let links = vec![self.root_link(root, node), sibling];
+        let histogram = addition.added_to(node.histogram());
+        let root = Node::over(level, Children::Nodes(links), histogram).ok_or(TreeError::Full)?;
+        Ok(Self::over(Link::to(root), level, offset_count))
+    }
+
+    /// The first `offset_end` offsets of the tree. The last entry may show only a part of its slab afterwards; its
+    /// summary is then an estimate in proportion, and so are the histograms along the cut.
+    ///
+    /// # Errors
+    ///
+    /// Errors of loading the nodes along the cut.
+    pub(crate) fn truncate_to(&self, source: &dyn NodeSource, offset_end: u64) -> Result<Self, TreeError> {
+        let Some(root) = self.root.as_ref().filter(|_| offset_end < self.offset_count) else {
+            return Ok(self.clone());
+        };
+        if offset_end == 0 {
+            return Ok(Self::EMPTY);
+        }
+        let node = root.node(source, self.expected())?;
+        let cut = cut(&self.root_link(root, node), self.expected(), source, offset_end)?;
+        Ok(Self::over(cut, node.level(), offset_end).without_lone_roots())
+    }
+
+    /// The tree without its last entry, and that entry; `None` of the empty tree.
+    ///
+    /// # Errors
+    ///
+    /// Errors of loading the nodes at the right edge.
+    pub(crate) fn pop_last(&self, source: &dyn NodeSource) -> Result<Option<(Self, SlabEntry)>, TreeError> {
+        let Some(last) = self.offset_count.checked_sub(1) else {
+            return Ok(None);
+        };
+        let Some(last) = self.find(source, last)? else {
+            return Ok(None);
+        };
+        Ok(Some((
+            self.truncate_to(source, last.first_offset)?,
+            last.entry.clone(),
+        )))
+    }
+
+    /// The tree with `entry` in the place of its last, or as its first if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// As of [`push`](Self::push).
+    pub(crate) fn replace_last(
+        &self,
+        source: &dyn NodeSource,
+        entry: SlabEntry,
+        histogram: &Histogram32,
+    ) -> Result<Self, TreeError> {
+        match self.pop_last(source)? {
+            Some((rest, _)) => rest.push(source, entry, histogram),
+            None => self.push(source, entry, histogram),
+        }
+    }
+
+    fn over(root: Link, level: u8, offset_count: u64) -> Self {
+        Self {
+            root: Some(root.branch),
+            level: Some(level),
+            offset_count,
+        }
+    }
+
+    fn root_link(&self, root: &Arc<Branch>, node: &Node) -> Link {
+        Link {
+            branch: Arc::clone(root),
+            offset_count: self.offset_count,
+            summary: *node.summary(),
+        }
+    }
+
+    /// The same offsets without roots that have one child only, which a cut leaves behind.
+    fn without_lone_roots(mut self) -> Self {
+        while let Some(Children::Nodes(links)) =
+            self.root.as_deref().and_then(Branch::loaded).map(Node::children)
+            && let [only] = links.as_slice()
+        {
+            let branch = Arc::clone(&only.branch);
+            self.level = self.level.and_then(|level| level.checked_sub(1));
+            self.root = Some(branch);
+        }
+        self
+    }
+}
+
+/// An entry on its way to the right end of a tree.
+struct Addition {
+    entry: SlabEntry,
+    histogram: Histogram64,
+}
+
+impl Addition {
+    /// Puts the entry at the right end of the node of `branch`.
+    fn put(&self, branch: &Branch, expected: Expected, source: &dyn NodeSource) -> Result<Grown, TreeError> {
+        let node = branch.node(source, expected)?;
+        let level = node.level();
+        let children = match node.children() {
+            Children::Slabs(entries) if entries.len() >= FAN_OUT => return Ok(Grown::Beside(self.alone()?)),
+            Children::Slabs(entries) => Children::Slabs(with_last(entries, self.entry.clone())),
+            Children::Nodes(links) => {
+                let Some((last, before)) = links.split_last() else {
+                    return Err(TreeError::NoOffsets);
+                };
+                match self.put(&last.branch, last.expected(level), source)? {
+                    Grown::Replaced(link) => Children::Nodes(with_last(before, link)),
+                    Grown::Beside(link) if links.len() < FAN_OUT => Children::Nodes(with_last(links, link)),
+                    Grown::Beside(link) => {
+                        let children = Children::Nodes(vec![link]);
+                        let node = Node::over(level, children, self.histogram).ok_or(TreeError::Full)?;
+                        return Ok(Grown::Beside(Link::to(node)));
+                    }
+                }
+            }
+        };
+        let node = Node::over(level, children, self.added_to(node.histogram())).ok_or(TreeError::Full)?;
+        Ok(Grown::Replaced(Link::to(node)))
+    }
+
+    /// A leaf with nothing but the entry.
+    fn alone(&self) -> Result<Link, TreeError> {
+        let children = Children::Slabs(vec![self.entry.clone()]);
+        Ok(Link::to(
+            Node::over(0, children, self.histogram).ok_or(TreeError::Full)?,
+        ))
+    }
+
+    fn added_to(&self, histogram: &Histogram64) -> Histogram64 {
+        let mut sum = *histogram;
+        sum.merge(&self.histogram);
+        sum
+    }
+}
+
+/// The node of `link` with its first `keep` offsets, of which there is at least one.
+fn cut(link: &Link, expected: Expected, source: &dyn NodeSource, keep: u64) -> Result<Link, TreeError> {
+    let node = link.branch.node(source, expected)?;
+    if keep >= node.offset_count() {
+        return Ok(link.clone());
+    }
+    let last = node.child_at(keep.saturating_sub(1));
+    let keep_of_last = keep.saturating_sub(last.start);
+    let children = match node.children() {
+        Children::Slabs(entries) => {
+            let (before, last) = split_at_child(entries, last.index)?;
+            Children::Slabs(with_last(before, last.shortened(keep_of_last)))
+        }
+        Children::Nodes(links) => {
+            let (before, last) = split_at_child(links, last.index)?;
+            let last = cut(last, last.expected(node.level()), source, keep_of_last)?;
+            Children::Nodes(with_last(before, last))
+        }
+    };
+    let whole = node.summary().messages;
+    let cut = Node::over(node.level(), children, *node.histogram()).ok_or(TreeError::Full)?;
+    let histogram = scaled_histogram(node.histogram(), cut.summary().messages, whole);
+    Ok(Link::to(cut.with_histogram(histogram)))
+}
+
+fn split_at_child<T>(children: &[T], index: usize) -> Result<(&[T], &T), TreeError> {
+    let before = children.get(..index);
+    // The index came from `ends`, which are as many as the children; were they not, nothing is cut.
+    before.zip(children.get(index)).ok_or(TreeError::NoOffsets)
+}
+
+fn with_last<T: Clone>(before: &[T], last: T) -> Vec<T> {
+    let mut all = Vec::with_capacity(before.len().saturating_add(1));
+    all.extend_from_slice(before);
+    all.push(last);
+    all
+}
+
+impl SlabEntry {
+    /// The entry with its first `offset_count` offsets.
+    fn shortened(&self, offset_count: u64) -> Self {
+        let offset_count = offset_count.min(self.offset_count);
+        let summary = scaled_summary(&self.summary, offset_count, self.offset_count);
+        Self {
+            offset_count,
+            skip: self.skip,
+            slab: self.slab.clone(),
+            summary,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Nodes from the disk: decoded, checked against their place, and only then believed.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use lanterman_format::{NodeEntry, NodeParts, Reference, StoreId, Structure, node};
+
+use super::node::{Branch, Children, Expected, Link, Node};
+use super::{FAN_OUT, LEVEL_MAX, NodeRule, SlabEntry, TreeError};
+use crate::slab::{SlabError, SlabHandle, SlabMemory, SlabSource, check_block};
+
+/// Gives nodes for references. Every [`SlabSource`] is one.
+pub(crate) trait NodeSource: Send + Sync + Debug {
+    /// The node at `reference`: its bytes decoded, every checksum of it compared, and the header that of the
+    /// reference. Whether it fits the tree is checked by the tree.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::Fetch`] if the bytes cannot be had, [`TreeError::Damaged`] if they are not a node.
+    fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError>;
+}
+
+impl<S: SlabSource + ?Sized> NodeSource for S {
+    fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError> {
+        let store = self.store_id();
+        let bytes = self.open(reference)?;
+        let range = 0..bytes.len();
+        bytes
+            .prepare(range.clone())
+            .map_err(|error| SlabError::read(reference, range, error))?;
+        match decode_node(bytes.as_slice(), store, reference) {
+            // As with slabs, a map may hold a page from before the node was written.
+            Err(TreeError::Damaged { .. }) if bytes.memory() == SlabMemory::Mapped => {
+                decode_node(self.reread(reference)?.as_slice(), store, reference)
+            }
+            decoded => decoded,
+        }
+    }
+}
+
+/// Decodes the bytes of the node at `reference` and compares them with it.
+///
+/// # Errors
+///
+/// [`TreeError::Damaged`] with the rule that the bytes break.
+pub(crate) fn decode_node(
+    bytes: &[u8],
+    store: StoreId,
+    reference: &Reference,
+) -> Result<NodeParts, TreeError> {
+    let decoded = check_block(bytes, store, reference)
+        .and_then(|()| node::decode(bytes, &reference.place(store)).into_result(Structure::Node));
+    decoded.map_err(|error| TreeError::Damaged {
+        reference: Box::new(*reference),
+        error,
+    })
+}
+
+/// Loads the node at `reference` and checks that it may stand where its parent has it.
+pub(super) fn load(
+    source: &dyn NodeSource,
+    reference: &Reference,
+    expected: Expected,
+) -> Result<Node, TreeError> {
+    let parts = source.load_node(reference)?;
+    let rule = |rule, expected, found| Err(TreeError::rule(reference, rule, expected, found));
+    // Levels first: that they fall at each step is what ends every descent, whatever the references say.
+    let level_wanted = expected.level.unwrap_or(parts.level);
+    if parts.level != level_wanted || parts.level > LEVEL_MAX {
+        return rule(NodeRule::Level, u64::from(level_wanted), u64::from(parts.level));
+    }
+    let count = parts.entries.len();
+    if count == 0 || count > FAN_OUT {
+        return rule(NodeRule::EntryCount, FAN_OUT as u64, count as u64);
+    }
+    let ends: Vec<u64> = parts.entries.iter().map(|entry| entry.offset_end).collect();
+    let mut before = 0;
+    for end in &ends {
+        if *end <= before {
+            return rule(NodeRule::OffsetEnd, before.saturating_add(1), *end);
+        }
+        before = *end;
+    }
+    if before != expected.offset_count {
+        return rule(NodeRule::OffsetCount, expected.offset_count, before);
+    }
+    let children = match parts.level {
+        0 => Children::Slabs(slabs(reference, &parts.entries)?),
+        _ => Children::Nodes(links(reference, &parts.entries)?),
+    };
+    Ok(Node::checked(
+        parts.level,
+        ends,
+        children,
+        parts.summary,
+        parts.histogram,
+    ))
+}
+
+fn slabs(reference: &Reference, entries: &[NodeEntry]) -> Result<Vec<SlabEntry>, TreeError> {
+    counted(entries)
+        .map(|(entry, offset_count)| {
+            if entry.skip.checked_add(offset_count).is_none() {
+                let skip_max = u64::MAX.saturating_sub(offset_count);
+                return Err(TreeError::rule(reference, NodeRule::Skip, skip_max, entry.skip));
+            }
+            let slab = (!entry.reference.is_empty()).then(|| Arc::new(SlabHandle::new(entry.reference)));
+            Ok(SlabEntry {
+                offset_count,
+                skip: entry.skip,
+                slab,
+                summary: entry.summary,
+            })
+        })
+        .collect()
+}
+
+fn links(reference: &Reference, entries: &[NodeEntry]) -> Result<Vec<Link>, TreeError> {
+    counted(entries)
+        .map(|(entry, offset_count)| {
+            if entry.skip != 0 {
+                return Err(TreeError::rule(reference, NodeRule::Skip, 0, entry.skip));
+            }
+            if entry.reference.is_empty() {
+                return Err(TreeError::rule(reference, NodeRule::Child, 1, 2));
+            }
+            let branch = Branch::on_disk(entry.reference);
+            Ok(Link {
+                branch,
+                offset_count,
+                summary: entry.summary,
+            })
+        })
+        .collect()
+}
+
+/// Each entry with how many offsets it shows. The ends were checked to rise.
+fn counted(entries: &[NodeEntry]) -> impl Iterator<Item = (&NodeEntry, u64)> {
+    let starts = std::iter::once(0).chain(entries.iter().map(|entry| entry.offset_end));
+    entries
+        .iter()
+        .zip(starts)
+        .map(|(entry, start)| (entry, entry.offset_end.saturating_sub(start)))
+}
