@@ -235,16 +235,14 @@ impl Core {
         from: u64,
         stop: u64,
     ) -> Result<u64> {
-        let mut offset = from;
         let mut whole_until = from;
-        while offset < stop {
-            let found = root
-                .tree
-                .find(self.source.as_ref(), offset.saturating_sub(root.start))
-                .map_err(|error| self.tree_error(log, error))?;
-            let placed = found.ok_or(Error::Internal { what: "the tree covers what its end says" })?;
+        for placed in root.tree.slabs_from(self.source.as_ref(), from.saturating_sub(root.start)) {
+            let placed = placed.map_err(|error| self.tree_error(log, error))?;
             let first = placed.first_offset.saturating_add(root.start);
-            let entry_end = first.saturating_add(placed.entry.offset_count);
+            let entry_end = placed.end_offset().saturating_add(root.start);
+            if first >= stop {
+                break;
+            }
             gathered.adoptions.push(SlabAdoption {
                 log: log.id,
                 first_offset: Offset::new(first),
@@ -255,7 +253,6 @@ impl Core {
             if entry_end <= stop {
                 whole_until = entry_end;
             }
-            offset = entry_end;
         }
         Ok(whole_until)
     }

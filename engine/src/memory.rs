@@ -167,6 +167,8 @@ impl Core {
             if whole {
                 root.chunks = Arc::from([]);
                 root.tail = kept;
+                // A quiet log keeps no nodes either; they are read again when somebody comes.
+                root.tree = root.tree.unloaded().unwrap_or_else(|| root.tree.clone());
             }
             whole
         });

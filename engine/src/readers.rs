@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::journal::replay::Scan;
 use crate::recover::{load_checkpoint, restore_logs};
 use crate::root_file::RootFile;
+use lanterman_format::RootSlot;
 use lanterman_format::ids::{Sequence, Version};
 
 /// The newest version that the writer has written.
@@ -23,6 +24,8 @@ pub(crate) const ROOT_SEQUENCE: usize = 1;
 /// Where the slots begin.
 const FIRST_SLOT_WORD: usize = 8;
 const SLOT_WORDS: usize = 2;
+/// How often one call begins anew, while the writer makes checkpoint after checkpoint.
+const JUMPS_MAX: u32 = 8;
 /// Readers at a time; more read unseen.
 const SLOTS: u32 = 124;
 /// Size of the table: one page.
@@ -82,8 +85,8 @@ impl Core {
 
     /// Takes up what the writer has committed since; says whether there was anything.
     ///
-    /// The writer may make checkpoints and recycle the journal meanwhile. So whenever the journal does not go on where
-    /// it ended, the root file is read again, and if it names a newer checkpoint, reading begins anew from there.
+    /// The writer makes checkpoints and recycles the journal meanwhile. So after the journal the root file is read
+    /// again, and if it names a newer checkpoint, reading begins anew from there.
     pub(crate) fn refresh(&self) -> Result<bool> {
         let mut guard = self.following.lock();
         let Some(following) = guard.as_mut() else { return Ok(false) };
@@ -103,33 +106,38 @@ impl Core {
     fn refresh_from(&self, following: &mut Following) -> Result<()> {
         let listing = self.segments.list(false)?;
         following.scan.look_again(listing.journals);
-        let replayed = self.replay_unbounded(&mut following.scan);
-        let slots = RootFile::read(self.segments.disk(), &self.path)?;
-        let Some(slot) = slots.newest() else { return replayed.map(|_| ()) };
-        if slot.sequence == following.sequence {
-            return replayed.map(|_| ());
+        let mut replayed = self.replay_unbounded(&mut following.scan);
+        for _ in 0..JUMPS_MAX {
+            let slots = RootFile::read(self.segments.disk(), &self.path)?;
+            let Some(slot) = slots.newest().filter(|slot| slot.sequence != following.sequence) else { break };
+            // A newer checkpoint: what it holds need not be kept in memory, and the journal before it may be gone,
+            // which would also explain an error.
+            replayed = self.jump(following, slot);
         }
-        following.sequence = slot.sequence;
-        if matches!(&replayed, Ok(versions) if *versions > 0) || slot.version <= self.catalog.version() {
-            return Ok(());
-        }
-        // The journal that was being read is gone: begin at the new checkpoint.
-        self.segments.forget_journals();
-        let loaded = load_checkpoint(&self.segments, slot)?;
-        restore_logs(&self.segments, &self.catalog, &loaded)?;
-        self.catalog.set_version(loaded.version);
-        let listing = self.segments.list(false)?;
-        following.scan = self.scan_from(slot, loaded.last_commit_crc, listing.journals)?;
-        self.replay_unbounded(&mut following.scan).map(|_| ())
+        replayed
     }
 
-    fn replay_unbounded(&self, scan: &mut Scan) -> Result<u64> {
+    /// Begins anew at a checkpoint; logs keep their states, and whoever holds them goes on.
+    fn jump(&self, following: &mut Following, slot: &RootSlot) -> Result<()> {
+        following.sequence = slot.sequence;
+        self.segments.forget_journals();
+        let loaded = load_checkpoint(&self.segments, slot)?;
+        let listing = self.segments.list(false)?;
+        let scan = self.scan_from(slot, loaded.last_commit_crc, listing.journals)?;
+        restore_logs(&self.segments, &self.catalog, &loaded)?;
+        self.catalog.set_version(loaded.version);
+        following.scan = scan;
+        following.scan.do_not_look_for_holes();
+        self.replay_unbounded(&mut following.scan)
+    }
+
+    fn replay_unbounded(&self, scan: &mut Scan) -> Result<()> {
         self.pool.set_unbounded(true);
         let outcome = self.replay(scan);
         self.pool.set_unbounded(false);
         // Nobody writes slabs here; the chunks stay in their logs' roots.
         self.incoming.clear();
-        outcome
+        outcome.map(|_| ())
     }
 
     /// The processes that stand in the table now.

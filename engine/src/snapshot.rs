@@ -13,6 +13,7 @@ use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
 use crate::pins::Pin;
 use crate::store::LogInformation;
+use crate::summary::LogSummary;
 
 /// A log, for reading. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -124,6 +125,14 @@ impl Snapshot {
     #[must_use]
     pub fn message_count(&self) -> u64 {
         self.end.saturating_sub(self.root.start)
+    }
+
+    /// Counts, bytes and times of its messages, from what slabs and tree nodes carry: O(log n), no slab is read.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a node of the log's tree cannot be read.
+    pub fn summary(&self) -> Result<LogSummary> {
+        self.core.summarise(&self.state, &self.root, self.end)
     }
 
     /// A cursor that lends the messages from `offset` on, without copying and without counting each.

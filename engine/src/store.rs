@@ -387,6 +387,11 @@ fn prepare_directory(
             return Err(Error::NoStore { path: path.to_path_buf() });
         }
     }
+    let segments = path.join("segments");
+    let kind = disk.metadata(&segments).map_err(|source| Error::io("look at", &segments, source))?;
+    if is_store && kind.is_none_or(|kind| kind.kind != PathKind::Directory) {
+        return Err(Error::NotAStore { path: path.to_path_buf(), found: "segments, not a directory".to_owned() });
+    }
     if options.read_only {
         return Ok(None);
     }
@@ -574,9 +579,7 @@ impl Core {
         let end = scan.end().clone();
         let replayed = scan.replayed_bytes();
         let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
-        for segment in self.segments.opened() {
-            segment.mark_unsynced();
-        }
+        self.segments.sync_found()?;
         journal.sync()?;
         *self.journal.lock() = journal;
         for log in self.catalog.all() {

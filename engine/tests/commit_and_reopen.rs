@@ -1,6 +1,8 @@
 //! Promise: what was committed is there after closing and opening again, in order, byte for byte; what was appended is
 //! visible at once. Shown by writing, reading, closing and opening stores of several shapes.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use lanterman::{Background, Durability, NewMessage, Options, Store};
 
 fn open(path: &std::path::Path) -> Store {
@@ -55,7 +57,7 @@ fn a_log_of_many_slabs_reads_the_same_after_reopening() {
     let mut writer = store.writer("events").unwrap();
     let mut wanted = Vec::new();
     for number in 0..30_000u64 {
-        let value = vec![(number % 251) as u8; (number % 300) as usize];
+        let value = vec![u8::try_from(number % 251).unwrap(); usize::try_from(number % 300).unwrap()];
         writer.append(&value).unwrap();
         wanted.push(value);
         if number % 7000 == 0 {
@@ -69,7 +71,7 @@ fn a_log_of_many_slabs_reads_the_same_after_reopening() {
     same(&values(&store, "events"), &wanted);
     let mut cursor = store.log("events").unwrap().cursor(0u64).unwrap();
     for number in (0..30_000u64).rev().step_by(997) {
-        assert_eq!(cursor.get(number).unwrap().value(), wanted[number as usize]);
+        assert_eq!(cursor.get(number).unwrap().value(), wanted[usize::try_from(number).unwrap()]);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Promise: readers are never disturbed. Writers, transactions, checkpoints and recycling go on at full speed with small
 //! limits while cursors, random reads and snapshots check every message, which says of itself what it must be.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,10 +30,10 @@ fn append_for_long(store: &Store, log: u64, stop: &AtomicBool) -> u64 {
         let given = writer.append(&value_of(log, offset)).unwrap().get();
         assert_eq!(given, offset);
         offset += 1;
-        if offset % 5000 == 0 {
-            writer.commit(if offset % 2 == 0 { Durability::Process } else { Durability::Disk }).unwrap();
+        if offset.is_multiple_of(5000) {
+            writer.commit(if offset.is_multiple_of(2) { Durability::Process } else { Durability::Disk }).unwrap();
         }
-        if offset % 20 == 0 && offset < 4000 {
+        if offset.is_multiple_of(20) && offset < 4000 {
             writer.commit(Durability::Process).unwrap();
         }
     }

@@ -93,8 +93,8 @@ pub(crate) fn bless(block: &mut [u8], payload: &[(usize, usize)]) {
     let place = place();
     let version = Version::new(u64::from_le_bytes(block[32..40].try_into().unwrap()));
     let seed = place.identity(version).seed();
-    let payload_crc = payload.iter().fold(seed, |crc, range| {
-        crate::checksum::crc32(crc, &block[range.clone()])
+    let payload_crc = payload.iter().fold(seed, |crc, (from, to)| {
+        crate::checksum::crc32(crc, &block[*from..*to])
     });
     block[12..16].copy_from_slice(&payload_crc.to_le_bytes());
     let header_crc = crate::checksum::crc32(seed, &block[..60]);

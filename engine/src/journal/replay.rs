@@ -83,6 +83,11 @@ impl Scan {
         self.looks_for_holes = false;
     }
 
+    /// For a reader beside a writer: what comes behind the end is still being written.
+    pub(crate) fn do_not_look_for_holes(&mut self) {
+        self.looks_for_holes = false;
+    }
+
     /// The next version, or the end.
     ///
     /// # Errors

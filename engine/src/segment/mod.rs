@@ -457,6 +457,15 @@ impl SegmentTable {
         entry.used_bytes = entry.used_bytes.max(ByteLength::new(end));
     }
 
+    /// Makes durable what an earlier process may have left with the operating system in the files that are open.
+    pub(crate) fn sync_found(&self) -> Result<()> {
+        for segment in self.opened() {
+            segment.mark_unsynced();
+            segment.sync()?;
+        }
+        Ok(())
+    }
+
     /// Makes every slab written so far durable.
     pub(crate) fn sync_slabs(&self) -> Result<()> {
         for segment in self.opened() {

@@ -1,0 +1,96 @@
+//! What a log holds, from the summaries that slabs and tree nodes carry; no slab is read for it.
+
+use lanterman_format::buffer;
+use lanterman_format::summary::{Histogram64, Summary};
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::log::{LogState, Root};
+
+/// Counts, bytes and times of a log; see [`crate::Snapshot::summary`].
+#[derive(Debug, Clone, Copy)]
+pub struct LogSummary {
+    summary: Summary,
+    histogram: Histogram64,
+    is_exact: bool,
+}
+
+impl LogSummary {
+    /// How many messages there are.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.summary.messages
+    }
+
+    /// Bytes of all values.
+    #[must_use]
+    pub fn value_bytes(&self) -> u64 {
+        self.summary.value_bytes
+    }
+
+    /// Bytes of all keys.
+    #[must_use]
+    pub fn key_bytes(&self) -> u64 {
+        self.summary.key_bytes
+    }
+
+    /// Bounds of the times of its messages in milliseconds since 1970. A message without a time of its own counts with
+    /// the time span of the slab that it is in, so the bounds may be wide.
+    #[must_use]
+    pub fn times_ms(&self) -> Option<(i64, i64)> {
+        self.summary.times_ms()
+    }
+
+    /// A size in bytes that so many percent of the values do not exceed: the upper bound of a power-of-two bucket.
+    #[must_use]
+    pub fn value_bytes_percentile(&self, percent: u32) -> Option<u64> {
+        self.histogram.percentile(percent)
+    }
+
+    /// Whether all numbers are exact; where a slab is shown in part, its share is an estimate.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.is_exact
+    }
+
+    fn add(&mut self, body: &[u8]) -> Result<()> {
+        for found in buffer::walk(body) {
+            let (_, message) = found.map_err(|_| Error::Internal { what: "a published buffer parses" })?;
+            self.summary.add_buffer(&message);
+            self.histogram.add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// The summary of the messages of `root` below `end`.
+    pub(crate) fn summarise(&self, log: &LogState, root: &Root, end: u64) -> Result<LogSummary> {
+        let tree_end = root.tree_end.min(end);
+        let from_tree = root
+            .tree
+            .summary(self.source.as_ref(), 0..tree_end.saturating_sub(root.start))
+            .map_err(|error| self.tree_error(log, error))?;
+        let mut sum = LogSummary {
+            summary: from_tree.summary,
+            histogram: from_tree.histogram,
+            is_exact: from_tree.is_exact,
+        };
+        for chunk in root.chunks.iter() {
+            let from = chunk.first_offset().max(tree_end);
+            let until = chunk.end_offset().min(end);
+            if from < until {
+                let entry = from.saturating_sub(chunk.first_offset());
+                sum.add(chunk.entries_bytes(entry, until.saturating_sub(from))?)?;
+            }
+        }
+        if let Some(tail) = root.tail.as_ref().filter(|tail| root.chunks.is_empty() && tail.first >= tree_end) {
+            let offsets = tail.first..tail.first.saturating_add(tail.count);
+            let opened = tail.slab.open(self.source.as_ref());
+            let opened = opened.map_err(|error| self.slab_error(log, Some(offsets), error))?;
+            sum.summary.merge(opened.layout().summary());
+            sum.histogram.merge(&opened.histogram().into());
+        }
+        Ok(sum)
+    }
+}
