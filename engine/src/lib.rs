@@ -1,5 +1,6 @@
 //! Lanterman: an embeddable, memory-mapped log store.
 
+mod atomics;
 mod background;
 mod catalog;
 mod checkpoint;
