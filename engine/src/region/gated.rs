@@ -13,7 +13,10 @@
 //! An intruder pays for the barrier only while there is an owner: becoming the owner and wanting in are ordered by
 //! fences, so either the new owner sees the wish or the intruder sees the owner. The owner's thread must not intrude
 //! while it is inside: it would wait for itself.
-#![allow(unsafe_code, reason = "hands out references into a cell; each block names what keeps the other side out")]
+#![allow(
+    unsafe_code,
+    reason = "hands out references into a cell; each block names what keeps the other side out"
+)]
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -96,7 +99,9 @@ impl<T> Gated<T> {
         }
         // With the fence in `announce`: an intruder who saw no owner is seen by this one.
         fence(Ordering::SeqCst);
-        Some(Owner { gated: Arc::clone(self) })
+        Some(Owner {
+            gated: Arc::clone(self),
+        })
     }
 
     #[inline]
@@ -137,7 +142,11 @@ impl<T> Gated<T> {
 
     /// Waits until no other intruder is about.
     fn keep_intruders_out(&self) {
-        if self.intruding.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        if self
+            .intruding
+            .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+        {
             return;
         }
         // Whoever has slept takes the word as awaited: he cannot know whether others sleep on.
@@ -151,14 +160,22 @@ impl<T> Gated<T> {
         self.keep_intruders_out();
         self.announce();
         self.wait_for_owner();
-        Intruder { gated: Arc::clone(self), lends: PhantomData }
+        Intruder {
+            gated: Arc::clone(self),
+            lends: PhantomData,
+        }
     }
 
     /// The same, but only if nobody is inside: never waits.
     pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
-        self.intruding.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        self.intruding
+            .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
         self.announce();
-        let intruder = Intruder { gated: Arc::clone(self), lends: PhantomData };
+        let intruder = Intruder {
+            gated: Arc::clone(self),
+            lends: PhantomData,
+        };
         // Dropping the intruder withdraws the wish; he has not looked at the value.
         (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
     }
@@ -190,7 +207,10 @@ impl<T> Owner<T> {
             gated.owner_fence();
             // Acquire: what an intruder did is visible when his wish is seen gone.
             if gated.wanted.0.load(Ordering::Acquire) == FREE {
-                return Entered { gated, lends: PhantomData };
+                return Entered {
+                    gated,
+                    lends: PhantomData,
+                };
             }
             gated.inside.0.store(false, Ordering::Release);
             gated.wait_outside();

@@ -13,7 +13,10 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
 
 /// The same, and wakes by itself after `longest`, which is less than a second.
 pub(crate) fn wait_at_most(word: &AtomicU32, expected: u32, longest: Duration) {
-    let timeout = Timespec { tv_sec: 0, tv_nsec: longest.subsec_nanos().into() };
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: longest.subsec_nanos().into(),
+    };
     // As in `wait`; a timeout is one more reason to look again.
     let _look_again = futex::wait(word, Flags::PRIVATE, expected, Some(&timeout));
 }

@@ -143,6 +143,13 @@ impl<'a> CommitView<'a> {
         self.previous_crc
     }
 
+    /// Whether this block continues a journal whose newest block has the header checksum `previous`. A block of the right
+    /// version that does not is left over from an attempt that an earlier recovery gave up. Zero on either side means
+    /// that the checksum is not known.
+    pub fn continues(&self, previous: Crc) -> bool {
+        self.previous_crc == previous || self.previous_crc == Crc::ZERO || previous == Crc::ZERO
+    }
+
     /// How much the block holds.
     pub fn counts(&self) -> CommitCounts {
         let number = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
