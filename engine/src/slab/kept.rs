@@ -59,6 +59,7 @@ impl KeptSlabs {
     }
 
     /// Lets go of all slabs that `is_unwanted` says so of.
+    #[cfg(test)]
     pub(crate) fn release(&self, mut is_unwanted: impl FnMut(&OpenSlab) -> bool) {
         let mut ring = self.ring.lock();
         let (dropped, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut ring.slabs)
@@ -71,6 +72,7 @@ impl KeptSlabs {
     }
 
     /// How many bytes are kept now.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.ring.lock().bytes
     }

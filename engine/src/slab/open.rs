@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use lanterman_format::slab::EntryPlace;
 use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
@@ -76,6 +76,7 @@ impl OpenSlab {
     }
 
     /// Where the slab is.
+    #[cfg(test)]
     pub(crate) fn reference(&self) -> &Reference {
         &self.reference
     }
@@ -151,6 +152,7 @@ impl OpenSlab {
     }
 
     /// Where buffer number `entry` begins, or `None` if there are fewer.
+    #[cfg(test)]
     pub(crate) fn position_of_entry(&self, entry: u32) -> Option<u32> {
         self.layout.entry_position(self.first.bytes.as_slice(), entry)
     }
@@ -160,6 +162,7 @@ impl OpenSlab {
     /// # Errors
     ///
     /// [`SlabError::Damaged`] with the group that does not verify, [`SlabError::Read`] if the bytes cannot be had.
+    #[cfg(test)]
     #[inline]
     pub(crate) fn message_at(
         &self,
@@ -177,6 +180,7 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`find`](Self::find) and [`message_at`](Self::message_at).
+    #[cfg(test)]
     #[inline]
     pub(crate) fn message(
         &self,
@@ -205,6 +209,7 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`message_at`](Self::message_at), for the first bad group.
+    #[cfg(test)]
     pub(crate) fn verify_groups(&self, groups: Range<u32>, source: &dyn SlabSource) -> Result<(), SlabError> {
         let context = ReadContext {
             source,
@@ -284,6 +289,7 @@ impl OpenSlab {
             .unwrap_or_default()
     }
 
+    #[cfg(test)]
     #[inline(never)]
     fn message_checked(&self, position: u32, context: ReadContext<'_>) -> Result<BufferView<'_>, SlabError> {
         let head_end = position.saturating_add(BUFFER_HEADER_BYTES);

@@ -91,7 +91,6 @@ impl SlabSource for FakeSource {
         let bytes = match self.memory {
             SlabMemory::Mapped => SlabBytes::window_of_memory(bytes, self.broken.clone()),
             SlabMemory::Copied => SlabBytes::copied(bytes, range),
-            SlabMemory::Image => SlabBytes::image(bytes, range),
         };
         Ok(bytes.unwrap())
     }
@@ -209,7 +208,7 @@ fn walked(slab: &OpenSlab, offsets: Range<u64>, context: ReadContext<'_>) -> Vec
 }
 
 const POLICIES: [Verify; 3] = [Verify::Once, Verify::Always, Verify::Never];
-const MEMORIES: [SlabMemory; 3] = [SlabMemory::Mapped, SlabMemory::Copied, SlabMemory::Image];
+const MEMORIES: [SlabMemory; 2] = [SlabMemory::Mapped, SlabMemory::Copied];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
@@ -619,28 +618,26 @@ fn a_mapped_slab_stays_open_and_a_copy_only_as_long_as_somebody_keeps_it() {
     }
     assert_eq!(mapped.opens(), 1);
 
-    for memory in [SlabMemory::Copied, SlabMemory::Image] {
-        let unkept = FakeSource::new(&made.bytes, memory);
-        let handle = SlabHandle::new(made.reference);
-        let reader = handle.open(&unkept).unwrap().share();
-        assert!(Arc::ptr_eq(&reader, &handle.open(&unkept).unwrap().share()));
-        assert_eq!(unkept.opens(), 1);
-        drop(reader);
-        assert!(handle.opened().is_none());
-        drop(handle.open(&unkept).unwrap());
-        assert_eq!(unkept.opens(), 2);
+    let unkept = FakeSource::new(&made.bytes, SlabMemory::Copied);
+    let handle = SlabHandle::new(made.reference);
+    let reader = handle.open(&unkept).unwrap().share();
+    assert!(Arc::ptr_eq(&reader, &handle.open(&unkept).unwrap().share()));
+    assert_eq!(unkept.opens(), 1);
+    drop(reader);
+    assert!(handle.opened().is_none());
+    drop(handle.open(&unkept).unwrap());
+    assert_eq!(unkept.opens(), 2);
 
-        let keeping = FakeSource::new(&made.bytes, memory).keeping(made.bytes.len());
-        let handle = SlabHandle::new(made.reference);
-        for _ in 0..3 {
-            drop(handle.open(&keeping).unwrap());
-        }
-        assert_eq!(keeping.opens(), 1);
-        assert_eq!(keeping.kept.bytes(), made.bytes.len());
-        keeping.kept.release(|slab| slab.reference() == &made.reference);
-        assert_eq!(keeping.kept.bytes(), 0);
-        assert!(handle.opened().is_none());
+    let keeping = FakeSource::new(&made.bytes, SlabMemory::Copied).keeping(made.bytes.len());
+    let handle = SlabHandle::new(made.reference);
+    for _ in 0..3 {
+        drop(handle.open(&keeping).unwrap());
     }
+    assert_eq!(keeping.opens(), 1);
+    assert_eq!(keeping.kept.bytes(), made.bytes.len());
+    keeping.kept.release(|slab| slab.reference() == &made.reference);
+    assert_eq!(keeping.kept.bytes(), 0);
+    assert!(handle.opened().is_none());
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(crate) struct SlabWalk<'a> {
 pub(crate) struct Walked<'a> {
     /// The offset of its first message, counted from the slab's first. It may lie before the walk's start, and the
     /// buffer may reach beyond the walk's end, if it stands for several messages.
+    #[cfg(test)]
     pub(crate) relative_offset: u64,
     /// Where it begins in the slab.
     pub(crate) position: u32,
@@ -125,6 +126,7 @@ impl<'a> SlabWalk<'a> {
                     self.place.position = end;
                     self.place.relative_offset = relative_offset.saturating_add(buffer.count());
                     return Ok(Some(Walked {
+                        #[cfg(test)]
                         relative_offset,
                         position,
                         buffer,
@@ -167,6 +169,7 @@ impl<'a> SlabWalk<'a> {
         self.place.position = end;
         self.place.relative_offset = relative_offset.saturating_add(buffer.count());
         Ok(Some(Walked {
+            #[cfg(test)]
             relative_offset,
             position,
             buffer,

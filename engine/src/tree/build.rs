@@ -84,6 +84,7 @@ impl Tree {
     /// # Errors
     ///
     /// Errors of loading the nodes at the right edge.
+    #[cfg(test)]
     pub(crate) fn pop_last(&self, source: &dyn NodeSource) -> Result<Option<(Self, SlabEntry)>, TreeError> {
         let Some(last) = self.offset_count.checked_sub(1) else {
             return Ok(None);
@@ -102,6 +103,7 @@ impl Tree {
     /// # Errors
     ///
     /// As of [`push`](Self::push).
+    #[cfg(test)]
     pub(crate) fn replace_last(
         &self,
         source: &dyn NodeSource,
