@@ -295,7 +295,12 @@ impl Core {
         version: Version,
         header: &BlockHeader,
     ) -> Result<()> {
-        if self.options.read_only && self.catalog.by_id(id.get()).is_some_and(|known| known.name.as_str() == name) {
+        if self.options.read_only
+            && self
+                .catalog
+                .by_id(id.get())
+                .is_some_and(|known| known.name.as_str() == name)
+        {
             // A reader that jumped to a checkpoint goes once more over versions that it has replayed already.
             return Ok(());
         }
