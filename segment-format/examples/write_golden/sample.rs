@@ -252,17 +252,19 @@ fn write_pages(
     Ok(pages)
 }
 
-/// A slab with a run of deleted messages in front, which version 9 adopts without them.
+/// A slab with a run of deleted messages in front, which version 9 adopts without them: it takes the place of what log 130
+/// had in its tail and in the journal, and brings two messages more.
 fn write_adopted(segment: &mut Segment) -> Result<Reference, Failure> {
     let mut messages = Messages::default();
     messages.push(&BufferFields {
         count: 9,
         ..BufferFields::plain(ValueType::TOMBSTONES, b"")
     })?;
-    messages.push(&BufferFields::plain(ValueType::UTF8, b"adopted 0"))?;
-    messages.push(&BufferFields::plain(ValueType::UTF8, b"adopted 1"))?;
+    for value in ["first of 130", "second", "third", "adopted 0", "adopted 1"] {
+        messages.push(&BufferFields::plain(ValueType::UTF8, value.as_bytes()))?;
+    }
     let identity = segment.identity(Version::new(8));
-    let (bytes, sealed) = messages.seal(1, 0, &identity)?;
+    let (bytes, sealed) = messages.seal(130, 0, &identity)?;
     segment.push(&bytes);
     Ok(Reference::local(BlockKind::Slab, &identity, &sealed))
 }
@@ -324,9 +326,9 @@ fn write_journal(adopted: Reference) -> Result<Segment, Failure> {
     ];
     let previous_crc = write_commit(&mut journal, 8, Crc::new(0x0123_4567), &frames, &[], &[create])?;
     let adoption = SlabAdoption {
-        log: LogId::new(1),
-        first_offset: Offset::new(6),
-        offset_count: 2,
+        log: LogId::new(130),
+        first_offset: Offset::new(0),
+        offset_count: 5,
         skip: 9,
         slab: adopted,
     };
@@ -371,6 +373,7 @@ fn write_commit(
         durable_version: Version::new(version - 1),
         time_ms: TIME_MS,
         previous_crc,
+        adoptions_durable: false,
     })?;
     journal.push(&block);
     Ok(finished.header_crc)
