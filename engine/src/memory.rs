@@ -60,7 +60,7 @@ impl Core {
             .min(full.max(wanted));
         match self
             .pool
-            .take(larger, writer.first_offset(), self.clock.wall_ms())
+            .take(larger, writer.first_offset(), writer.chunk().opened_ms())
         {
             Some(mut bigger) => {
                 writer.copy_into(&mut bigger)?;

@@ -122,6 +122,11 @@ impl Chunk {
             .saturating_add(u64::from(self.published().entries))
     }
 
+    /// When the first message came, in milliseconds since 1970.
+    pub(crate) fn opened_ms(&self) -> i64 {
+        self.opened_ms
+    }
+
     pub(crate) fn capacity(&self) -> u64 {
         u64::from(self.capacity)
     }
