@@ -17,6 +17,9 @@ use crate::limits::BLOCK_BYTES_MAX;
 use crate::reference::{RawReference, Reference};
 use zerocopy::little_endian::{I64, U32, U64};
 
+/// Flag of a commit header: the slabs that the block adopts were durable before it was written.
+const FLAG_ADOPTIONS_DURABLE: u32 = 1;
+
 /// Where the directory (frames, adoptions, changes) begins, from the block's beginning.
 pub const COMMIT_DIRECTORY_POSITION: usize = 128;
 
@@ -154,12 +157,12 @@ impl FrameDescription {
     }
 }
 
-/// A slab that one commit adds to one log, whole or in part.
+/// A slab that one commit puts into the tree of one log, whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlabAdoption {
     /// The log.
     pub log: LogId,
-    /// Offset of the first message that the log sees of it.
+    /// Offset of the first message that the log sees of it; what the log had from there on is replaced.
     pub first_offset: Offset,
     /// Number of offsets that the log sees of it.
     pub offset_count: u64,

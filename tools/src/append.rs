@@ -118,7 +118,9 @@ pub(crate) fn run(call: &AppendCall, output: &mut Output) -> Result<Outcome, Pro
     // Before anything is created: a wrong call leaves nothing behind.
     LogName::parse(name).map_err(lanterman::Error::from)?;
     let total_bytes = check_files(call)?;
-    let store = Options::new().message_bytes_max(call.limit).open_copying(&call.store)?;
+    let store = Options::new()
+        .message_bytes_max(call.limit)
+        .open_copying(&call.store)?;
     let writer = store.writer(name)?;
     let (first_offset, acknowledged) = (writer.next_offset().get(), writer.durable_end().get());
     let mut appending = Appending {
@@ -153,11 +155,18 @@ fn check_files(call: &AppendCall) -> Result<Option<u64>, Problem> {
             total = None;
             continue;
         }
-        let found = path.metadata().map_err(|source| Problem::io("read", path, source))?;
+        let found = path
+            .metadata()
+            .map_err(|source| Problem::io("read", path, source))?;
         if found.is_dir() {
-            return Err(Problem::Call(format!("cannot read {}: it is a directory", path.display())));
+            return Err(Problem::Call(format!(
+                "cannot read {}: it is a directory",
+                path.display()
+            )));
         }
-        total = total.filter(|_| found.is_file()).map(|total| total.saturating_add(found.len()));
+        total = total
+            .filter(|_| found.is_file())
+            .map(|total| total.saturating_add(found.len()));
     }
     Ok(total)
 }
@@ -167,7 +176,9 @@ fn close(store: Store, level: Level) -> Result<(), Problem> {
         Ok(()) => Ok(()),
         // Everything was committed to the disk; only the next opening has more to read.
         Err(error) if level == Level::Disk => {
-            complain(&format_args!("all that was committed is on disk, but closing the store failed: {error}"));
+            complain(&format_args!(
+                "all that was committed is on disk, but closing the store failed: {error}"
+            ));
             Ok(())
         }
         Err(error) => Err(error.into()),
@@ -178,8 +189,16 @@ fn tell(output: &mut Output, json: bool, report: &Report) -> Result<(), Problem>
     if json {
         return output.json(report);
     }
-    let Report { messages, bytes, first_offset, end_offset, .. } = report;
-    output.line(format_args!("appended {messages} messages, {bytes} bytes, offsets {first_offset}..{end_offset}"))
+    let Report {
+        messages,
+        bytes,
+        first_offset,
+        end_offset,
+        ..
+    } = report;
+    output.line(format_args!(
+        "appended {messages} messages, {bytes} bytes, offsets {first_offset}..{end_offset}"
+    ))
 }
 
 impl Appending<'_> {
@@ -205,14 +224,19 @@ impl Appending<'_> {
         }
         let limit = usize::try_from(self.call.limit).unwrap_or(usize::MAX);
         // The key counts against the line too: a line is never longer than both limits together.
-        let key_bytes = self.call.key_delimiter.map_or(0, |_| lanterman_format::limits::KEY_BYTES_MAX as usize + 1);
+        let key_bytes = self
+            .call
+            .key_delimiter
+            .map_or(0, |_| lanterman_format::limits::KEY_BYTES_MAX as usize + 1);
         let delimiter = if self.call.null { 0 } else { b'\n' };
         let mut messages = Messages::new(source, delimiter, limit.saturating_add(key_bytes));
         let mut line = 0u64;
         loop {
             line += 1;
             match messages.next() {
-                Ok(Some(message)) => self.one(message).map_err(|problem| self.at_line(problem, name, line))?,
+                Ok(Some(message)) => self
+                    .one(message)
+                    .map_err(|problem| self.at_line(problem, name, line))?,
                 Ok(None) => return Ok(()),
                 Err(Refusal::TooLong) => return Err(self.too_long(name, line)),
                 Err(Refusal::Read(error)) => return Err(Problem::io("read", Path::new(name), error)),
@@ -224,7 +248,10 @@ impl Appending<'_> {
     fn whole(&mut self, source: impl Read, name: &str) -> Result<(), Problem> {
         let mut bytes = Vec::new();
         let most = self.call.limit.saturating_add(1);
-        source.take(most).read_to_end(&mut bytes).map_err(|error| Problem::io("read", Path::new(name), error))?;
+        source
+            .take(most)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Problem::io("read", Path::new(name), error))?;
         if bytes.len() as u64 == most {
             return Err(self.refused(&format!("{name} has more than {} bytes", self.call.limit)));
         }
@@ -236,7 +263,11 @@ impl Appending<'_> {
 
     #[inline]
     fn one(&mut self, message: &[u8]) -> Result<(), Problem> {
-        let appended = match self.call.key_delimiter.and_then(|delimiter| memchr::memchr(delimiter, message)) {
+        let appended = match self
+            .call
+            .key_delimiter
+            .and_then(|delimiter| memchr::memchr(delimiter, message))
+        {
             None => {
                 self.bytes += message.len() as u64;
                 self.writer.append(message)
@@ -253,7 +284,11 @@ impl Appending<'_> {
         }
         self.messages += 1;
         self.uncommitted += 1;
-        if self.call.commit_every.is_some_and(|every| self.uncommitted >= every) {
+        if self
+            .call
+            .commit_every
+            .is_some_and(|every| self.uncommitted >= every)
+        {
             self.commit()?;
         }
         if self.bytes - self.shown_bytes >= PROGRESS_STEP_BYTES {
@@ -305,20 +340,28 @@ impl Appending<'_> {
     }
 
     fn too_long(&self, name: &str, line: u64) -> Problem {
-        self.refused(&format!("line {line} of {name} is longer than a message may be, {} bytes", self.call.limit))
+        self.refused(&format!(
+            "line {line} of {name} is longer than a message may be, {} bytes",
+            self.call.limit
+        ))
     }
 
     fn at_line(&self, problem: Problem, name: &str, line: u64) -> Problem {
         match problem {
-            Problem::Store(lanterman::Error::TooLarge { part, limit_bytes, .. }) => {
-                self.refused(&format!("the {part} in line {line} of {name} is longer than the limit, {limit_bytes} bytes"))
-            }
+            Problem::Store(lanterman::Error::TooLarge {
+                part, limit_bytes, ..
+            }) => self.refused(&format!(
+                "the {part} in line {line} of {name} is longer than the limit, {limit_bytes} bytes"
+            )),
             other => other,
         }
     }
 
     fn refused(&self, what: &str) -> Problem {
-        Problem::Refused(format!("{what}; the {} messages before it were appended (--limit sets the limit)", self.messages))
+        Problem::Refused(format!(
+            "{what}; the {} messages before it were appended (--limit sets the limit)",
+            self.messages
+        ))
     }
 
     /// What is on disk all the same.
@@ -327,7 +370,10 @@ impl Appending<'_> {
             lanterman::Error::TooLarge { .. } => error.into(),
             error => {
                 let durable = self.writer.durable_end();
-                Problem::StoreWith { error, context: format!("the log's messages below offset {durable} are on disk") }
+                Problem::StoreWith {
+                    error,
+                    context: format!("the log's messages below offset {durable} are on disk"),
+                }
             }
         }
     }

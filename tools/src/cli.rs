@@ -39,7 +39,10 @@ pub(crate) enum Command {
 /// The name of a log as the library takes it.
 pub(crate) fn log_name(given: &OsStr) -> Result<&str, Problem> {
     given.to_str().ok_or_else(|| {
-        Problem::Call(format!("not a log name: a log name must be UTF-8, and {:?} is not", OsString::from(given)))
+        Problem::Call(format!(
+            "not a log name: a log name must be UTF-8, and {:?} is not",
+            OsString::from(given)
+        ))
     })
 }
 

@@ -11,8 +11,8 @@ use lanterman_format::name::parse_segment_file_name;
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, ROOT_SLOTS};
 use lanterman_format::segment::SEGMENT_HEADER_BYTES;
 use lanterman_format::{
-    BLOCK_ALIGNMENT, FileKind, FormatError, Found, Generation, Position, RootSlot, SegmentHeader, SegmentId, SegmentKind,
-    StoreId,
+    BLOCK_ALIGNMENT, FileKind, FormatError, Found, Generation, Position, RootSlot, SegmentHeader, SegmentId,
+    SegmentKind, StoreId,
 };
 
 use crate::problem::Problem;
@@ -42,7 +42,10 @@ pub(crate) struct SegmentFile {
 impl SegmentFile {
     /// Opens a segment's file; `None` if it is gone, as segments of a running writer may be.
     pub(crate) fn open(path: &Path, store: Option<&StoreId>) -> Result<Option<Self>, Problem> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let (id, kind) = parse_segment_file_name(name)
             .ok_or_else(|| Problem::Call(format!("{} has no name that a segment has", path.display())))?;
         let file = match File::open(path) {
@@ -50,10 +53,21 @@ impl SegmentFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Problem::io("open", path, error)),
         };
-        let bytes = file.metadata().map_err(|error| Problem::io("look at", path, error))?.len();
+        let bytes = file
+            .metadata()
+            .map_err(|error| Problem::io("look at", path, error))?
+            .len();
         let header = Found::Empty;
-        let mut segment =
-            SegmentFile { path: path.to_path_buf(), id, kind, bytes, header, misfit: None, generation: None, file };
+        let mut segment = SegmentFile {
+            path: path.to_path_buf(),
+            id,
+            kind,
+            bytes,
+            header,
+            misfit: None,
+            generation: None,
+            file,
+        };
         let mut page = Vec::new();
         segment.read(0, SEGMENT_HEADER_BYTES as u64, &mut page)?;
         segment.header = SegmentHeader::decode(&page, store);
@@ -78,7 +92,10 @@ impl SegmentFile {
 
     /// The file's name within the store.
     pub(crate) fn name(&self) -> String {
-        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = self
+            .path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         format!("segments/{}", name.unwrap_or_default())
     }
 
@@ -109,7 +126,12 @@ impl SegmentFile {
     /// Where a block of it is looked for.
     pub(crate) fn place(&self, store: StoreId, position: u64) -> Option<Place> {
         let generation = self.generation?;
-        Some(Place { store, segment: self.id, generation, position: Position::new(position) })
+        Some(Place {
+            store,
+            segment: self.id,
+            generation,
+            position: Position::new(position),
+        })
     }
 
     /// The header of the block at `position`.
@@ -127,10 +149,19 @@ impl SegmentFile {
         let Some(store) = store else { return Ok(None) };
         let mut bytes = Vec::new();
         self.read(FIRST_BLOCK, 64, &mut bytes)?;
-        let Some(field) = bytes.get(40..44).and_then(|field| field.first_chunk::<4>()) else { return Ok(None) };
+        let Some(field) = bytes.get(40..44).and_then(|field| field.first_chunk::<4>()) else {
+            return Ok(None);
+        };
         let generation = Generation::new(u32::from_le_bytes(*field));
-        let place = Place { store: *store, segment: self.id, generation, position: Position::new(FIRST_BLOCK) };
-        Ok(decode_block_header(&bytes, &place).is_valid().then_some(generation))
+        let place = Place {
+            store: *store,
+            segment: self.id,
+            generation,
+            position: Position::new(FIRST_BLOCK),
+        };
+        Ok(decode_block_header(&bytes, &place)
+            .is_valid()
+            .then_some(generation))
     }
 }
 
@@ -171,8 +202,13 @@ pub(crate) struct StoreFiles {
 impl StoreFiles {
     pub(crate) fn open(store: &Path, id: Option<&StoreId>) -> Result<Self, Problem> {
         let directory = store.join("segments");
-        let mut files = StoreFiles { segments: BTreeMap::new(), foreign: Vec::new() };
-        let entries = directory.read_dir().map_err(|error| Problem::io("list", &directory, error))?;
+        let mut files = StoreFiles {
+            segments: BTreeMap::new(),
+            foreign: Vec::new(),
+        };
+        let entries = directory
+            .read_dir()
+            .map_err(|error| Problem::io("list", &directory, error))?;
         for entry in entries {
             let entry = entry.map_err(|error| Problem::io("list", &directory, error))?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -200,12 +236,21 @@ impl StoreFiles {
 
 /// Whether the directory looks like a store; the answer to a path that is none.
 pub(crate) fn check_is_store(path: &Path) -> Result<(), Problem> {
-    let found = path.metadata().map_err(|error| Problem::io("look at", path, error))?;
+    let found = path
+        .metadata()
+        .map_err(|error| Problem::io("look at", path, error))?;
     if !found.is_dir() {
-        return Err(Problem::Call(format!("{} is not a store: it is no directory", path.display())));
+        return Err(Problem::Call(format!(
+            "{} is not a store: it is no directory",
+            path.display()
+        )));
     }
     if !path.join("root").exists() {
-        let why = if path.join("segments").exists() { "it has segments but no root file" } else { "it has no root file" };
+        let why = if path.join("segments").exists() {
+            "it has segments but no root file"
+        } else {
+            "it has no root file"
+        };
         return Err(Problem::Call(format!("{} is not a store: {why}", path.display())));
     }
     Ok(())

@@ -37,6 +37,13 @@ pub(crate) struct InspectCall {
 }
 
 pub(crate) fn run(call: &InspectCall, output: &mut Output) -> Result<Outcome, Problem> {
-    let found = call.path.metadata().map_err(|error| Problem::io("look at", &call.path, error))?;
-    if found.is_dir() { store::show(&call.path, call.json, output) } else { segment::show(&call.path, call.json, output) }
+    let found = call
+        .path
+        .metadata()
+        .map_err(|error| Problem::io("look at", &call.path, error))?;
+    if found.is_dir() {
+        store::show(&call.path, call.json, output)
+    } else {
+        segment::show(&call.path, call.json, output)
+    }
 }

@@ -54,7 +54,10 @@ pub(crate) fn run(call: &LogsCall, output: &mut Output) -> Result<Outcome, Probl
         committed_end: log.committed_end.get(),
         durable_end: log.durable_end.get(),
     });
-    let report = Report { version: store.version().get(), logs: logs.collect() };
+    let report = Report {
+        version: store.version().get(),
+        logs: logs.collect(),
+    };
     if call.json {
         output.json(&report)?;
         return Ok(Outcome::Well);
@@ -66,7 +69,11 @@ pub(crate) fn run(call: &LogsCall, output: &mut Output) -> Result<Outcome, Probl
     let mut table = Table::new(1, &["log", "start", "end", "committed", "durable"]);
     for log in &report.logs {
         let numbers = [log.start, log.end, log.committed_end, log.durable_end];
-        table.row(std::iter::once(log.name.clone()).chain(numbers.map(|number| number.to_string())).collect());
+        table.row(
+            std::iter::once(log.name.clone())
+                .chain(numbers.map(|number| number.to_string()))
+                .collect(),
+        );
     }
     output.line(table)?;
     Ok(Outcome::Well)

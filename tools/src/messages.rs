@@ -33,7 +33,16 @@ pub(crate) enum Refusal {
 impl<R: Read> Messages<R> {
     pub(crate) fn new(source: R, delimiter: u8, limit: usize) -> Self {
         let buffer = vec![0; READ_BYTES];
-        Messages { source, delimiter, limit, buffer, start: 0, end: 0, looked: 0, finished: false }
+        Messages {
+            source,
+            delimiter,
+            limit,
+            buffer,
+            start: 0,
+            end: 0,
+            looked: 0,
+            finished: false,
+        }
     }
 
     /// The next message without its delimiter; `None` at the end of the source.
@@ -131,7 +140,10 @@ mod tests {
     fn the_longest_message_passes_and_one_byte_more_does_not() {
         for at_once in [1, 7, 1000] {
             assert_eq!(cut(b"12345\n1234567", at_once, 7).unwrap().len(), 2);
-            assert!(matches!(cut(b"12345\n12345678", at_once, 7), Err(Refusal::TooLong)));
+            assert!(matches!(
+                cut(b"12345\n12345678", at_once, 7),
+                Err(Refusal::TooLong)
+            ));
             assert!(matches!(cut(b"12345678\n1", at_once, 7), Err(Refusal::TooLong)));
         }
     }

@@ -27,7 +27,10 @@ impl Output {
     }
 
     pub(crate) fn to(target: Box<dyn Write>) -> Self {
-        Output { target, buffer: Vec::with_capacity(BUFFER_BYTES) }
+        Output {
+            target,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+        }
     }
 
     /// Adds bytes.

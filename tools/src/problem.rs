@@ -61,7 +61,11 @@ pub(crate) enum Problem {
 
 impl Problem {
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Problem::Io { operation, path: path.to_path_buf(), source }
+        Problem::Io {
+            operation,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 
     /// 1 where damage or a refusal was met, 2 where the call was wrong or could not be carried out.

@@ -21,7 +21,14 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(what: &'static str, total_bytes: Option<u64>) -> Self {
         let wanted = std::io::stderr().is_terminal();
-        Progress { bar: None, total_bytes, began: Instant::now(), done_bytes: 0, what, wanted }
+        Progress {
+            bar: None,
+            total_bytes,
+            began: Instant::now(),
+            done_bytes: 0,
+            what,
+            wanted,
+        }
     }
 
     /// Counts work that is done.
@@ -56,7 +63,10 @@ fn make_bar(what: &'static str, total_bytes: Option<u64>) -> ProgressBar {
             ProgressBar::with_draw_target(Some(total), target),
             "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
         ),
-        None => (ProgressBar::with_draw_target(None, target), "{msg} {bytes}, {bytes_per_sec}, {elapsed}"),
+        None => (
+            ProgressBar::with_draw_target(None, target),
+            "{msg} {bytes}, {bytes_per_sec}, {elapsed}",
+        ),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

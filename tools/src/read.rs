@@ -73,8 +73,17 @@ pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Probl
     let store = Options::new().read_only(true).open_copying(&call.store)?;
     let log = store.log(name)?;
     let from = call.from.unwrap_or_else(|| log.start().get());
-    let cursor = if call.follow { log.cursor(from)? } else { log.snapshot().cursor(from)? };
-    let mut reading = Reading { call, cursor, left: call.count.unwrap_or(u64::MAX), outcome: Outcome::Well };
+    let cursor = if call.follow {
+        log.cursor(from)?
+    } else {
+        log.snapshot().cursor(from)?
+    };
+    let mut reading = Reading {
+        call,
+        cursor,
+        left: call.count.unwrap_or(u64::MAX),
+        outcome: Outcome::Well,
+    };
     reading.all(output)?;
     Ok(reading.outcome)
 }
@@ -125,7 +134,9 @@ impl Reading<'_> {
             Error::Damaged(damage) if self.call.skip_damaged => self.behind(damage),
             _ => None,
         };
-        let Some(behind) = behind else { return Err(error.into()) };
+        let Some(behind) = behind else {
+            return Err(error.into());
+        };
         complain(&error);
         self.outcome = Outcome::Found;
         self.cursor.seek(behind)?;
@@ -157,7 +168,10 @@ fn print(call: &ReadCall, message: &Message<'_>, output: &mut Output) -> Result<
 fn is_output_closed() -> bool {
     let stdout = std::io::stdout();
     let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     let answered = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
     let gone = PollFlags::ERR | PollFlags::NVAL;
     answered && asked.iter().any(|asked| asked.revents().intersects(gone))
@@ -219,7 +233,12 @@ impl Serialize for JsonHeader<'_> {
 }
 
 /// Text under one name, other bytes under another.
-fn bytes_entry<M: SerializeMap>(map: &mut M, text: &'static str, hex: &'static str, bytes: &[u8]) -> Result<(), M::Error> {
+fn bytes_entry<M: SerializeMap>(
+    map: &mut M,
+    text: &'static str,
+    hex: &'static str,
+    bytes: &[u8],
+) -> Result<(), M::Error> {
     match std::str::from_utf8(bytes) {
         Ok(string) => map.serialize_entry(text, string),
         Err(_) => map.serialize_entry(hex, &Hex(bytes)),

@@ -56,10 +56,20 @@ struct Answer<'a> {
 pub(crate) fn run(call: &RepairCall, output: &mut Output) -> Result<Outcome, Problem> {
     crate::files::check_is_store(&call.store)?;
     // Held until the end: nobody writes between finding and acting.
-    let _lock = if call.apply { Some(apply::lock(&call.store)?) } else { None };
+    let _lock = if call.apply {
+        Some(apply::lock(&call.store)?)
+    } else {
+        None
+    };
     let report = verify(&call.store)?;
     let plan = plan(&report);
-    let mut answer = Answer { applied: false, kept_in: None, damage: &report.damage, plan: &plan, remaining: None };
+    let mut answer = Answer {
+        applied: false,
+        kept_in: None,
+        damage: &report.damage,
+        plan: &plan,
+        remaining: None,
+    };
     if !call.json {
         tell(&report.damage, &plan, output)?;
     }
@@ -69,7 +79,10 @@ pub(crate) fn run(call: &RepairCall, output: &mut Output) -> Result<Outcome, Pro
         answer.applied = true;
         answer.remaining = Some(verify(&call.store)?.damage);
     }
-    let well = answer.remaining.as_ref().map_or(report.damage.is_empty(), Vec::is_empty);
+    let well = answer
+        .remaining
+        .as_ref()
+        .map_or(report.damage.is_empty(), Vec::is_empty);
     match call.json {
         true => output.json(&answer)?,
         false => tell_end(call, &answer, output)?,
@@ -88,7 +101,10 @@ fn tell(damage: &[Finding], plan: &Plan, output: &mut Output) -> Result<(), Prob
         output.line(format_args!("plan: {action}"))?;
         for lost in action.lost() {
             let (version, log, offsets) = (lost.version, &lost.log, &lost.offsets);
-            output.line(format_args!("  gives up: version {version}, log {log:?}, offsets {}..{}", offsets.start, offsets.end))?;
+            output.line(format_args!(
+                "  gives up: version {version}, log {log:?}, offsets {}..{}",
+                offsets.start, offsets.end
+            ))?;
         }
     }
     for beyond in &plan.beyond_repair {
@@ -99,7 +115,10 @@ fn tell(damage: &[Finding], plan: &Plan, output: &mut Output) -> Result<(), Prob
 
 fn tell_end(call: &RepairCall, answer: &Answer<'_>, output: &mut Output) -> Result<(), Problem> {
     if let Some(kept) = &answer.kept_in {
-        output.line(format_args!("done; the files as they were are in {}", kept.display()))?;
+        output.line(format_args!(
+            "done; the files as they were are in {}",
+            kept.display()
+        ))?;
     } else if call.apply && !answer.damage.is_empty() {
         output.line("nothing was changed: there is nothing that could be done")?;
     } else if !answer.plan.actions.is_empty() {
@@ -108,7 +127,9 @@ fn tell_end(call: &RepairCall, answer: &Answer<'_>, output: &mut Output) -> Resu
     match &answer.remaining {
         Some(remaining) if remaining.is_empty() => output.line("no damage is left"),
         Some(remaining) => {
-            remaining.iter().try_for_each(|finding| output.line(format_args!("still damaged: {finding}")))?;
+            remaining
+                .iter()
+                .try_for_each(|finding| output.line(format_args!("still damaged: {finding}")))?;
             output.line("some damage is left; call repair again to see whether more can be done now")
         }
         None => Ok(()),

@@ -50,7 +50,10 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(left: usize, head: &[&str]) -> Self {
-        Table { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()], left }
+        Table {
+            rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()],
+            left,
+        }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -62,7 +65,12 @@ impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for (number, row) in self.rows.iter().enumerate() {
@@ -94,8 +102,13 @@ mod tests {
 
     #[test]
     fn sizes_get_the_unit_that_keeps_them_short() {
-        let shown: Vec<String> = [0, 1023, 1024, 1536, 1 << 20, u64::MAX].map(|bytes| Size(bytes).to_string()).into();
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "16.0 EiB"]);
+        let shown: Vec<String> = [0, 1023, 1024, 1536, 1 << 20, u64::MAX]
+            .map(|bytes| Size(bytes).to_string())
+            .into();
+        assert_eq!(
+            shown,
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "16.0 EiB"]
+        );
     }
 
     #[test]

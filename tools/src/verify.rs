@@ -49,7 +49,10 @@ pub(crate) fn run(call: &VerifyCall, output: &mut Output) -> Result<Outcome, Pro
     let report = verify(&call.store)?;
     let well = report.damage.is_empty();
     if call.json {
-        output.json(&Answer { well, report: &report })?;
+        output.json(&Answer {
+            well,
+            report: &report,
+        })?;
     } else {
         tell(&report, output)?;
     }
@@ -68,7 +71,10 @@ pub(crate) fn verify(path: &Path) -> Result<Report, Problem> {
 /// Length of all segments, as a measure of the work.
 fn stored_bytes(path: &Path) -> u64 {
     let entries = path.join("segments").read_dir().into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum()
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|found| found.len())
+        .sum()
 }
 
 /// Lets the library do what a program would do, and compares its answer with the walk over the files.
@@ -95,7 +101,11 @@ fn open_and_compare(path: &Path, report: &mut Report) -> Result<(), Problem> {
     if store.version().get() != report.version || !report.damage.is_empty() {
         return Ok(());
     }
-    let logs: Vec<_> = report.logs.values().map(|log| (log.name.clone(), log.start, log.end)).collect();
+    let logs: Vec<_> = report
+        .logs
+        .values()
+        .map(|log| (log.name.clone(), log.start, log.end))
+        .collect();
     for (name, start, end) in logs {
         let known = store.log(&name).map(|log| (log.start().get(), log.end().get()));
         if known.as_ref().ok() != Some(&(start, end)) {

@@ -1,6 +1,10 @@
 //! Promise: every message that `append --acks` called durable is there after `kill -9` at any time, in order. Shown by
 //! killing the real process at random moments and opening again.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests stop at the first surprise"
+)]
 
 mod common;
 
@@ -52,9 +56,15 @@ fn every_acknowledged_message_survives_a_kill_at_any_time() {
         well(&read);
         let text = stdout(&read);
         known = text.lines().count() as u64;
-        assert!(known >= acknowledged, "{known} of {acknowledged} are there, round {round}, seed {seed:#x}");
+        assert!(
+            known >= acknowledged,
+            "{known} of {acknowledged} are there, round {round}, seed {seed:#x}"
+        );
         let expected: String = (0..known).map(|number| format!("message {number}\n")).collect();
-        assert!(text == expected, "order or content is wrong, round {round}, seed {seed:#x}");
+        assert!(
+            text == expected,
+            "order or content is wrong, round {round}, seed {seed:#x}"
+        );
     }
     well(&run(&["verify", &store]));
 }

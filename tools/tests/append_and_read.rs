@@ -1,6 +1,10 @@
 //! Promise: what goes in by `append` comes out by `read` byte for byte, whatever the bytes are, in any amount, and a
 //! closed pipe ends a call quietly. Shown by driving the real tool and comparing all bytes.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests stop at the first surprise"
+)]
 
 mod common;
 
@@ -37,7 +41,10 @@ fn a_hundred_thousand_lines_from_a_file_come_out_as_they_went_in() {
     let appended = run(&["append", &store, "lines", &file]);
     well(&appended);
     let bytes = input.len() - 100_000;
-    assert_eq!(stdout(&appended), format!("appended 100000 messages, {bytes} bytes, offsets 0..100000\n"));
+    assert_eq!(
+        stdout(&appended),
+        format!("appended 100000 messages, {bytes} bytes, offsets 0..100000\n")
+    );
     let read = run(&["read", &store, "lines"]);
     assert!(read.stdout == input, "the bytes differ, seed {seed:#x}");
     let part = run(&["read", &store, "lines", "--from", "99998", "--count", "1"]);
@@ -70,10 +77,16 @@ fn null_separated_and_whole_messages_may_hold_newlines() {
 fn keys_go_in_and_out() {
     let place = Place::new();
     let store = place.text("store");
-    well(&run_with(&["append", &store, "keys", "--key-delimiter", ":"], b"a:1:2\nplain\n:empty key\n"));
+    well(&run_with(
+        &["append", &store, "keys", "--key-delimiter", ":"],
+        b"a:1:2\nplain\n:empty key\n",
+    ));
     let read = run(&["read", &store, "keys", "--keys", "--key-delimiter", ":"]);
     assert_eq!(read.stdout, b"a:1:2\nplain\n:empty key\n");
-    assert_eq!(run(&["read", &store, "keys", "--keys"]).stdout, b"a\t1:2\nplain\n\tempty key\n");
+    assert_eq!(
+        run(&["read", &store, "keys", "--keys"]).stdout,
+        b"a\t1:2\nplain\n\tempty key\n"
+    );
     assert_eq!(run(&["read", &store, "keys"]).stdout, b"1:2\nplain\nempty key\n");
 }
 
@@ -81,10 +94,15 @@ fn keys_go_in_and_out() {
 fn json_is_one_object_a_line_with_text_or_hexadecimal_digits() {
     let place = Place::new();
     let store = place.text("store");
-    well(&run_with(&["append", &store, "json", "--key-delimiter", "="], b"k=\"quoted\"\n\xfe=\xff\n"));
+    well(&run_with(
+        &["append", &store, "json", "--key-delimiter", "="],
+        b"k=\"quoted\"\n\xfe=\xff\n",
+    ));
     let read = run(&["read", &store, "json", "--json"]);
-    let lines: Vec<serde_json::Value> =
-        stdout(&read).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = stdout(&read)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let expected = [
         serde_json::json!({"offset": 0, "value": "\"quoted\"", "type": "bytes", "key": "k"}),
         serde_json::json!({"offset": 1, "value_hex": "ff", "type": "bytes", "key_hex": "fe"}),
@@ -94,10 +112,15 @@ fn json_is_one_object_a_line_with_text_or_hexadecimal_digits() {
     assert_eq!(logs["logs"][0]["name"], "json");
     assert_eq!(logs["logs"][0]["durable_end"], 2);
     let report = run_with(&["append", &store, "json", "--json", "--acks"], b"more\n");
-    let lines: Vec<serde_json::Value> =
-        stdout(&report).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = stdout(&report)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(lines[0]["durable"], 3);
-    assert_eq!((&lines[1]["messages"], &lines[1]["first_offset"]), (&1.into(), &2.into()));
+    assert_eq!(
+        (&lines[1]["messages"], &lines[1]["first_offset"]),
+        (&1.into(), &2.into())
+    );
 }
 
 #[test]
@@ -108,8 +131,11 @@ fn a_pipe_that_closes_ends_a_reader_quietly() {
     well(&run_with(&["append", &store, "long"], input.as_bytes()));
     for extra in [&[][..], &["--follow"], &["--json"]] {
         let arguments = [&["read", store.as_str(), "long"][..], extra].concat();
-        let mut child =
-            lanterman(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = lanterman(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut some = [0u8; 100];
         let mut pipe = child.stdout.take().unwrap();
         pipe.read_exact(&mut some).unwrap();
@@ -135,7 +161,10 @@ fn a_following_reader_sees_what_another_process_commits_and_ends_with_its_pipe()
     assert_eq!(line, "first\n");
     // The second call commits in many steps, and makes a checkpoint at its end.
     let input: String = (0..500).map(|number| format!("line {number}\n")).collect();
-    well(&run_with(&["append", &store, "log", "--commit-every", "50"], input.as_bytes()));
+    well(&run_with(
+        &["append", &store, "log", "--commit-every", "50"],
+        input.as_bytes(),
+    ));
     let mut followed = String::new();
     for _ in 0..500 {
         lines.read_line(&mut followed).unwrap();
@@ -145,5 +174,8 @@ fn a_following_reader_sees_what_another_process_commits_and_ends_with_its_pipe()
     drop(lines);
     let output = reader.wait_with_output().unwrap();
     assert_eq!((code(&output), stderr(&output)), (0, String::new()));
-    assert!(began.elapsed() < Duration::from_secs(10), "an idle reader does not notice that its pipe is closed");
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "an idle reader does not notice that its pipe is closed"
+    );
 }

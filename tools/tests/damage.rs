@@ -1,7 +1,11 @@
 //! Promise: a flipped bit anywhere in any file of a store is named by `verify`, or changes no answer; a wrong byte is
 //! never read, and nothing panics. `repair` changes nothing unless told so, keeps what it changes, and never calls bad
 //! bytes good. Shown by flipping bits of a small store that has every structure, and reading everything again.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests stop at the first surprise"
+)]
 
 mod common;
 
@@ -19,7 +23,9 @@ const LOGS: [&str; 3] = ["large", "small", "journaled"];
 
 /// A store with a tree, tails gathered by a checkpoint, and commits in the journal behind it.
 fn make_store(store: &str) {
-    let large: String = (0..1500).map(|number| format!("{number} {}\n", "y".repeat(1000))).collect();
+    let large: String = (0..1500)
+        .map(|number| format!("{number} {}\n", "y".repeat(1000)))
+        .collect();
     well(&run_with(&["append", store, "large"], large.as_bytes()));
     well(&run_with(&["append", store, "small"], b"one\ntwo\nthree\n"));
     append_and_kill(store, "journaled", 40);
@@ -39,7 +45,10 @@ fn append_and_kill(store: &str, log: &str, count: u64) {
     stdin.flush().unwrap();
     let wanted = format!("durable {count}");
     let acks = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(acks.map_while(Result::ok).any(|line| line == wanted), "the last messages were not acknowledged");
+    assert!(
+        acks.map_while(Result::ok).any(|line| line == wanted),
+        "the last messages were not acknowledged"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -55,8 +64,17 @@ fn answers(store: &str) -> BTreeMap<&'static str, (i32, Vec<u8>)> {
 
 /// Files of a store that hold bits to flip, with the bytes that may matter: up to the last that is not zero.
 fn places(store: &Path) -> Vec<(PathBuf, u64)> {
-    let used = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
-    tree_of(store).into_iter().map(|(path, bytes)| (path, used(&bytes))).filter(|(_, used)| *used > 0).collect()
+    let used = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last as u64 + 1)
+    };
+    tree_of(store)
+        .into_iter()
+        .map(|(path, bytes)| (path, used(&bytes)))
+        .filter(|(_, used)| *used > 0)
+        .collect()
 }
 
 fn flip(path: &Path, position: u64, bit: u64) {
@@ -69,7 +87,10 @@ fn flip(path: &Path, position: u64, bit: u64) {
 fn find_bytes(store: &Path, ending: &str, wanted: &[u8]) -> (PathBuf, u64) {
     let found = tree_of(store).into_iter().find_map(|(path, bytes)| {
         let at = bytes.windows(wanted.len()).position(|window| window == wanted)?;
-        path.to_str().unwrap().ends_with(ending).then_some((path, at as u64))
+        path.to_str()
+            .unwrap()
+            .ends_with(ending)
+            .then_some((path, at as u64))
     });
     found.unwrap()
 }
@@ -104,7 +125,12 @@ fn a_flipped_bit_is_named_or_changes_no_answer() {
         let bit = random.below(8);
         flip(&path, position, bit);
         let verified = run(&["verify", &store]);
-        let told = format!("{} position {position} bit {bit}, seed {seed:#x}: {}{}", path.display(), stdout(&verified), stderr(&verified));
+        let told = format!(
+            "{} position {position} bit {bit}, seed {seed:#x}: {}{}",
+            path.display(),
+            stdout(&verified),
+            stderr(&verified)
+        );
         assert!(!told.contains("panicked"), "{told}");
         let name = path.file_name().unwrap().to_str().unwrap();
         match code(&verified) {
@@ -115,18 +141,27 @@ fn a_flipped_bit_is_named_or_changes_no_answer() {
             }
             0 if told.contains("note: the journal ends") => noted += 1,
             0 => {
-                assert!(answers(&store) == pristine, "answers changed and verify is content: {told}");
+                assert!(
+                    answers(&store) == pristine,
+                    "answers changed and verify is content: {told}"
+                );
                 unchanged += 1;
             }
             other => panic!("exit {other}: {told}"),
         }
         // Whatever is damaged: what is read is right, as far as it goes.
         for (log, (_, bytes)) in answers(&store) {
-            assert!(pristine[log].1.starts_with(&bytes), "wrong bytes of {log}: {told}");
+            assert!(
+                pristine[log].1.starts_with(&bytes),
+                "wrong bytes of {log}: {told}"
+            );
         }
         flip(&path, position, bit);
     }
-    assert!(named > 30 && unchanged > 5, "named {named}, noted {noted}, unchanged {unchanged}: the sample looks at nothing");
+    assert!(
+        named > 30 && unchanged > 5,
+        "named {named}, noted {noted}, unchanged {unchanged}: the sample looks at nothing"
+    );
     assert!(answers(&store) == pristine, "the flips were not taken back");
 }
 
@@ -143,8 +178,14 @@ fn damaged_messages_are_named_by_log_and_offset_and_read_around() {
     let report: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
     assert_eq!(report["well"], false);
     let damage = &report["damage"][0];
-    assert_eq!((&damage["kind"], &damage["log"]), (&"messages".into(), &"large".into()));
-    let (start, end) = (damage["offsets"]["start"].as_u64().unwrap(), damage["offsets"]["end"].as_u64().unwrap());
+    assert_eq!(
+        (&damage["kind"], &damage["log"]),
+        (&"messages".into(), &"large".into())
+    );
+    let (start, end) = (
+        damage["offsets"]["start"].as_u64().unwrap(),
+        damage["offsets"]["end"].as_u64().unwrap(),
+    );
     assert!((start..end).contains(&700) && end - start <= 7, "{start}..{end}");
     let read = run(&["read", &store, "large"]);
     assert_eq!(code(&read), 1);
@@ -157,12 +198,19 @@ fn damaged_messages_are_named_by_log_and_offset_and_read_around() {
     let plan = run(&["repair", &store, "--apply"]);
     assert_eq!(code(&plan), 1);
     assert!(stdout(&plan).contains("cannot be repaired"), "{}", stdout(&plan));
-    assert!(content_of(&place.path("store")) == before, "repair changed something");
+    assert!(
+        content_of(&place.path("store")) == before,
+        "repair changed something"
+    );
 }
 
 fn kept_directories(place: &Place) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.to_str().unwrap().contains("store.damaged-")).collect()
+    let entries = std::fs::read_dir(place.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.to_str().unwrap().contains("store.damaged-"))
+        .collect()
 }
 
 #[test]
@@ -176,7 +224,11 @@ fn a_lost_root_slot_is_written_anew_only_when_told_so() {
         let before = content_of(&place.path("store"));
         let plan = run(&["repair", &store]);
         assert_eq!(code(&plan), 1);
-        assert!(stdout(&plan).contains(&format!("plan: write root slot {slot} anew")), "{}", stdout(&plan));
+        assert!(
+            stdout(&plan).contains(&format!("plan: write root slot {slot} anew")),
+            "{}",
+            stdout(&plan)
+        );
         assert!(content_of(&place.path("store")) == before && kept_directories(&place).len() as u64 == slot);
         well(&run(&["repair", &store, "--apply"]));
         well(&run(&["verify", &store]));
@@ -193,7 +245,10 @@ fn a_lost_header_of_a_segment_is_written_anew_from_what_its_first_block_proves()
     make_store(&store);
     let pristine = answers(&store);
     let segments: Vec<PathBuf> = tree_of(&place.path("store/segments")).into_keys().collect();
-    for path in segments.iter().filter(|path| !path.to_str().unwrap().ends_with(".free")) {
+    for path in segments
+        .iter()
+        .filter(|path| !path.to_str().unwrap().ends_with(".free"))
+    {
         flip(path, 50, 1);
         let repaired = run(&["repair", &store, "--apply"]);
         assert!(code(&repaired) == 0, "{}{}", stdout(&repaired), stderr(&repaired));
@@ -212,23 +267,39 @@ fn a_journal_with_a_hole_is_cut_and_the_loss_is_named() {
     let copy = place.text("copy");
     copy_tree(&place.path("store"), Path::new(&copy));
     let verified = stdout(&run(&["verify", &store]));
-    assert!(verified.contains("damage: journal") && verified.contains("log \"journaled\", offsets 20..40"), "{verified}");
+    assert!(
+        verified.contains("damage: journal") && verified.contains("log \"journaled\", offsets 20..40"),
+        "{verified}"
+    );
     assert_eq!(code(&run_with(&["append", &store, "small"], b"x\n")), 1);
     let repaired = run(&["repair", &store, "--apply"]);
     well(&repaired);
-    assert!(stdout(&repaired).contains("offsets 20..24"), "{}", stdout(&repaired));
+    assert!(
+        stdout(&repaired).contains("offsets 20..24"),
+        "{}",
+        stdout(&repaired)
+    );
     let after = answers(&store);
     for log in ["large", "small"] {
         assert!(after[log] == pristine[log], "{log} changed");
     }
     let kept: String = (0..20).map(|number| format!("journaled {number}\n")).collect();
-    assert!(after["journaled"] == (0, kept.into_bytes()), "the log does not end at the cut");
+    assert!(
+        after["journaled"] == (0, kept.into_bytes()),
+        "the log does not end at the cut"
+    );
     // What was there is kept as it was, and the store takes appends again.
     let kept = kept_directories(&place).remove(0);
-    assert!(std::fs::read(kept.join(path.file_name().unwrap())).unwrap() == std::fs::read(path.to_str().unwrap().replace("/store/", "/copy/")).unwrap());
+    assert!(
+        std::fs::read(kept.join(path.file_name().unwrap())).unwrap()
+            == std::fs::read(path.to_str().unwrap().replace("/store/", "/copy/")).unwrap()
+    );
     well(&run_with(&["append", &store, "journaled"], b"again\n"));
     well(&run(&["verify", &store]));
-    assert_eq!(stdout(&run(&["read", &store, "journaled", "--from", "20"])), "again\n");
+    assert_eq!(
+        stdout(&run(&["read", &store, "journaled", "--from", "20"])),
+        "again\n"
+    );
 }
 
 #[test]
@@ -237,21 +308,33 @@ fn a_file_that_is_cut_zeroed_swapped_or_gone_is_named() {
     let (store, copy) = (place.text("store"), place.text("copy"));
     make_store(&store);
     let files: Vec<PathBuf> = tree_of(&place.path("store/segments")).into_keys().collect();
-    let slabs: Vec<&PathBuf> = files.iter().filter(|path| path.to_str().unwrap().ends_with(".slabs")).collect();
+    let slabs: Vec<&PathBuf> = files
+        .iter()
+        .filter(|path| path.to_str().unwrap().ends_with(".slabs"))
+        .collect();
     let in_copy = |path: &Path| PathBuf::from(path.to_str().unwrap().replace("/store/", "/copy/"));
     let spoil: [(&str, Spoil); 4] = [
-        ("cut", Box::new(|path| {
-            let bytes = std::fs::read(path).unwrap();
-            std::fs::write(path, &bytes[..bytes.len() / 3]).unwrap();
-        })),
-        ("zeroed", Box::new(|path| {
-            let bytes = std::fs::read(path).unwrap();
-            std::fs::write(path, vec![0u8; bytes.len()]).unwrap();
-        })),
-        ("swapped", Box::new(|path| {
-            let root = path.parent().unwrap().parent().unwrap().join("root");
-            std::fs::copy(root, path).map(|_| ()).unwrap();
-        })),
+        (
+            "cut",
+            Box::new(|path| {
+                let bytes = std::fs::read(path).unwrap();
+                std::fs::write(path, &bytes[..bytes.len() / 3]).unwrap();
+            }),
+        ),
+        (
+            "zeroed",
+            Box::new(|path| {
+                let bytes = std::fs::read(path).unwrap();
+                std::fs::write(path, vec![0u8; bytes.len()]).unwrap();
+            }),
+        ),
+        (
+            "swapped",
+            Box::new(|path| {
+                let root = path.parent().unwrap().parent().unwrap().join("root");
+                std::fs::copy(root, path).map(|_| ()).unwrap();
+            }),
+        ),
         ("gone", Box::new(|path| std::fs::remove_file(path).unwrap())),
     ];
     for (what, spoil) in &spoil {
@@ -261,7 +344,10 @@ fn a_file_that_is_cut_zeroed_swapped_or_gone_is_named() {
             let verified = run(&["verify", &copy]);
             let told = format!("{}{}", stdout(&verified), stderr(&verified));
             let name = path.file_name().unwrap().to_str().unwrap();
-            assert!(code(&verified) == 1 && told.contains(name), "{what} {name}: {told}");
+            assert!(
+                code(&verified) == 1 && told.contains(name),
+                "{what} {name}: {told}"
+            );
             std::fs::remove_dir_all(&copy).unwrap();
         }
     }
@@ -272,8 +358,14 @@ fn what_inspect_shows_parses_as_json_and_names_every_block() {
     let place = Place::new();
     let store = place.text("store");
     make_store(&store);
-    let report: serde_json::Value = serde_json::from_slice(&run(&["inspect", &store, "--json"]).stdout).unwrap();
-    let logs: Vec<&str> = report["logs"].as_array().unwrap().iter().map(|log| log["name"].as_str().unwrap()).collect();
+    let report: serde_json::Value =
+        serde_json::from_slice(&run(&["inspect", &store, "--json"]).stdout).unwrap();
+    let logs: Vec<&str> = report["logs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|log| log["name"].as_str().unwrap())
+        .collect();
     assert_eq!(logs, ["large", "small", "journaled"]);
     assert_eq!(report["root_slots"][0]["state"], "valid");
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
@@ -282,10 +374,21 @@ fn what_inspect_shows_parses_as_json_and_names_every_block() {
         well(&output);
         for line in stdout(&output).lines() {
             let row: serde_json::Value = serde_json::from_str(line).unwrap();
-            *kinds.entry(row["kind"].as_str().unwrap().trim().to_owned()).or_default() += 1;
+            *kinds
+                .entry(row["kind"].as_str().unwrap().trim().to_owned())
+                .or_default() += 1;
         }
     }
-    for kind in ["commit", "frame", "slab", "node", "gathered", "catalog page", "checkpoint", "new log"] {
+    for kind in [
+        "commit",
+        "frame",
+        "slab",
+        "node",
+        "gathered",
+        "catalog page",
+        "checkpoint",
+        "new log",
+    ] {
         assert!(kinds.contains_key(kind), "{kind} is missing in {kinds:?}");
     }
 }

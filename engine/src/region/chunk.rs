@@ -9,12 +9,14 @@
 //! - readers load it with acquire and touch nothing behind it, so every byte that is lent is frozen;
 //! - head and trailer are written by [`Chunk::seal`] alone, after the writer is gone, and never while an image of the
 //!   whole chunk is held by somebody else.
-#![allow(unsafe_code, reason = "lends frozen parts of memory of which other parts are still written")]
+#![allow(
+    unsafe_code,
+    reason = "lends frozen parts of memory of which other parts are still written"
+)]
 
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use lanterman_format::block::BlockIdentity;
 use lanterman_format::buffer::{self, BufferFields, BufferView, ValueType};
@@ -24,6 +26,7 @@ use lanterman_format::slab::{self, GROUP_BYTES, SLAB_BODY_POSITION, SlabDescript
 use lanterman_format::summary::{HISTOGRAM_BUCKETS, Histogram32, Summary};
 use parking_lot::Mutex;
 
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::error::{Error, Result};
 use crate::sys::SharedBytes;
 use crate::tail::pool::Lease;
@@ -59,7 +62,7 @@ pub(crate) struct ChunkSealed {
     pub(crate) histogram: Histogram32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct Line(AtomicU64);
 
@@ -88,10 +91,8 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn new(mut lease: Lease, first_offset: u64, opened_ms: i64) -> Self {
-        let published = Line::default();
-        published.0.store(u64::from(BODY), Ordering::Relaxed);
         Chunk {
-            published,
+            published: Line(AtomicU64::new(u64::from(BODY))),
             memory: lease.memory(),
             capacity: lease.capacity(),
             first_offset,
@@ -117,7 +118,13 @@ impl Chunk {
     /// Offset behind its newest published message.
     #[inline]
     pub(crate) fn end_offset(&self) -> u64 {
-        self.first_offset.saturating_add(u64::from(self.published().entries))
+        self.first_offset
+            .saturating_add(u64::from(self.published().entries))
+    }
+
+    /// When the first message came, in milliseconds since 1970.
+    pub(crate) fn opened_ms(&self) -> i64 {
+        self.opened_ms
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -153,16 +160,28 @@ impl Chunk {
         if entry >= u64::from(published.entries) {
             return None;
         }
-        self.positions.get(index).map(|position| position.load(Ordering::Relaxed))
+        self.positions
+            .get(index)
+            .map(|position| position.load(Ordering::Relaxed))
     }
 
     /// The bytes of `count` published buffers from number `from` on.
     pub(crate) fn entries_bytes(&self, from: u64, count: u64) -> Result<&[u8]> {
-        let missing = Error::Internal { what: "messages that are asked of a chunk are published there" };
+        let missing = Error::Internal {
+            what: "messages that are asked of a chunk are published there",
+        };
         let end = from.saturating_add(count);
         let published = self.published();
-        let start = if from == u64::from(published.entries) { Some(published.body_end) } else { self.position(from) };
-        let stop = if end == u64::from(published.entries) { Some(published.body_end) } else { self.position(end) };
+        let start = if from == u64::from(published.entries) {
+            Some(published.body_end)
+        } else {
+            self.position(from)
+        };
+        let stop = if end == u64::from(published.entries) {
+            Some(published.body_end)
+        } else {
+            self.position(end)
+        };
         match (start, stop) {
             (Some(start), Some(stop)) => self.bytes(start..stop).ok_or(missing),
             _ => Err(missing),
@@ -180,8 +199,12 @@ impl Chunk {
     /// The published buffer that begins at `position`.
     #[inline]
     pub(crate) fn buffer_at(&self, position: u32) -> Result<BufferView<'_>> {
-        let rest = self.bytes(position..self.published().body_end).unwrap_or_default();
-        BufferView::parse(rest).map_err(|_| Error::Internal { what: "a published buffer parses" })
+        let rest = self
+            .bytes(position..self.published().body_end)
+            .unwrap_or_default();
+        BufferView::parse(rest).map_err(|_| Error::Internal {
+            what: "a published buffer parses",
+        })
     }
 
     /// Upper bound of the bytes that the sealed chunk takes on disk.
@@ -194,7 +217,9 @@ impl Chunk {
     pub(crate) fn seal(&self, log: LogId, time_ms: i64, identity: &BlockIdentity) -> Result<ChunkSealed> {
         let images = self.images.lock();
         if !self.is_closed() || *images > 0 {
-            return Err(Error::Internal { what: "a chunk is sealed after its writer and without an image" });
+            return Err(Error::Internal {
+                what: "a chunk is sealed after its writer and without an image",
+            });
         }
         let published = self.published();
         let body = self.bytes(BODY..published.body_end).unwrap_or_default();
@@ -217,25 +242,40 @@ impl Chunk {
         // SAFETY: from the published end to the capacity is memory of ours that only sealing touches, once the writer is
         // gone; `images` is locked.
         let trailer = unsafe { std::slice::from_raw_parts_mut(behind.as_ptr(), trailer_length) };
-        let sealed = slab::seal(head, body, trailer, &positions, None, &description, identity)
-            .map_err(|_| Error::Internal { what: "a chunk has room for its trailer" })?;
+        let sealed =
+            slab::seal(head, body, trailer, &positions, None, &description, identity).map_err(|_| {
+                Error::Internal {
+                    what: "a chunk has room for its trailer",
+                }
+            })?;
         let stored = u64::from(sealed.block_bytes).next_multiple_of(4096);
-        let written = usize::try_from(sealed.block_bytes).unwrap_or(usize::MAX).saturating_sub(end);
+        let written = usize::try_from(sealed.block_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(end);
         let padding = usize::try_from(stored).unwrap_or(usize::MAX).saturating_sub(end);
         if let Some(padding) = trailer.get_mut(written..padding) {
             padding.fill(0);
         }
         drop(images);
         let reference = Reference::local(lanterman_format::block::BlockKind::Slab, identity, &sealed);
-        Ok(ChunkSealed { reference, stored_bytes: stored, summary, histogram })
+        Ok(ChunkSealed {
+            reference,
+            stored_bytes: stored,
+            summary,
+            histogram,
+        })
     }
 
-    /// The sealed chunk as bytes that do not change while they are held.
+    /// The sealed chunk as bytes that do not change while they are held; no bytes while it still has its writer.
     pub(crate) fn image(self: &Arc<Self>, sealed: &ChunkSealed) -> SharedBytes {
         let mut images = self.images.lock();
         *images = images.saturating_add(1);
-        let length = usize::try_from(sealed.stored_bytes).unwrap_or(0).min(self.capacity as usize);
-        Arc::new(Image { chunk: Arc::clone(self), length })
+        let wanted = if self.is_closed() { sealed.stored_bytes } else { 0 };
+        let length = usize::try_from(wanted).unwrap_or(0).min(self.capacity as usize);
+        Arc::new(Image {
+            chunk: Arc::clone(self),
+            length,
+        })
     }
 
     /// Upper bound of the bytes of a slab made of `count` messages from number `from` on.
@@ -243,7 +283,9 @@ impl Chunk {
         let body = self.entries_bytes(from, count)?.len();
         let end = u32::try_from(body.saturating_add(SLAB_BODY_POSITION)).unwrap_or(u32::MAX);
         let entries = u32::try_from(count).unwrap_or(u32::MAX);
-        usize::try_from(sealed_max(end, entries)).map_err(|_| Error::Internal { what: "a slab fits in memory" })
+        usize::try_from(sealed_max(end, entries)).map_err(|_| Error::Internal {
+            what: "a slab fits in memory",
+        })
     }
 
     /// Makes a slab of some published messages in other memory, while the writer goes on.
@@ -256,12 +298,17 @@ impl Chunk {
         identity: &BlockIdentity,
         out: &mut [u8],
     ) -> Result<ChunkSealed> {
-        let room = Error::Internal { what: "a copied slab has its room" };
+        let room = Error::Internal {
+            what: "a copied slab has its room",
+        };
         let body = self.entries_bytes(from, count)?;
         let start = self.position(from).unwrap_or(BODY);
         let rebased = |position: u32| position.saturating_sub(start).saturating_add(BODY);
-        let positions: Vec<u32> =
-            self.positions_of(from..from.saturating_add(count)).into_iter().map(rebased).collect();
+        let positions: Vec<u32> = self
+            .positions_of(from..from.saturating_add(count))
+            .into_iter()
+            .map(rebased)
+            .collect();
         let (summary, histogram) = summarise(body, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
@@ -270,14 +317,27 @@ impl Chunk {
             summary,
             histogram,
         };
-        let Some((head, rest)) = out.split_at_mut_checked(SLAB_BODY_POSITION) else { return Err(room) };
-        let Some((copy, trailer)) = rest.split_at_mut_checked(body.len()) else { return Err(room) };
+        let Some((head, rest)) = out.split_at_mut_checked(SLAB_BODY_POSITION) else {
+            return Err(room);
+        };
+        let Some((copy, trailer)) = rest.split_at_mut_checked(body.len()) else {
+            return Err(room);
+        };
         copy.copy_from_slice(body);
-        let sealed = slab::seal(head, copy, trailer, &positions, None, &description, identity)
-            .map_err(|_| Error::Internal { what: "a copied slab has its room" })?;
+        let sealed =
+            slab::seal(head, copy, trailer, &positions, None, &description, identity).map_err(|_| {
+                Error::Internal {
+                    what: "a copied slab has its room",
+                }
+            })?;
         let reference = Reference::local(lanterman_format::block::BlockKind::Slab, identity, &sealed);
         let stored_bytes = u64::from(sealed.block_bytes);
-        Ok(ChunkSealed { reference, stored_bytes, summary, histogram })
+        Ok(ChunkSealed {
+            reference,
+            stored_bytes,
+            summary,
+            histogram,
+        })
     }
 
     fn positions_of(&self, entries: Range<u64>) -> Vec<u32> {
@@ -301,7 +361,11 @@ fn sealed_max(body_end: u32, entries: u32) -> u64 {
     let groups = u64::from(body_end).div_ceil(GROUP_BYTES as u64);
     u64::from(body_end)
         .next_multiple_of(8)
-        .saturating_add(u64::from(entries).saturating_mul(POSITION_BYTES).next_multiple_of(8))
+        .saturating_add(
+            u64::from(entries)
+                .saturating_mul(POSITION_BYTES)
+                .next_multiple_of(8),
+        )
         .saturating_add(HISTOGRAM_BYTES)
         .saturating_add(groups.saturating_mul(4).next_multiple_of(8))
 }
@@ -316,7 +380,9 @@ fn summarise(body: &[u8], opened_ms: i64, sealed_ms: i64) -> Result<(Summary, Hi
     let mut summary = Summary::default();
     let mut histogram = Histogram32::default();
     for found in buffer::walk(body) {
-        let (_, message) = found.map_err(|_| Error::Internal { what: "a chunk holds whole buffers" })?;
+        let (_, message) = found.map_err(|_| Error::Internal {
+            what: "a chunk holds whole buffers",
+        })?;
         summary.add_buffer(&message);
         histogram.add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
     }
@@ -334,9 +400,9 @@ struct Image {
 
 impl AsRef<[u8]> for Image {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the length was bounded by the capacity of the memory when the image was made; the body is published,
-        // head and trailer were written before the image was made, under the lock that counted it, and sealing refuses
-        // to write them again while the count stands.
+        // SAFETY: the length was bounded by the capacity of the memory when the image was made, and is zero unless the
+        // writer was gone by then; so only sealing could still write, and it refuses while this image is counted, under
+        // the lock that counted it. Memory of the pool is never uninitialised: the kernel hands it out as zeros.
         unsafe { std::slice::from_raw_parts(self.chunk.memory.as_ptr(), self.length) }
     }
 }
@@ -362,7 +428,10 @@ impl ChunkBytes {
         let end = start.checked_add(part.len())?;
         let range = u32::try_from(start).ok()?..u32::try_from(end).ok()?;
         chunk.bytes(range.clone())?;
-        Some(ChunkBytes { chunk: Arc::clone(chunk), range })
+        Some(ChunkBytes {
+            chunk: Arc::clone(chunk),
+            range,
+        })
     }
 }
 
@@ -387,9 +456,16 @@ impl ChunkWriter {
     pub(crate) fn new(lease: Lease, first_offset: u64, opened_ms: i64) -> Self {
         let chunk = Chunk::new(lease, first_offset, opened_ms);
         // All that sealing puts behind a full body but the index, and what rounding the index may add.
-        let fixed = sealed_max(chunk.capacity, 0).saturating_sub(chunk.capacity()).saturating_add(8);
+        let fixed = sealed_max(chunk.capacity, 0)
+            .saturating_sub(chunk.capacity())
+            .saturating_add(8);
         let limit = chunk.capacity().saturating_sub(fixed);
-        ChunkWriter { chunk: Arc::new(chunk), position: BODY, entries: 0, limit }
+        ChunkWriter {
+            chunk: Arc::new(chunk),
+            position: BODY,
+            entries: 0,
+            limit,
+        }
     }
 
     pub(crate) fn chunk(&self) -> &Arc<Chunk> {
@@ -427,7 +503,8 @@ impl ChunkWriter {
     pub(crate) fn has_room(&self, bytes: u64, entries: u64) -> bool {
         let count = u64::from(self.entries).saturating_add(entries);
         let body = u64::from(self.position).saturating_add(bytes);
-        count <= self.chunk.positions.len() as u64 && body.saturating_add(count.saturating_mul(POSITION_BYTES)) <= self.limit
+        count <= self.chunk.positions.len() as u64
+            && body.saturating_add(count.saturating_mul(POSITION_BYTES)) <= self.limit
     }
 
     /// Appends a value without key, time or headers, and publishes it; gives its offset.
@@ -497,6 +574,10 @@ impl ChunkWriter {
 
     /// Appends a message with whatever it has, and publishes it.
     pub(crate) fn append_fields(&mut self, fields: &BufferFields<'_>) -> Result<u64, Full> {
+        // A chunk finds its buffers by number, which only counts messages when each buffer is one.
+        if fields.count != 1 {
+            return Err(Full);
+        }
         let stored = fields.encoded_bytes().map_err(|_| Full)?;
         let room = self.spare(stored as usize, 1).ok_or(Full)?;
         fields.encode(room).map_err(|_| Full)?;
@@ -511,7 +592,11 @@ impl ChunkWriter {
     }
 
     /// Publishes what was filled in place.
-    pub(crate) fn publish_reserved(&mut self, value_bytes: usize, value_type: ValueType) -> Result<u64, Full> {
+    pub(crate) fn publish_reserved(
+        &mut self,
+        value_bytes: usize,
+        value_type: ValueType,
+    ) -> Result<u64, Full> {
         let stored = HEADER_BYTES.saturating_add(value_bytes.next_multiple_of(8));
         let length = u32::try_from(value_bytes).map_err(|_| Full)?;
         let room = self.spare(stored, 1).ok_or(Full)?;
@@ -524,7 +609,9 @@ impl ChunkWriter {
 
     /// Puts `count` stored buffers behind the others without publishing them.
     pub(crate) fn stage_stored(&mut self, body: &[u8], count: u64) -> Result<()> {
-        let broken = Error::Internal { what: "stored buffers are whole and fit their room" };
+        let broken = Error::Internal {
+            what: "stored buffers are whole and fit their room",
+        };
         let mut starts = Vec::new();
         for found in buffer::walk(body) {
             let (position, message) = found.map_err(|_| broken.clone())?;

@@ -3,6 +3,10 @@
 //! [`SlabHandle`] is what trees share, [`OpenSlab`] is a slab whose header and index are known to be good, and
 //! [`SlabWalk`] goes through its messages. Bytes come from a [`SlabSource`]; this module opens no file, and holds
 //! no lock while a source works.
+//!
+//! What cannot be promised of a map: pages are asked for before they are first touched, and a failure is then an
+//! error; but the kernel may drop them afterwards, and a later touch that fails again is a signal. Only sources that
+//! copy are free of that.
 
 mod bytes;
 mod check;
@@ -18,7 +22,9 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bytes::{SharedMemory, SlabBytes, SlabMemory};
+#[cfg(test)]
+pub(crate) use bytes::SharedMemory;
+pub(crate) use bytes::{SlabBytes, SlabMemory};
 pub(crate) use check::check_block;
 pub(crate) use error::{SlabDamage, SlabError};
 pub(crate) use handle::{Opened, SlabHandle};
@@ -26,4 +32,4 @@ pub(crate) use kept::KeptSlabs;
 pub(crate) use open::OpenSlab;
 pub use source::Verify;
 pub(crate) use source::{ReadContext, SlabSource};
-pub(crate) use walk::{SlabWalk, WalkPlace, Walked};
+pub(crate) use walk::{SlabWalk, WalkPlace};

@@ -6,8 +6,8 @@
 //!   window, and never in its place.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use lanterman_format::slab::EntryPlace;
 use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
@@ -73,11 +73,6 @@ impl OpenSlab {
             fresh: OnceLock::new(),
             used: AtomicBool::new(false),
         }
-    }
-
-    /// Where the slab is.
-    pub(crate) fn reference(&self) -> &Reference {
-        &self.reference
     }
 
     /// What its header says.
@@ -151,6 +146,7 @@ impl OpenSlab {
     }
 
     /// Where buffer number `entry` begins, or `None` if there are fewer.
+    #[cfg(test)]
     pub(crate) fn position_of_entry(&self, entry: u32) -> Option<u32> {
         self.layout.entry_position(self.first.bytes.as_slice(), entry)
     }
@@ -205,6 +201,7 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`message_at`](Self::message_at), for the first bad group.
+    #[cfg(test)]
     pub(crate) fn verify_groups(&self, groups: Range<u32>, source: &dyn SlabSource) -> Result<(), SlabError> {
         let context = ReadContext {
             source,
@@ -292,7 +289,12 @@ impl OpenSlab {
         // Only the header is good so far; it says which groups the rest is in.
         let end = position.saturating_add(self.parse_at(bytes, position)?.stored_bytes());
         let groups = self.groups_of(position..end);
-        let bytes = self.make_ready(head_groups.end.min(groups.end)..groups.end, context)?;
+        let rest = self.make_ready(head_groups.end.min(groups.end)..groups.end, context)?;
+        if rest.as_ptr() == bytes.as_ptr() {
+            return self.parse_at(rest, position);
+        }
+        // The rest is in a copy read past the map, of which the header's group is not known to be good.
+        let bytes = self.make_ready(groups, context)?;
         self.parse_at(bytes, position)
     }
 
@@ -383,7 +385,12 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`message_at`](Self::message_at).
-    pub(crate) fn stored_at(&self, position: u32, bytes: u32, context: ReadContext<'_>) -> Result<&[u8], SlabError> {
+    pub(crate) fn stored_at(
+        &self,
+        position: u32,
+        bytes: u32,
+        context: ReadContext<'_>,
+    ) -> Result<&[u8], SlabError> {
         let end = position.saturating_add(bytes);
         let body = self.ready(position..end, context)?;
         Ok(body.get(position as usize..end as usize).unwrap_or_default())

@@ -59,7 +59,12 @@ fn choose_slot(path: &Path, root: &RootBytes) -> Result<Option<RootSlot>, Proble
     let [first, second] = &root.slots;
     choose(first, second).map_err(|rule| {
         let supported_major = u64::from(FormatVersion::CURRENT.major);
-        lanterman::Error::NewerFormat { path: path.join("root"), found_major: rule.found, supported_major }.into()
+        lanterman::Error::NewerFormat {
+            path: path.join("root"),
+            found_major: rule.found,
+            supported_major,
+        }
+        .into()
     })
 }
 
@@ -82,19 +87,32 @@ impl<'a> Checker<'a> {
         progress: &'a mut Progress,
     ) -> Result<Self, Problem> {
         let files = StoreFiles::open(path, slot.map(|slot| &slot.store))?;
-        Ok(Checker { files, slot: slot.copied(), depth, progress, report: Report::default(), tails: Vec::new() })
+        Ok(Checker {
+            files,
+            slot: slot.copied(),
+            depth,
+            progress,
+            report: Report::default(),
+            tails: Vec::new(),
+        })
     }
 
     fn run(mut self, root: &RootBytes) -> Result<Report, Problem> {
         self.root_slots(root);
         self.segment_headers();
-        let Some(slot) = self.slot else { return Ok(self.report) };
+        let Some(slot) = self.slot else {
+            return Ok(self.report);
+        };
         self.report.store_id = slot.store.to_string();
         self.report.format = format!("{}.{}", slot.format.major, slot.format.minor);
         self.report.root_sequence = slot.sequence.get();
         self.report.checkpoint_version = slot.version.get();
         self.report.version = slot.version.get();
-        let checkpoint = if slot.checkpoint.is_empty() { None } else { self.checkpoint(&slot)? };
+        let checkpoint = if slot.checkpoint.is_empty() {
+            None
+        } else {
+            self.checkpoint(&slot)?
+        };
         if checkpoint.is_some() || slot.checkpoint.is_empty() {
             self.journal(&slot, checkpoint.as_ref())?;
         }
@@ -118,19 +136,29 @@ impl<'a> Checker<'a> {
             let position = (number * ROOT_SLOT_BYTES) as u64;
             let mut finding = finding(DamageKind::RootSlot, "root".to_owned(), position, detail);
             if self.slot.is_none() {
-                finding.detail.push_str("; no slot of the two is whole, so nothing says where the newest checkpoint is");
+                finding.detail.push_str(
+                    "; no slot of the two is whole, so nothing says where the newest checkpoint is",
+                );
             }
             self.report.find(finding);
         }
         if root.bytes.len() > ROOT_SLOT_BYTES * 2 {
-            self.report.note("the root file is longer than it should be; nothing reads what is too much".to_owned());
+            self.report
+                .note("the root file is longer than it should be; nothing reads what is too much".to_owned());
         }
     }
 
     /// The checkpoint, its catalog, and all that the catalog refers to.
     fn checkpoint(&mut self, slot: &RootSlot) -> Result<Option<Checkpoint>, Problem> {
         let read = self.referred(&slot.checkpoint, DamageKind::Checkpoint, None, None)?;
-        let Some(checkpoint) = read.and_then(|bytes| self.decoded(&bytes, &slot.checkpoint, DamageKind::Checkpoint, Checkpoint::decode)) else {
+        let Some(checkpoint) = read.and_then(|bytes| {
+            self.decoded(
+                &bytes,
+                &slot.checkpoint,
+                DamageKind::Checkpoint,
+                Checkpoint::decode,
+            )
+        }) else {
             return Ok(None);
         };
         self.live(&slot.checkpoint);
@@ -138,20 +166,24 @@ impl<'a> Checker<'a> {
             && checkpoint.journal_segment == slot.journal_segment
             && checkpoint.journal_position == slot.journal_position;
         if !agrees {
-            let detail = "root slot and checkpoint name different versions or places of the journal".to_owned();
-            self.report.find(finding_at(DamageKind::Disagreement, &slot.checkpoint, detail));
+            let detail =
+                "root slot and checkpoint name different versions or places of the journal".to_owned();
+            self.report
+                .find(finding_at(DamageKind::Disagreement, &slot.checkpoint, detail));
         }
         for known in &checkpoint.segments {
             let used = self.report.used_bytes.entry(known.segment.get()).or_default();
             *used = (*used).max(known.used_bytes.get());
             if !known.free && self.files.get(known.segment, known.kind.into()).is_none() {
                 let detail = "the checkpoint lists a segment that is not there".to_owned();
-                self.report.find(missing(known.segment.get(), known.kind.into(), detail));
+                self.report
+                    .find(missing(known.segment.get(), known.kind.into(), detail));
             }
         }
         for reference in &checkpoint.pages {
             let read = self.referred(reference, DamageKind::CatalogPage, None, None)?;
-            let page = read.and_then(|bytes| self.decoded(&bytes, reference, DamageKind::CatalogPage, decode_page));
+            let page =
+                read.and_then(|bytes| self.decoded(&bytes, reference, DamageKind::CatalogPage, decode_page));
             let Some(page) = page else { continue };
             self.live(reference);
             self.report.checked.catalog_pages += 1;
@@ -163,7 +195,11 @@ impl<'a> Checker<'a> {
     }
 
     fn log(&mut self, entry: &CatalogEntry) -> Result<(), Problem> {
-        let (start, tree_end, end) = (entry.start_offset.get(), entry.tree_end.get(), entry.end_offset.get());
+        let (start, tree_end, end) = (
+            entry.start_offset.get(),
+            entry.tree_end.get(),
+            entry.end_offset.get(),
+        );
         let report = LogReport {
             id: entry.log.get(),
             name: entry.name.as_str().to_owned(),
@@ -187,7 +223,11 @@ impl<'a> Checker<'a> {
                     0,
                     format!("the tree ends at offset {tree_end}, and nothing holds what follows"),
                 );
-                self.report.find(Finding { log: Some(entry.name.as_str().to_owned()), offsets: Some(tree_end..end), ..finding });
+                self.report.find(Finding {
+                    log: Some(entry.name.as_str().to_owned()),
+                    offsets: Some(tree_end..end),
+                    ..finding
+                });
             }
             return Ok(());
         }
@@ -211,10 +251,14 @@ impl<'a> Checker<'a> {
         };
         let Some(segment) = self.files.get(reference.segment, FileKind::Slabs) else {
             let detail = format!("the {} at position {} is in it", kind.words(), reference.position);
-            self.report.find(found(missing(reference.segment.get(), FileKind::Slabs, detail)));
+            self.report
+                .find(found(missing(reference.segment.get(), FileKind::Slabs, detail)));
             return Ok(None);
         };
-        if segment.generation.is_some_and(|generation| generation != reference.generation) {
+        if segment
+            .generation
+            .is_some_and(|generation| generation != reference.generation)
+        {
             let detail = "the segment is in another life than the reference".to_owned();
             self.report.find(found(finding_at(kind, reference, detail)));
             return Ok(None);
@@ -224,7 +268,10 @@ impl<'a> Checker<'a> {
         self.report.checked.bytes += bytes.len() as u64;
         self.progress.advance(bytes.len() as u64);
         if (bytes.len() as u64) < reference.bytes.get() {
-            let detail = format!("the file ends {} bytes before it does", reference.bytes.get() - bytes.len() as u64);
+            let detail = format!(
+                "the file ends {} bytes before it does",
+                reference.bytes.get() - bytes.len() as u64
+            );
             self.report.find(found(finding_at(kind, reference, detail)));
             return Ok(None);
         }
@@ -275,25 +322,42 @@ impl<'a> Checker<'a> {
 
 /// A finding without a segment, a log or offsets.
 fn finding(kind: DamageKind, file: String, position: u64, detail: String) -> Finding {
-    Finding { kind, file, segment: None, position, log: None, offsets: None, detail }
+    Finding {
+        kind,
+        file,
+        segment: None,
+        position,
+        log: None,
+        offsets: None,
+        detail,
+    }
 }
 
 /// A finding about the block that a reference names.
 fn finding_at(kind: DamageKind, reference: &Reference, detail: String) -> Finding {
     let name = lanterman_format::name::segment_file_name(reference.segment, FileKind::Slabs);
     let segment = Some(reference.segment.get());
-    Finding { segment, ..finding(kind, format!("segments/{name}"), reference.position.get(), detail) }
+    Finding {
+        segment,
+        ..finding(kind, format!("segments/{name}"), reference.position.get(), detail)
+    }
 }
 
 /// A finding about a place of a segment.
 fn finding_in(kind: DamageKind, segment: &SegmentFile, position: u64, detail: String) -> Finding {
-    Finding { segment: Some(segment.id.get()), ..finding(kind, segment.name(), position, detail) }
+    Finding {
+        segment: Some(segment.id.get()),
+        ..finding(kind, segment.name(), position, detail)
+    }
 }
 
 fn missing(segment: u64, kind: FileKind, detail: String) -> Finding {
     let name = lanterman_format::name::segment_file_name(lanterman_format::SegmentId::new(segment), kind);
     let found = finding(DamageKind::SegmentMissing, format!("segments/{name}"), 0, detail);
-    Finding { segment: Some(segment), ..found }
+    Finding {
+        segment: Some(segment),
+        ..found
+    }
 }
 
 /// Names of logs by their numbers.

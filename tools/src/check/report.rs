@@ -78,7 +78,13 @@ pub(crate) struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}, position {}", self.kind.words(), self.file, self.position)?;
+        write!(
+            formatter,
+            "{}: {}, position {}",
+            self.kind.words(),
+            self.file,
+            self.position
+        )?;
         if let Some(log) = &self.log {
             write!(formatter, ", log {log:?}")?;
         }

@@ -16,7 +16,12 @@ fn proven(segment: &SegmentFile, store: StoreId) -> Option<ProvenSegment> {
     }
     let (kind, generation) = (segment.segment_kind()?, segment.generation?);
     let first = segment.block(store, FIRST_BLOCK).ok()?.valid()?;
-    Some(ProvenSegment { segment: segment.id, kind, generation, first_version: first.identity.version })
+    Some(ProvenSegment {
+        segment: segment.id,
+        kind,
+        generation,
+        first_version: first.identity.version,
+    })
 }
 
 impl Checker<'_> {
@@ -34,18 +39,25 @@ impl Checker<'_> {
                 (Found::Valid(header), None) => {
                     if segment.bytes > header.segment_bytes.get() {
                         let name = segment.name();
-                        self.report.note(format!("{name} is longer than its header says; nothing reads what is too much"));
+                        self.report.note(format!(
+                            "{name} is longer than its header says; nothing reads what is too much"
+                        ));
                     }
                     continue;
                 }
                 (Found::Valid(_), Some(rule)) | (Found::Invalid(rule), _) => rule.to_string(),
                 (Found::Empty, _) => "it is all zeros".to_owned(),
             };
-            self.report.find(finding_in(DamageKind::SegmentHeader, segment, 0, detail));
-            self.report.proven.extend(self.slot.and_then(|slot| proven(segment, slot.store)));
+            self.report
+                .find(finding_in(DamageKind::SegmentHeader, segment, 0, detail));
+            self.report
+                .proven
+                .extend(self.slot.and_then(|slot| proven(segment, slot.store)));
         }
         for name in &self.files.foreign {
-            self.report.notes.push(format!("segments/{name} is no file of a store; it is left alone"));
+            self.report
+                .notes
+                .push(format!("segments/{name} is no file of a store; it is left alone"));
         }
     }
 
@@ -54,16 +66,29 @@ impl Checker<'_> {
     pub(super) fn gathered(&mut self, store: StoreId) -> Result<(), Problem> {
         let mut bytes = Vec::new();
         let mut found: Vec<(u64, u64, u64)> = Vec::new();
-        for segment in self.files.segments.values().filter(|segment| segment.kind == FileKind::Slabs) {
+        for segment in self
+            .files
+            .segments
+            .values()
+            .filter(|segment| segment.kind == FileKind::Slabs)
+        {
             let id = segment.id.get();
             if !self.tails.iter().any(|(tail, _)| tail.segment.get() == id) {
                 continue;
             }
-            let used = self.report.used_bytes.get(&id).copied().unwrap_or(0).min(segment.bytes);
+            let used = self
+                .report
+                .used_bytes
+                .get(&id)
+                .copied()
+                .unwrap_or(0)
+                .min(segment.bytes);
             let mut position = FIRST_BLOCK;
             while position < used {
                 let mut step = STEP;
-                if let (Found::Valid(header), Some(place)) = (segment.block(store, position)?, segment.place(store, position)) {
+                if let (Found::Valid(header), Some(place)) =
+                    (segment.block(store, position)?, segment.place(store, position))
+                {
                     let length = u64::from(header.block_bytes);
                     step = length.next_multiple_of(STEP);
                     if header.kind == BlockKind::Gathered {
@@ -79,10 +104,16 @@ impl Checker<'_> {
         }
         for (tail, log) in std::mem::take(&mut self.tails) {
             let (id, at) = (tail.segment.get(), tail.position.get());
-            let inside = found.iter().any(|(segment, start, end)| *segment == id && (*start..*end).contains(&at));
-            let Some(segment) = self.files.get(tail.segment, FileKind::Slabs) else { continue };
+            let inside = found
+                .iter()
+                .any(|(segment, start, end)| *segment == id && (*start..*end).contains(&at));
+            let Some(segment) = self.files.get(tail.segment, FileKind::Slabs) else {
+                continue;
+            };
             if !inside {
-                let detail = "the header of the block that gathers this log's tail is not whole; the tail has its own".to_owned();
+                let detail =
+                    "the header of the block that gathers this log's tail is not whole; the tail has its own"
+                        .to_owned();
                 let finding = finding_in(DamageKind::Gathered, segment, at, detail);
                 let log = self.report.name_of(log);
                 self.report.find(Finding { log, ..finding });

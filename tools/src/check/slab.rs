@@ -27,7 +27,8 @@ impl Checker<'_> {
         if self.depth == Depth::Structure {
             return Ok(());
         }
-        let Some(bytes) = self.referred(reference, DamageKind::Slab, Some(log), Some(offsets.clone()))? else {
+        let Some(bytes) = self.referred(reference, DamageKind::Slab, Some(log), Some(offsets.clone()))?
+        else {
             return Ok(());
         };
         let layout = match self.try_decode(&bytes, reference, SlabLayout::parse) {
@@ -39,8 +40,15 @@ impl Checker<'_> {
         };
         self.report.checked.slabs += 1;
         let shown = offsets.end - offsets.start;
-        if skip.checked_add(shown).is_none_or(|shown| shown > layout.offset_count()) {
-            let detail = format!("it has {} offsets, fewer than the {} that are shown", layout.offset_count(), skip.saturating_add(shown));
+        if skip
+            .checked_add(shown)
+            .is_none_or(|shown| shown > layout.offset_count())
+        {
+            let detail = format!(
+                "it has {} offsets, fewer than the {} that are shown",
+                layout.offset_count(),
+                skip.saturating_add(shown)
+            );
             self.damaged_slab(DamageKind::Disagreement, log, reference, 0, offsets, detail);
             return Ok(());
         }
@@ -100,7 +108,12 @@ impl Checker<'_> {
     ) {
         let finding = finding_at(kind, reference, detail);
         let log = self.report.name_of(log);
-        self.report.find(Finding { position: finding.position + at, log, offsets: Some(offsets), ..finding });
+        self.report.find(Finding {
+            position: finding.position + at,
+            log,
+            offsets: Some(offsets),
+            ..finding
+        });
     }
 }
 
@@ -114,14 +127,20 @@ fn lost_offsets(
 ) -> Range<u64> {
     let position = |offset: u64| {
         let relative = skip + (offset - offsets.start);
-        layout.position_of(bytes, relative).map_or(layout.body_end() as usize, |position| position as usize)
+        layout
+            .position_of(bytes, relative)
+            .map_or(layout.body_end() as usize, |position| position as usize)
     };
     // Positions rise with offsets: the last message that begins at or before the range, to the last that begins in it.
     let first_behind = |limit: usize| {
         let (mut low, mut high) = (offsets.start, offsets.end);
         while low < high {
             let middle = low + (high - low) / 2;
-            if position(middle) < limit { low = middle + 1 } else { high = middle }
+            if position(middle) < limit {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         low
     };
@@ -132,7 +151,9 @@ fn lost_offsets(
 
 /// Walks over the messages: each is whole, stands where the index says, and together they are what the head says.
 fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
-    let body = bytes.get(SLAB_BODY_POSITION..layout.body_end() as usize).unwrap_or_default();
+    let body = bytes
+        .get(SLAB_BODY_POSITION..layout.body_end() as usize)
+        .unwrap_or_default();
     let body_position = u32::try_from(SLAB_BODY_POSITION).unwrap_or(u32::MAX);
     let mut summary = Summary::EMPTY;
     let (mut entries, mut offsets) = (0u32, 0u64);
@@ -141,16 +162,22 @@ fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
         buffer.validate().map_err(|rule| rule.to_string())?;
         let indexed = layout.position_of(bytes, offsets);
         if indexed != position.checked_add(body_position) {
-            return Err(format!("the index leads to another place than message {offsets} of the slab"));
+            return Err(format!(
+                "the index leads to another place than message {offsets} of the slab"
+            ));
         }
         summary.add_buffer(&buffer);
         entries = entries.saturating_add(1);
         offsets = offsets.saturating_add(buffer.count());
     }
     let known = layout.summary();
-    let same = (summary.messages, summary.value_bytes, summary.key_bytes) == (known.messages, known.value_bytes, known.key_bytes);
+    let same = (summary.messages, summary.value_bytes, summary.key_bytes)
+        == (known.messages, known.value_bytes, known.key_bytes);
     if entries != layout.entry_count() || offsets != layout.offset_count() || !same {
-        return Err(format!("its head speaks of {} messages, it holds {offsets}", layout.offset_count()));
+        return Err(format!(
+            "its head speaks of {} messages, it holds {offsets}",
+            layout.offset_count()
+        ));
     }
     Ok(summary.messages)
 }

@@ -30,7 +30,8 @@ impl Checker<'_> {
             self.damaged_node(log, reference, offsets, detail);
             return Ok(());
         }
-        let Some(bytes) = self.referred(reference, DamageKind::Node, Some(log), Some(offsets.clone()))? else {
+        let Some(bytes) = self.referred(reference, DamageKind::Node, Some(log), Some(offsets.clone()))?
+        else {
             return Ok(());
         };
         let parts: NodeParts = match self.try_decode(&bytes, reference, node::decode) {
@@ -47,10 +48,18 @@ impl Checker<'_> {
         }
         let wanted = offsets.end - offsets.start;
         if parts.offset_count() != wanted || level.is_some_and(|level| level != parts.level) {
-            let detail = format!("it shows {} offsets at level {}, expected were {wanted}", parts.offset_count(), parts.level);
+            let detail = format!(
+                "it shows {} offsets at level {}, expected were {wanted}",
+                parts.offset_count(),
+                parts.level
+            );
             let finding = finding_at(DamageKind::Disagreement, reference, detail);
             let log = self.report.name_of(log);
-            self.report.find(Finding { log, offsets: Some(offsets), ..finding });
+            self.report.find(Finding {
+                log,
+                offsets: Some(offsets),
+                ..finding
+            });
             return Ok(());
         }
         let mut first = offsets.start;
@@ -68,6 +77,10 @@ impl Checker<'_> {
     fn damaged_node(&mut self, log: u64, reference: &Reference, offsets: Range<u64>, detail: String) {
         let finding = finding_at(DamageKind::Node, reference, detail);
         let log = self.report.name_of(log);
-        self.report.find(Finding { log, offsets: Some(offsets), ..finding });
+        self.report.find(Finding {
+            log,
+            offsets: Some(offsets),
+            ..finding
+        });
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use lanterman_format::catalog::decode_page;
 use lanterman_format::{
-    BlockHeader, BlockKind, Change, Checkpoint, CommitView, FileKind, Found, Place, RootSlot, SegmentHeader, SlabLayout,
-    StoreId, gathered, node,
+    BlockHeader, BlockKind, Change, Checkpoint, CommitView, FileKind, Found, Place, RootSlot, SegmentHeader,
+    SlabLayout, StoreId, gathered, node,
 };
 use serde::Serialize;
 
@@ -60,7 +60,11 @@ pub(super) fn show(path: &Path, json: bool, output: &mut Output) -> Result<Outco
         _ => segment,
     };
     tell_header(&segment, header.as_ref(), json, output)?;
-    let mut outcome = if segment.is_sound() || segment.kind == FileKind::Free { Outcome::Well } else { Outcome::Found };
+    let mut outcome = if segment.is_sound() || segment.kind == FileKind::Free {
+        Outcome::Well
+    } else {
+        Outcome::Found
+    };
     let Some(store) = store else { return Ok(outcome) };
     let mut position = FIRST_BLOCK;
     let mut nothing_since: Option<u64> = None;
@@ -93,12 +97,21 @@ pub(super) fn show(path: &Path, json: bool, output: &mut Output) -> Result<Outco
 
 fn store_beside(path: &Path) -> Option<StoreId> {
     let root = RootBytes::read(path.parent()?.parent()?).ok()?;
-    root.slots.iter().find_map(|slot: &Found<RootSlot>| slot.valid()).map(|slot| slot.store)
+    root.slots
+        .iter()
+        .find_map(|slot: &Found<RootSlot>| slot.valid())
+        .map(|slot| slot.store)
 }
 
 fn nothing(from: u64, to: u64) -> Row {
     let detail = Some("no block of this life of the file".to_owned());
-    Row { position: from, bytes: to - from, kind: "unused", detail, ..Row::default() }
+    Row {
+        position: from,
+        bytes: to - from,
+        kind: "unused",
+        detail,
+        ..Row::default()
+    }
 }
 
 fn tell_header(
@@ -136,7 +149,8 @@ fn tell_header(
         row.segment,
         row.kind,
         Size(row.file_bytes),
-        row.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string()),
+        row.generation
+            .map_or_else(|| "unknown".to_owned(), |generation| generation.to_string()),
         row.store_id.as_deref().unwrap_or("unknown"),
         row.state,
     ))
@@ -178,29 +192,54 @@ fn rows(block: &BlockHeader, bytes: &[u8], place: &Place) -> Vec<Row> {
         BlockKind::Slab => vec![slab_row(bytes, place, row)],
         BlockKind::Gathered => gathered_rows(bytes, place, row),
         BlockKind::Node => vec![told(row, "node", node::decode(bytes, place), |parts| {
-            format!("level {}, {} entries, {} offsets", parts.level, parts.entries.len(), parts.offset_count())
+            format!(
+                "level {}, {} entries, {} offsets",
+                parts.level,
+                parts.entries.len(),
+                parts.offset_count()
+            )
         })],
         BlockKind::CatalogPage => vec![told(row, "catalog page", decode_page(bytes, place), |page| {
             format!("page {}, {} logs", page.page, page.entries.len())
         })],
-        BlockKind::Checkpoint => vec![told(row, "checkpoint", Checkpoint::decode(bytes, place), |checkpoint| {
-            format!(
-                "{} catalog pages, {} segments; the journal goes on in {:016x} at {}",
-                checkpoint.pages.len(),
-                checkpoint.segments.len(),
-                checkpoint.journal_segment.get(),
-                checkpoint.journal_position
-            )
-        })],
-        BlockKind::Garbage => vec![Row { kind: "garbage page", ..row }],
+        BlockKind::Checkpoint => vec![told(
+            row,
+            "checkpoint",
+            Checkpoint::decode(bytes, place),
+            |checkpoint| {
+                format!(
+                    "{} catalog pages, {} segments; the journal goes on in {:016x} at {}",
+                    checkpoint.pages.len(),
+                    checkpoint.segments.len(),
+                    checkpoint.journal_segment.get(),
+                    checkpoint.journal_position
+                )
+            },
+        )],
+        BlockKind::Garbage => vec![Row {
+            kind: "garbage page",
+            ..row
+        }],
     }
 }
 
 fn told<T>(row: Row, kind: &'static str, found: Found<T>, tell: impl FnOnce(&T) -> String) -> Row {
     match found {
-        Found::Valid(value) => Row { kind, detail: Some(tell(&value)), ..row },
-        Found::Invalid(rule) => Row { kind, damage: Some(rule.to_string()), ..row },
-        Found::Empty => Row { kind, damage: Some("it is all zeros".to_owned()), ..row },
+        Found::Valid(value) => Row {
+            kind,
+            detail: Some(tell(&value)),
+            ..row
+        },
+        Found::Invalid(rule) => Row {
+            kind,
+            damage: Some(rule.to_string()),
+            ..row
+        },
+        Found::Empty => Row {
+            kind,
+            damage: Some("it is all zeros".to_owned()),
+            ..row
+        },
     }
 }
 
@@ -224,15 +263,25 @@ fn slab_row(bytes: &[u8], place: &Place, row: Row) -> Row {
                 ..row
             }
         }
-        Found::Invalid(rule) => Row { kind: "slab", damage: Some(rule.to_string()), ..row },
-        Found::Empty => Row { kind: "slab", damage: Some("it is all zeros".to_owned()), ..row },
+        Found::Invalid(rule) => Row {
+            kind: "slab",
+            damage: Some(rule.to_string()),
+            ..row
+        },
+        Found::Empty => Row {
+            kind: "slab",
+            damage: Some("it is all zeros".to_owned()),
+            ..row
+        },
     }
 }
 
 /// The container, then each slab in it.
 fn gathered_rows(bytes: &[u8], place: &Place, row: Row) -> Vec<Row> {
     let mut at = gathered::GATHERED_BODY_POSITION;
-    let container = told(row, "gathered", gathered::decode(bytes, place), |found| format!("{} tails", found.slab_count));
+    let container = told(row, "gathered", gathered::decode(bytes, place), |found| {
+        format!("{} tails", found.slab_count)
+    });
     let mut rows = vec![container];
     while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= 64) {
         let position = lanterman_format::Position::new(place.position.get().saturating_add(at as u64));
@@ -248,7 +297,9 @@ fn gathered_rows(bytes: &[u8], place: &Place, row: Row) -> Vec<Row> {
             ..Row::default()
         };
         rows.push(slab_row(rest, &own, row));
-        at = at.saturating_add(header.block_bytes as usize).next_multiple_of(GATHERED_STEP);
+        at = at
+            .saturating_add(header.block_bytes as usize)
+            .next_multiple_of(GATHERED_STEP);
     }
     rows
 }
@@ -258,12 +309,29 @@ fn commit_rows(block: &BlockHeader, bytes: &[u8], row: Row) -> Vec<Row> {
     let start = row.position;
     let view = match CommitView::parse(bytes, block) {
         Ok(view) => view,
-        Err(rule) => return vec![Row { kind: "commit", damage: Some(rule.to_string()), ..row }],
+        Err(rule) => {
+            return vec![Row {
+                kind: "commit",
+                damage: Some(rule.to_string()),
+                ..row
+            }];
+        }
     };
-    let detail = format!("durable up to version {} when written, time {} ms", view.durable_version(), view.time_ms());
-    let mut rows = vec![Row { kind: "commit", detail: Some(detail), ..row }];
+    let detail = format!(
+        "durable up to version {} when written, time {} ms",
+        view.durable_version(),
+        view.time_ms()
+    );
+    let mut rows = vec![Row {
+        kind: "commit",
+        detail: Some(detail),
+        ..row
+    }];
     for frame in view.frames() {
-        let (first, count) = (frame.description.first_offset.get(), frame.description.offset_count);
+        let (first, count) = (
+            frame.description.first_offset.get(),
+            frame.description.offset_count,
+        );
         rows.push(Row {
             position: start.saturating_add(u64::from(frame.body_position)),
             bytes: frame.body.map_or(0, |body| body.len() as u64),
@@ -293,9 +361,19 @@ fn commit_rows(block: &BlockHeader, bytes: &[u8], row: Row) -> Vec<Row> {
             Change::CreateLog { log, name, .. } => ("  new log", Some(log.get()), Some(format!("{name:?}"))),
             Change::DropLog { log } => ("  drop log", Some(log.get()), None),
             Change::SetSettings { log, .. } => ("  settings", Some(log.get()), None),
-            _ => ("  change", None, Some("of a kind that this version does not know".to_owned())),
+            _ => (
+                "  change",
+                None,
+                Some("of a kind that this version does not know".to_owned()),
+            ),
         };
-        rows.push(Row { position: start, kind, log, detail, ..Row::default() });
+        rows.push(Row {
+            position: start,
+            kind,
+            log,
+            detail,
+            ..Row::default()
+        });
     }
     rows
 }

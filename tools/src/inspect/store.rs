@@ -58,15 +58,28 @@ struct Answer {
 pub(super) fn show(path: &Path, json: bool, output: &mut Output) -> Result<Outcome, Problem> {
     let report = check(path, Depth::Structure, &mut Progress::new("inspecting", None))?;
     let root = RootBytes::read(path)?;
-    let store = root.slots.iter().find_map(|slot| slot.valid()).map(|slot| slot.store);
+    let store = root
+        .slots
+        .iter()
+        .find_map(|slot| slot.valid())
+        .map(|slot| slot.store);
     let files = StoreFiles::open(path, store.as_ref())?;
-    let answer = Answer { root_slots: slots(&root), segments: segments(&files, &report), readers: readers(path), report };
+    let answer = Answer {
+        root_slots: slots(&root),
+        segments: segments(&files, &report),
+        readers: readers(path),
+        report,
+    };
     if json {
         output.json(&answer)?;
     } else {
         tell(&answer, output)?;
     }
-    Ok(if answer.report.damage.is_empty() { Outcome::Well } else { Outcome::Found })
+    Ok(if answer.report.damage.is_empty() {
+        Outcome::Well
+    } else {
+        Outcome::Found
+    })
 }
 
 fn slots(root: &RootBytes) -> Vec<SlotRow> {
@@ -101,7 +114,9 @@ fn segments(files: &StoreFiles, report: &Report) -> Vec<SegmentRow> {
             FileKind::Journal | FileKind::Free => None,
         };
         let live = is_slabs.then(|| report.live_bytes.get(&id).copied().unwrap_or(0));
-        let garbage = live.zip(used).map(|(live, used)| used.saturating_sub(FIRST_BLOCK).saturating_sub(live));
+        let garbage = live
+            .zip(used)
+            .map(|(live, used)| used.saturating_sub(FIRST_BLOCK).saturating_sub(live));
         SegmentRow {
             file: segment.name(),
             segment: id,
@@ -126,16 +141,40 @@ fn readers(path: &Path) -> Vec<ReaderRow> {
     let views = opened.and_then(|store| store.readers()).unwrap_or_default();
     let own = u64::from(std::process::id());
     let others = views.into_iter().filter(|view| view.process != own);
-    others.map(|view| ReaderRow { slot: view.slot, process: view.process, version: view.version.get() }).collect()
+    others
+        .map(|view| ReaderRow {
+            slot: view.slot,
+            process: view.process,
+            version: view.version.get(),
+        })
+        .collect()
 }
 
 fn tell(answer: &Answer, output: &mut Output) -> Result<(), Problem> {
     let report = &answer.report;
-    output.line(format_args!("store {}, format {}, version {}", report.store_id, report.format, report.version))?;
+    output.line(format_args!(
+        "store {}, format {}, version {}",
+        report.store_id, report.format, report.version
+    ))?;
     let optional = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let mut table = Table::new(2, &["root slot", "state", "sequence", "version", "checkpoint segment", "position"]);
+    let mut table = Table::new(
+        2,
+        &[
+            "root slot",
+            "state",
+            "sequence",
+            "version",
+            "checkpoint segment",
+            "position",
+        ],
+    );
     for slot in &answer.root_slots {
-        let numbers = [slot.sequence, slot.version, slot.checkpoint_segment, slot.checkpoint_position];
+        let numbers = [
+            slot.sequence,
+            slot.version,
+            slot.checkpoint_segment,
+            slot.checkpoint_position,
+        ];
         let mut cells = vec![slot.slot.to_string(), slot.state.to_owned()];
         cells.extend(numbers.map(optional));
         table.row(cells);
@@ -159,23 +198,45 @@ fn tell(answer: &Answer, output: &mut Output) -> Result<(), Problem> {
         false => output.line("")?,
     }
     for reader in &answer.readers {
-        output.line(format_args!("process {} reads version {} (slot {})", reader.process, reader.version, reader.slot))?;
+        output.line(format_args!(
+            "process {} reads version {} (slot {})",
+            reader.process, reader.version, reader.slot
+        ))?;
     }
     for finding in &report.damage {
         output.line(format_args!("damage: {finding}"))?;
     }
-    report.notes.iter().try_for_each(|note| output.line(format_args!("note: {note}")))
+    report
+        .notes
+        .iter()
+        .try_for_each(|note| output.line(format_args!("note: {note}")))
 }
 
 fn tell_segments(segments: &[SegmentRow], output: &mut Output) -> Result<(), Problem> {
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| Size(bytes).to_string());
-    let mut table = Table::new(2, &["segment", "kind", "generation", "size", "used", "live", "garbage", "fill"]);
+    let mut table = Table::new(
+        2,
+        &[
+            "segment",
+            "kind",
+            "generation",
+            "size",
+            "used",
+            "live",
+            "garbage",
+            "fill",
+        ],
+    );
     for segment in segments {
-        let fill = segment.used_bytes.map(|used| used.saturating_mul(100) / segment.bytes.max(1));
+        let fill = segment
+            .used_bytes
+            .map(|used| used.saturating_mul(100) / segment.bytes.max(1));
         table.row(vec![
             format!("{:016x}", segment.segment),
             segment.kind.to_owned(),
-            segment.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
+            segment
+                .generation
+                .map_or_else(|| "-".to_owned(), |generation| generation.to_string()),
             Size(segment.bytes).to_string(),
             size(segment.used_bytes),
             size(segment.live_bytes),
@@ -190,7 +251,17 @@ fn tell_logs(report: &Report, output: &mut Output) -> Result<(), Problem> {
     if report.logs.is_empty() {
         return output.line("\nno logs");
     }
-    let head = ["log", "start", "end", "in the tree", "levels", "slabs", "slab bytes", "tail", "in the journal"];
+    let head = [
+        "log",
+        "start",
+        "end",
+        "in the tree",
+        "levels",
+        "slabs",
+        "slab bytes",
+        "tail",
+        "in the journal",
+    ];
     let mut table = Table::new(1, &head);
     for log in report.logs.values() {
         table.row(vec![

@@ -11,8 +11,8 @@ use lanterman_format::name::segment_file_name;
 use lanterman_format::root_slot::ROOT_SLOT_BYTES;
 use lanterman_format::segment::SEGMENT_HEADER_BYTES;
 use lanterman_format::{
-    ByteLength, FileKind, Found, FormatVersion, Generation, RootSlot, SegmentHeader, SegmentId, SegmentKind, Sequence,
-    StoreId, Version,
+    ByteLength, FileKind, FormatVersion, Found, Generation, RootSlot, SegmentHeader, SegmentId, SegmentKind,
+    Sequence, StoreId, Version,
 };
 
 use crate::files::{RootBytes, STEP, StoreFiles};
@@ -31,8 +31,15 @@ pub(super) fn lock(store: &Path) -> Result<Box<dyn FileLock>, Problem> {
         maps: None,
     };
     let disk = SystemDisk::new(options).map_err(|error| Problem::io("prepare to lock", &path, error))?;
-    let lock = disk.lock(&path).map_err(|error| Problem::io("lock", &path, error))?;
-    lock.ok_or_else(|| lanterman::Error::Locked { path: store.to_path_buf() }.into())
+    let lock = disk
+        .lock(&path)
+        .map_err(|error| Problem::io("lock", &path, error))?;
+    lock.ok_or_else(|| {
+        lanterman::Error::Locked {
+            path: store.to_path_buf(),
+        }
+        .into()
+    })
 }
 
 /// Carries the plan out; gives the directory with the files as they were.
@@ -41,10 +48,17 @@ pub(super) fn apply(store: &Path, plan: &Plan) -> Result<PathBuf, Problem> {
     for action in &plan.actions {
         match action {
             Action::RewriteRootSlot { slot } => rewrite_root_slot(store, &kept, *slot)?,
-            Action::RebuildSegmentHeader { segment, kind, generation, first_version } => {
+            Action::RebuildSegmentHeader {
+                segment,
+                kind,
+                generation,
+                first_version,
+            } => {
                 rebuild_header(store, &kept, *segment, *kind, *generation, *first_version)?;
             }
-            Action::CutJournal { segment, position, .. } => cut_journal(store, &kept, *segment, *position)?,
+            Action::CutJournal {
+                segment, position, ..
+            } => cut_journal(store, &kept, *segment, *position)?,
         }
     }
     Ok(kept)
@@ -52,11 +66,16 @@ pub(super) fn apply(store: &Path, plan: &Plan) -> Result<PathBuf, Problem> {
 
 /// A new directory beside the store: within it, only what belongs to a store may stand.
 fn make_directory(store: &Path) -> Result<PathBuf, Problem> {
-    let absolute = store.canonicalize().map_err(|error| Problem::io("find", store, error))?;
+    let absolute = store
+        .canonicalize()
+        .map_err(|error| Problem::io("find", store, error))?;
     let mut name = absolute.clone().into_os_string();
     name.push(format!(".damaged-{}", SystemClock::new().wall_ms()));
     let kept = PathBuf::from(name);
-    std::fs::DirBuilder::new().mode(0o700).create(&kept).map_err(|error| Problem::io("create", &kept, error))?;
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&kept)
+        .map_err(|error| Problem::io("create", &kept, error))?;
     if let Some(parent) = absolute.parent() {
         sync_directory(parent)?;
     }
@@ -70,18 +89,25 @@ fn keep(path: &Path, kept: &Path) -> Result<(), Problem> {
     }
     std::fs::copy(path, &target).map_err(|error| Problem::io("copy", path, error))?;
     let copy = File::open(&target).map_err(|error| Problem::io("open", &target, error))?;
-    copy.sync_all().map_err(|error| Problem::io("sync", &target, error))?;
+    copy.sync_all()
+        .map_err(|error| Problem::io("sync", &target, error))?;
     sync_directory(kept)
 }
 
 fn sync_directory(path: &Path) -> Result<(), Problem> {
     let directory = File::open(path).map_err(|error| Problem::io("open", path, error))?;
-    directory.sync_all().map_err(|error| Problem::io("sync", path, error))
+    directory
+        .sync_all()
+        .map_err(|error| Problem::io("sync", path, error))
 }
 
 fn write(path: &Path, position: u64, bytes: &[u8]) -> Result<(), Problem> {
-    let file = OpenOptions::new().write(true).open(path).map_err(|error| Problem::io("open", path, error))?;
-    file.write_all_at(bytes, position).map_err(|error| Problem::io("write", path, error))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(|error| Problem::io("open", path, error))?;
+    file.write_all_at(bytes, position)
+        .map_err(|error| Problem::io("write", path, error))?;
     file.sync_all().map_err(|error| Problem::io("sync", path, error))
 }
 
@@ -99,7 +125,11 @@ fn rewrite_root_slot(store: &Path, kept: &Path, slot: u32) -> Result<(), Problem
     let number = whole.sequence.get();
     let sequence = if number > 1 { number - 1 } else { number + 1 };
     let mut page = [0u8; ROOT_SLOT_BYTES];
-    RootSlot { sequence: Sequence::new(sequence), ..whole }.encode(slot, &mut page);
+    RootSlot {
+        sequence: Sequence::new(sequence),
+        ..whole
+    }
+    .encode(slot, &mut page);
     write(&path, u64::from(slot) * ROOT_SLOT_BYTES as u64, &page)
 }
 
@@ -111,10 +141,15 @@ fn rebuild_header(
     generation: Generation,
     first_version: Version,
 ) -> Result<(), Problem> {
-    let path = store.join("segments").join(segment_file_name(segment, FileKind::from(kind)));
+    let path = store
+        .join("segments")
+        .join(segment_file_name(segment, FileKind::from(kind)));
     keep(&path, kept)?;
     let id: StoreId = whole_slot(store)?.store;
-    let length = path.metadata().map_err(|error| Problem::io("look at", &path, error))?.len();
+    let length = path
+        .metadata()
+        .map_err(|error| Problem::io("look at", &path, error))?
+        .len();
     let header = SegmentHeader {
         format: FormatVersion::CURRENT,
         kind,
@@ -143,13 +178,20 @@ fn cut_journal(store: &Path, kept: &Path, segment: SegmentId, position: u64) -> 
             continue;
         }
         let path = &file.path;
-        let mut out = OpenOptions::new().write(true).open(path).map_err(|error| Problem::io("open", path, error))?;
-        std::io::Seek::seek(&mut out, std::io::SeekFrom::Start(position)).map_err(|error| Problem::io("write", path, error))?;
+        let mut out = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(|error| Problem::io("open", path, error))?;
+        std::io::Seek::seek(&mut out, std::io::SeekFrom::Start(position))
+            .map_err(|error| Problem::io("write", path, error))?;
         let zeros = vec![0u8; PIECE_BYTES];
         let mut left = file.bytes.saturating_sub(position);
         while left > 0 {
-            let piece = zeros.get(..usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)).unwrap_or_default();
-            out.write_all(piece).map_err(|error| Problem::io("write", path, error))?;
+            let piece = zeros
+                .get(..usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES))
+                .unwrap_or_default();
+            out.write_all(piece)
+                .map_err(|error| Problem::io("write", path, error))?;
             left -= piece.len() as u64;
         }
         out.sync_all().map_err(|error| Problem::io("sync", path, error))?;

@@ -13,9 +13,20 @@ pub(crate) enum Action {
     /// Write a root slot anew, from the whole one.
     RewriteRootSlot { slot: u32 },
     /// Write a segment's header anew, from what its first block proves.
-    RebuildSegmentHeader { segment: SegmentId, kind: SegmentKind, generation: Generation, first_version: Version },
+    RebuildSegmentHeader {
+        segment: SegmentId,
+        kind: SegmentKind,
+        generation: Generation,
+        first_version: Version,
+    },
     /// End the journal before a commit that is not whole.
-    CutJournal { segment: SegmentId, position: u64, version: Version, newest: Version, lost: Vec<LostMessages> },
+    CutJournal {
+        segment: SegmentId,
+        position: u64,
+        version: Version,
+        newest: Version,
+        lost: Vec<LostMessages>,
+    },
 }
 
 impl Action {
@@ -32,9 +43,17 @@ impl fmt::Display for Action {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::RewriteRootSlot { slot } => {
-                write!(formatter, "write root slot {slot} anew from the other one, which is whole")
+                write!(
+                    formatter,
+                    "write root slot {slot} anew from the other one, which is whole"
+                )
             }
-            Action::RebuildSegmentHeader { segment, kind, generation, .. } => {
+            Action::RebuildSegmentHeader {
+                segment,
+                kind,
+                generation,
+                ..
+            } => {
                 let name = lanterman_format::name::segment_file_name(*segment, FileKind::from(*kind));
                 write!(
                     formatter,
@@ -42,9 +61,18 @@ impl fmt::Display for Action {
                     generation.get()
                 )
             }
-            Action::CutJournal { segment, position, version, newest, .. } => {
+            Action::CutJournal {
+                segment,
+                position,
+                version,
+                newest,
+                ..
+            } => {
                 let name = lanterman_format::name::segment_file_name(*segment, FileKind::Journal);
-                write!(formatter, "end the journal at position {position} of {name}: versions {version} to {newest} are given up")
+                write!(
+                    formatter,
+                    "end the journal at position {position} of {name}: versions {version} to {newest} are given up"
+                )
             }
         }
     }
@@ -71,11 +99,17 @@ pub(crate) struct Plan {
 /// Says what can be done about what was found.
 pub(crate) fn plan(report: &Report) -> Plan {
     let mut plan = Plan::default();
-    let bad_slots = report.damage.iter().filter(|finding| finding.kind == DamageKind::RootSlot).count();
+    let bad_slots = report
+        .damage
+        .iter()
+        .filter(|finding| finding.kind == DamageKind::RootSlot)
+        .count();
     for finding in &report.damage {
         match finding.kind {
             DamageKind::RootSlot if bad_slots == 1 && !report.store_id.is_empty() => {
-                plan.actions.push(Action::RewriteRootSlot { slot: u32::from(finding.position != 0) });
+                plan.actions.push(Action::RewriteRootSlot {
+                    slot: u32::from(finding.position != 0),
+                });
             }
             DamageKind::SegmentHeader => match proven(report, finding) {
                 Some(known) => plan.actions.push(Action::RebuildSegmentHeader {
@@ -104,7 +138,15 @@ fn proven<'a>(report: &'a Report, finding: &Finding) -> Option<&'a ProvenSegment
 /// The journal is cut last and only where it was read as far as can be: what a lost header hides may close the hole.
 fn plan_journal(report: &Report, plan: &mut Plan) {
     let Some(hole) = &report.journal.hole else { return };
-    let rebuilt = |action: &Action| matches!(action, Action::RebuildSegmentHeader { kind: SegmentKind::Journal, .. });
+    let rebuilt = |action: &Action| {
+        matches!(
+            action,
+            Action::RebuildSegmentHeader {
+                kind: SegmentKind::Journal,
+                ..
+            }
+        )
+    };
     if plan.actions.iter().any(rebuilt) {
         plan.beyond_repair.push(
             "the journal has a hole, which the new header of a segment may close: call repair again afterwards".to_owned(),
@@ -113,10 +155,15 @@ fn plan_journal(report: &Report, plan: &mut Plan) {
     }
     let name = lanterman_format::name::segment_file_name(hole.segment, FileKind::Journal);
     let unreadable = |finding: &Finding| {
-        matches!(finding.kind, DamageKind::SegmentHeader | DamageKind::SegmentMissing) && finding.file.ends_with(&name)
+        matches!(
+            finding.kind,
+            DamageKind::SegmentHeader | DamageKind::SegmentMissing
+        ) && finding.file.ends_with(&name)
     };
     if report.damage.iter().any(unreadable) {
-        plan.beyond_repair.push(format!("{name}, in which the journal goes on, cannot be read: restore it from a copy"));
+        plan.beyond_repair.push(format!(
+            "{name}, in which the journal goes on, cannot be read: restore it from a copy"
+        ));
         return;
     }
     plan.actions.push(Action::CutJournal {
@@ -131,14 +178,22 @@ fn plan_journal(report: &Report, plan: &mut Plan) {
 /// What damage that stays means.
 fn consequence(finding: &Finding) -> String {
     let meaning = match finding.kind {
-        DamageKind::RootSlot => "both root slots are lost, and with them the place of the checkpoint: restore the root file from a copy",
-        DamageKind::SegmentHeader => "what the segment should be cannot be proven: restore the file from a copy",
+        DamageKind::RootSlot => {
+            "both root slots are lost, and with them the place of the checkpoint: restore the root file from a copy"
+        }
+        DamageKind::SegmentHeader => {
+            "what the segment should be cannot be proven: restore the file from a copy"
+        }
         DamageKind::SegmentMissing => "restore the file from a copy; what stood in it cannot be read",
-        DamageKind::Checkpoint | DamageKind::CatalogPage => "the store cannot be opened without it: restore the file from a copy",
+        DamageKind::Checkpoint | DamageKind::CatalogPage => {
+            "the store cannot be opened without it: restore the file from a copy"
+        }
         DamageKind::Node | DamageKind::Slab | DamageKind::Messages => {
             "these offsets answer `damaged` (`read --skip-damaged` reads around them); all others stay readable"
         }
-        DamageKind::Gathered => "no message is hidden by it; the next checkpoint of the log writes it elsewhere",
+        DamageKind::Gathered => {
+            "no message is hidden by it; the next checkpoint of the log writes it elsewhere"
+        }
         DamageKind::Journal | DamageKind::Disagreement | DamageKind::Opening => {
             "nothing that could be done about it is known to be right; restore the store from a copy"
         }
@@ -152,11 +207,23 @@ mod tests {
     use crate::check::report::Hole;
 
     fn finding(kind: DamageKind, file: &str, position: u64) -> Finding {
-        Finding { kind, file: file.to_owned(), segment: None, position, log: None, offsets: None, detail: String::new() }
+        Finding {
+            kind,
+            file: file.to_owned(),
+            segment: None,
+            position,
+            log: None,
+            offsets: None,
+            detail: String::new(),
+        }
     }
 
     fn report(damage: Vec<Finding>) -> Report {
-        Report { store_id: "00".to_owned(), damage, ..Report::default() }
+        Report {
+            store_id: "00".to_owned(),
+            damage,
+            ..Report::default()
+        }
     }
 
     fn with_hole(mut report: Report) -> Report {
@@ -164,10 +231,18 @@ mod tests {
             segment: SegmentId::new(7),
             position: 8192,
             version: Version::new(3),
-            lost: vec![LostMessages { version: 4, log: "a".to_owned(), offsets: 5..9 }],
+            lost: vec![LostMessages {
+                version: 4,
+                log: "a".to_owned(),
+                offsets: 5..9,
+            }],
             newest: Version::new(4),
         });
-        report.damage.push(finding(DamageKind::Journal, "segments/0000000000000007.journal", 8192));
+        report.damage.push(finding(
+            DamageKind::Journal,
+            "segments/0000000000000007.journal",
+            8192,
+        ));
         report
     }
 
@@ -180,8 +255,14 @@ mod tests {
     fn one_lost_root_slot_is_written_anew_and_two_are_not() {
         let one = plan(&report(vec![finding(DamageKind::RootSlot, "root", 4096)]));
         assert_eq!(one.actions, [Action::RewriteRootSlot { slot: 1 }]);
-        let both = vec![finding(DamageKind::RootSlot, "root", 0), finding(DamageKind::RootSlot, "root", 4096)];
-        let both = plan(&Report { store_id: String::new(), ..report(both) });
+        let both = vec![
+            finding(DamageKind::RootSlot, "root", 0),
+            finding(DamageKind::RootSlot, "root", 4096),
+        ];
+        let both = plan(&Report {
+            store_id: String::new(),
+            ..report(both)
+        });
         assert!(both.actions.is_empty());
         assert_eq!(both.beyond_repair.len(), 2);
     }

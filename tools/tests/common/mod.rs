@@ -57,7 +57,13 @@ pub fn stderr(output: &Output) -> String {
 }
 
 pub fn well(output: &Output) {
-    assert!(output.status.success(), "exit {}: {}{}", code(output), stdout(output), stderr(output));
+    assert!(
+        output.status.success(),
+        "exit {}: {}{}",
+        code(output),
+        stdout(output),
+        stderr(output)
+    );
 }
 
 /// A directory that goes with the test, and a path in it.
@@ -67,7 +73,9 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Place { directory: tempfile::tempdir().unwrap() }
+        Place {
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
