@@ -58,7 +58,9 @@ impl Background {
     /// Starts the thread for `core`, which it does not keep alive.
     pub(crate) fn start(core: &Arc<Core>) -> Result<(), std::io::Error> {
         let weak = Arc::downgrade(core);
-        let thread = std::thread::Builder::new().name("lanterman".into()).spawn(move || run(&weak))?;
+        let thread = std::thread::Builder::new()
+            .name("lanterman".into())
+            .spawn(move || run(&weak))?;
         *core.background.thread.lock() = Some(thread);
         Ok(())
     }

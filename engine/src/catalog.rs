@@ -45,7 +45,10 @@ impl Catalog {
     pub(crate) fn new(version: Version, next_log: u64) -> Self {
         Catalog {
             names: RwLock::new(HashMap::new()),
-            newest: Mutex::new(Cut { version, logs: RedBlackTreeMapSync::new_sync() }),
+            newest: Mutex::new(Cut {
+                version,
+                logs: RedBlackTreeMapSync::new_sync(),
+            }),
             version: AtomicU64::new(version.get()),
             next_log: AtomicU64::new(next_log),
             dirty: Mutex::new(HashMap::new()),
@@ -77,10 +80,19 @@ impl Catalog {
 
     /// Takes up a log that a checkpoint or the journal knows.
     pub(crate) fn restore(&self, log: Arc<LogState>, end: u64, created: Version, modified: Version) {
-        self.next_log.fetch_max(log.id.get().saturating_add(1), Ordering::AcqRel);
+        self.next_log
+            .fetch_max(log.id.get().saturating_add(1), Ordering::AcqRel);
         self.names.write().insert(log.name.clone(), Arc::clone(&log));
         let id = log.id.get();
-        self.newest.lock().logs.insert_mut(id, Committed { log, end, created, modified });
+        self.newest.lock().logs.insert_mut(
+            id,
+            Committed {
+                log,
+                end,
+                created,
+                modified,
+            },
+        );
     }
 
     /// Makes `version` the newest, with the ends of the logs that it changed.
@@ -94,7 +106,12 @@ impl Catalog {
                 entry.end = *end;
                 entry.modified = version;
             } else {
-                let entry = Committed { log: Arc::clone(log), end: *end, created: version, modified: version };
+                let entry = Committed {
+                    log: Arc::clone(log),
+                    end: *end,
+                    created: version,
+                    modified: version,
+                };
                 newest.logs.insert_mut(id, entry);
             }
             dirty.entry(id).or_insert_with(|| Arc::clone(log));
@@ -105,7 +122,11 @@ impl Catalog {
 
     /// The log of that number.
     pub(crate) fn by_id(&self, id: u64) -> Option<Arc<LogState>> {
-        self.newest.lock().logs.get(&id).map(|committed| Arc::clone(&committed.log))
+        self.newest
+            .lock()
+            .logs
+            .get(&id)
+            .map(|committed| Arc::clone(&committed.log))
     }
 
     /// Notes that a log differs from what the newest checkpoint has of it.

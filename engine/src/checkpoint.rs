@@ -13,8 +13,8 @@ use std::sync::Arc;
 use lanterman_format::block::{BlockIdentity, BlockKind, Sealed};
 use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, encode_page, page_of};
 use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
-use lanterman_format::gathered;
 use lanterman_format::error::FormatError;
+use lanterman_format::gathered;
 use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Version};
 use lanterman_format::node;
 use lanterman_format::reference::Reference;
@@ -80,7 +80,9 @@ impl BlockSink<'_> {
 
     fn write(&mut self, place: &Allocated, buffer: &AlignedBuffer) -> Result<()> {
         let length = usize::try_from(place.bytes).unwrap_or(usize::MAX);
-        let bytes = buffer.as_ref().get(..length).ok_or(Error::Internal { what: "a block fills its room" })?;
+        let bytes = buffer.as_ref().get(..length).ok_or(Error::Internal {
+            what: "a block fills its room",
+        })?;
         place.segment.write(place.position, bytes, Sync::No)?;
         self.bytes = self.bytes.saturating_add(place.bytes);
         Ok(())
@@ -95,12 +97,15 @@ impl BlockSink<'_> {
     ) -> Result<Reference> {
         let (place, identity) = self.allocate(bytes)?;
         let mut block = Vec::with_capacity(usize::try_from(place.bytes).unwrap_or(0));
-        let sealed =
-            encode(&identity, &mut block).map_err(|_| Error::Internal { what: "a block of a checkpoint encodes" })?;
+        let sealed = encode(&identity, &mut block).map_err(|_| Error::Internal {
+            what: "a block of a checkpoint encodes",
+        })?;
         let mut buffer = self.buffer(&place)?;
         buffer
             .get_mut(..block.len())
-            .ok_or(Error::Internal { what: "a block fits the room that its size asked for" })?
+            .ok_or(Error::Internal {
+                what: "a block fits the room that its size asked for",
+            })?
             .copy_from_slice(&block);
         self.write(&place, &buffer)?;
         Ok(Reference::local(kind, &identity, &sealed))
@@ -162,12 +167,18 @@ impl Core {
         dirty: &HashMap<u64, Arc<LogState>>,
         end: &crate::journal::JournalEnd,
     ) -> Result<CheckpointReceipt> {
-        let mut sink = BlockSink { core: self, version: cut.version, bytes: 0 };
+        let mut sink = BlockSink {
+            core: self,
+            version: cut.version,
+            bytes: 0,
+        };
         let tails = self.write_tails(&mut sink, cut, dirty)?;
         let mut nodes = NodeWrites::default();
         let mut entries = Vec::with_capacity(dirty.len());
         for log in dirty.values() {
-            let Some(committed) = cut.logs.get(&log.id.get()) else { continue };
+            let Some(committed) = cut.logs.get(&log.id.get()) else {
+                continue;
+            };
             let tail = tails.get(&log.id.get());
             let tree_end = tail.map_or(committed.end, |tail| tail.first);
             let root = log.root();
@@ -177,7 +188,9 @@ impl Core {
                 .map_err(|error| self.tree_error(log, error))?;
             let reference = tree.write_dirty(&mut nodes, &mut |_, parts| {
                 let bytes = node::encoded_bytes(parts.entries.len());
-                sink.block(BlockKind::Node, bytes, |identity, out| node::encode(parts, identity, out))
+                sink.block(BlockKind::Node, bytes, |identity, out| {
+                    node::encode(parts, identity, out)
+                })
             })?;
             entries.push(CatalogEntry {
                 log: log.id,
@@ -196,8 +209,9 @@ impl Core {
         let (pages, changed) = self.write_pages(&mut sink, state, entries)?;
         let checkpoint = self.describe(cut, end, &pages);
         let bytes = checkpoint.encoded_bytes();
-        let reference =
-            sink.block(BlockKind::Checkpoint, bytes, |identity, out| checkpoint.encode(identity, out))?;
+        let reference = sink.block(BlockKind::Checkpoint, bytes, |identity, out| {
+            checkpoint.encode(identity, out)
+        })?;
         self.segments.sync_slabs().map_err(|error| self.poison(error))?;
         state
             .root
@@ -213,7 +227,11 @@ impl Core {
         if let Some(readers) = &self.readers {
             readers.store(crate::readers::ROOT_SEQUENCE, state.root.sequence());
         }
-        Ok(CheckpointReceipt { version: cut.version, logs: dirty.len() as u64, bytes: sink.bytes })
+        Ok(CheckpointReceipt {
+            version: cut.version,
+            logs: dirty.len() as u64,
+            bytes: sink.bytes,
+        })
     }
 
     /// Writes what of the dirty logs is not in their trees as tail slabs.
@@ -227,10 +245,15 @@ impl Core {
         let mut gathering: Vec<GatheredTail> = Vec::new();
         let mut gathering_bytes = 0usize;
         for log in dirty.values() {
-            let Some(committed) = cut.logs.get(&log.id.get()) else { continue };
+            let Some(committed) = cut.logs.get(&log.id.get()) else {
+                continue;
+            };
             // Closed chunks go into the tree first, so that at most one chunk is left.
             let root = log.root();
-            let closed = root.chunks.iter().rfind(|chunk| chunk.is_closed() && chunk.first_offset() < committed.end);
+            let closed = root
+                .chunks
+                .iter()
+                .rfind(|chunk| chunk.is_closed() && chunk.first_offset() < committed.end);
             if let Some(chunk) = closed {
                 self.flush_log(log, chunk.end_offset())?;
             }
@@ -245,10 +268,19 @@ impl Core {
             }
             let first = root.tree_end;
             let count = committed.end.saturating_sub(first);
-            let chunk = root.chunk_at(first).ok_or(Error::Internal { what: "a tail is in a chunk" })?;
+            let chunk = root.chunk_at(first).ok_or(Error::Internal {
+                what: "a tail is in a chunk",
+            })?;
             let bytes = chunk.copy_sealed_bytes_max(first.saturating_sub(chunk.first_offset()), count)?;
             let chunk = Arc::clone(chunk);
-            let tail = GatheredTail { log: log.id.get(), state: Arc::clone(log), chunk, first, count, bytes };
+            let tail = GatheredTail {
+                log: log.id.get(),
+                state: Arc::clone(log),
+                chunk,
+                first,
+                count,
+                bytes,
+            };
             if bytes > GATHERED_BYTES_MAX {
                 self.write_gathered(sink, vec![tail], &mut tails)?;
                 continue;
@@ -274,7 +306,10 @@ impl Core {
         tails: &mut HashMap<u64, TailSlab>,
     ) -> Result<()> {
         let head = gathered::GATHERED_BODY_POSITION;
-        let room: usize = gathering.iter().map(|tail| tail.bytes.next_multiple_of(GATHERED_ALIGNMENT)).sum();
+        let room: usize = gathering
+            .iter()
+            .map(|tail| tail.bytes.next_multiple_of(GATHERED_ALIGNMENT))
+            .sum();
         let (place, identity) = sink.allocate(head.saturating_add(room))?;
         let mut buffer = sink.buffer(&place)?;
         let mut at = head;
@@ -286,41 +321,66 @@ impl Core {
             let out = buffer
                 .as_mut()
                 .get_mut(at..at.saturating_add(tail.bytes))
-                .ok_or(Error::Internal { what: "gathered tails fit their block" })?;
-            let sealed = tail.chunk.seal_copy(from, tail.count, tail.state.id, self.clock.wall_ms(), &own, out)?;
+                .ok_or(Error::Internal {
+                    what: "gathered tails fit their block",
+                })?;
+            let sealed =
+                tail.chunk
+                    .seal_copy(from, tail.count, tail.state.id, self.clock.wall_ms(), &own, out)?;
             let slab = Arc::new(SlabHandle::new(sealed.reference));
-            tails.insert(tail.log, TailSlab { slab, first: tail.first, count: tail.count, skip: 0 });
+            tails.insert(
+                tail.log,
+                TailSlab {
+                    slab,
+                    first: tail.first,
+                    count: tail.count,
+                    skip: 0,
+                },
+            );
             at = at.saturating_add(tail.bytes.next_multiple_of(GATHERED_ALIGNMENT));
         }
         let total = u32::try_from(at).unwrap_or(u32::MAX);
-        gathered::encode_header(count, total, &identity, buffer.as_mut())
-            .map_err(|_| Error::Internal { what: "a header of gathered tails encodes" })?;
+        gathered::encode_header(count, total, &identity, buffer.as_mut()).map_err(|_| Error::Internal {
+            what: "a header of gathered tails encodes",
+        })?;
         sink.write(&place, &buffer)
     }
 
     /// Writes the pages of the catalog that changed; gives all pages, and the entries of the changed ones.
-    #[allow(clippy::type_complexity, reason = "the two halves of a catalog are used once, right at the call")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "the two halves of a catalog are used once, right at the call"
+    )]
     fn write_pages(
         &self,
         sink: &mut BlockSink<'_>,
         state: &CheckpointState,
         entries: Vec<CatalogEntry>,
-    ) -> Result<(BTreeMap<u64, Reference>, BTreeMap<u64, BTreeMap<u64, CatalogEntry>>)> {
+    ) -> Result<(
+        BTreeMap<u64, Reference>,
+        BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
+    )> {
         let mut changed: BTreeMap<u64, BTreeMap<u64, CatalogEntry>> = BTreeMap::new();
         for entry in entries {
             let page = page_of(entry.log);
             let known = || state.entries.get(&page).cloned().unwrap_or_default();
-            changed.entry(page).or_insert_with(known).insert(entry.log.get(), entry);
+            changed
+                .entry(page)
+                .or_insert_with(known)
+                .insert(entry.log.get(), entry);
         }
         let mut pages = state.pages.clone();
         for (page, entries) in &changed {
             let listed: Vec<&CatalogEntry> = entries.values().collect();
             let mut bytes = CATALOG_ENTRIES_POSITION;
             for entry in &listed {
-                let more = entry.encoded_bytes().map_err(|_| Error::Internal { what: "a catalog entry has a size" })?;
+                let more = entry.encoded_bytes().map_err(|_| Error::Internal {
+                    what: "a catalog entry has a size",
+                })?;
                 bytes = bytes.saturating_add(more as usize);
             }
-            let encode = |identity: &BlockIdentity, out: &mut Vec<u8>| encode_page(*page, &listed, identity, out);
+            let encode =
+                |identity: &BlockIdentity, out: &mut Vec<u8>| encode_page(*page, &listed, identity, out);
             let reference = sink.block(BlockKind::CatalogPage, bytes, encode)?;
             pages.insert(*page, reference);
         }
@@ -333,7 +393,11 @@ impl Core {
         end: &crate::journal::JournalEnd,
         pages: &BTreeMap<u64, Reference>,
     ) -> Checkpoint {
-        let active = self.allocator.lock().active().map(|(segment, position)| (segment.id, position));
+        let active = self
+            .allocator
+            .lock()
+            .active()
+            .map(|(segment, position)| (segment.id, position));
         // The checkpoint's own block is still to come: recovery knows its place from the root slot.
         let used = |known: &SegmentEntry| match active {
             Some((id, position)) if id == known.segment => ByteLength::new(position),
@@ -341,7 +405,10 @@ impl Core {
         };
         Checkpoint {
             version: cut.version,
-            journal_segment: end.segment.as_ref().map_or(SegmentId::new(0), |segment| segment.id),
+            journal_segment: end
+                .segment
+                .as_ref()
+                .map_or(SegmentId::new(0), |segment| segment.id),
             journal_position: Position::new(end.position),
             next_log: LogId::new(self.catalog.next_log()),
             next_segment: self.segments.next(),
@@ -351,7 +418,10 @@ impl Core {
                 .segments
                 .known_slabs()
                 .into_iter()
-                .map(|known| SegmentEntry { used_bytes: used(&known), ..known })
+                .map(|known| SegmentEntry {
+                    used_bytes: used(&known),
+                    ..known
+                })
                 .collect(),
             pages: pages.values().copied().collect(),
         }
@@ -364,7 +434,10 @@ impl Core {
             persisted.end = cut.logs.get(id).map_or(0, |committed| committed.end);
             persisted.tail = tails.get(id).cloned();
             drop(persisted);
-            let tree_end = tails.get(id).map_or_else(|| cut.logs.get(id).map_or(0, |entry| entry.end), |tail| tail.first);
+            let tree_end = tails.get(id).map_or_else(
+                || cut.logs.get(id).map_or(0, |entry| entry.end),
+                |tail| tail.first,
+            );
             self.note_adopted(log, tree_end);
         }
     }
@@ -384,7 +457,12 @@ impl Core {
     /// Journal segments before `keep_from` are of no use any more; nor is what stands before the checkpoint in it.
     fn journal_is_covered(&self, keep_from: Option<SegmentId>, replayed: u64) -> Result<()> {
         let covered = |segment: &SegmentId| keep_from.is_some_and(|keep_from| *segment < keep_from);
-        let old: Vec<SegmentId> = self.segments.opened_journals().into_iter().filter(covered).collect();
+        let old: Vec<SegmentId> = self
+            .segments
+            .opened_journals()
+            .into_iter()
+            .filter(covered)
+            .collect();
         self.segments.retire(&old)?;
         let remaining = self.journal.lock().checkpointed(replayed);
         self.counters.checkpointed(remaining);

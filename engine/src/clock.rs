@@ -22,7 +22,9 @@ impl SystemClock {
     /// A clock whose monotonic time counts from now.
     #[must_use]
     pub fn new() -> Self {
-        SystemClock { start: Instant::now() }
+        SystemClock {
+            start: Instant::now(),
+        }
     }
 }
 
@@ -35,7 +37,9 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn wall_ms(&self) -> i64 {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
+        now.tv_sec
+            .saturating_mul(1000)
+            .saturating_add(now.tv_nsec / 1_000_000)
     }
 
     fn monotonic(&self) -> Duration {

@@ -43,7 +43,11 @@ pub(crate) struct StagedLog {
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Everything of a log below an offset.
-    Log { log: Arc<LogState>, end: u64, durability: Durability },
+    Log {
+        log: Arc<LogState>,
+        end: u64,
+        durability: Durability,
+    },
     /// Staged messages, all or nothing.
     Transaction {
         staged: Vec<StagedLog>,
@@ -70,7 +74,10 @@ impl Request {
 
 impl StagedLog {
     fn bytes(&self) -> u64 {
-        self.tail.writer.as_ref().map_or(0, |writer| writer.staged_body().len() as u64)
+        self.tail
+            .writer
+            .as_ref()
+            .map_or(0, |writer| writer.staged_body().len() as u64)
     }
 }
 
@@ -129,7 +136,12 @@ impl GroupWriter<Request> for Core {
 
 impl Core {
     /// Commits everything of `log` below `end`; returns at once when that is so already.
-    pub(crate) fn commit_log(&self, log: &Arc<LogState>, end: u64, durability: Durability) -> Result<Version> {
+    pub(crate) fn commit_log(
+        &self,
+        log: &Arc<LogState>,
+        end: u64,
+        durability: Durability,
+    ) -> Result<Version> {
         self.check_poison()?;
         let known = match durability {
             Durability::Process => log.journaled_end(),
@@ -138,7 +150,14 @@ impl Core {
         if known >= end && log.is_created() {
             return Ok(self.catalog.version());
         }
-        let outcome = self.groups.commit(Request::Log { log: Arc::clone(log), end, durability }, self);
+        let outcome = self.groups.commit(
+            Request::Log {
+                log: Arc::clone(log),
+                end,
+                durability,
+            },
+            self,
+        );
         let reached = match durability {
             Durability::Process => log.journaled_end(),
             Durability::Disk => log.durable_end(),
@@ -151,8 +170,20 @@ impl Core {
     }
 
     /// The same without waiting.
-    pub(crate) fn commit_log_later(&self, log: &Arc<LogState>, end: u64, durability: Durability) -> GroupFuture {
-        self.groups.commit_later(Request::Log { log: Arc::clone(log), end, durability }, self)
+    pub(crate) fn commit_log_later(
+        &self,
+        log: &Arc<LogState>,
+        end: u64,
+        durability: Durability,
+    ) -> GroupFuture {
+        self.groups.commit_later(
+            Request::Log {
+                log: Arc::clone(log),
+                end,
+                durability,
+            },
+            self,
+        )
     }
 
     /// A journal too far ahead of its checkpoint makes commits wait, so that recovery stays bounded.
@@ -164,8 +195,16 @@ impl Core {
         self.checkpoint().map(|_| ())
     }
 
-    fn write_version(&self, journal: &mut MutexGuard<'_, Journal>, requests: Vec<Request>) -> Result<Version> {
-        let durability = requests.iter().map(Request::durability).max().unwrap_or(Durability::Process);
+    fn write_version(
+        &self,
+        journal: &mut MutexGuard<'_, Journal>,
+        requests: Vec<Request>,
+    ) -> Result<Version> {
+        let durability = requests
+            .iter()
+            .map(Request::durability)
+            .max()
+            .unwrap_or(Durability::Process);
         let mut gathered = Gathered::default();
         let mut ends: HashMap<u64, (Arc<LogState>, u64)> = HashMap::new();
         for request in requests {
@@ -177,7 +216,9 @@ impl Core {
                 Request::Transaction { staged, written, .. } => {
                     gathered.written.push(written);
                     for part in &staged {
-                        let entry = ends.entry(part.log.id.get()).or_insert_with(|| (Arc::clone(&part.log), 0));
+                        let entry = ends
+                            .entry(part.log.id.get())
+                            .or_insert_with(|| (Arc::clone(&part.log), 0));
                         entry.1 = entry.1.max(part.first);
                     }
                     gathered.staged.extend(staged);
@@ -201,7 +242,10 @@ impl Core {
             let chunk = root.chunk_at(offset).filter(|chunk| offset < chunk.end_offset());
             let stop = chunk.map_or(root.tree_end, |chunk| chunk.end_offset()).min(end);
             let copied = match chunk {
-                Some(chunk) => chunk.first_offset() >= root.tree_end || chunk_bytes(chunk, offset, stop) < ADOPT_BYTES_MIN,
+                Some(chunk) => {
+                    chunk.first_offset() >= root.tree_end
+                        || chunk_bytes(chunk, offset, stop) < ADOPT_BYTES_MIN
+                }
                 None => false,
             };
             match chunk {
@@ -217,7 +261,9 @@ impl Core {
                 }
             }
             if stop <= offset {
-                return Err(Error::Internal { what: "a log's pieces follow each other without a gap" });
+                return Err(Error::Internal {
+                    what: "a log's pieces follow each other without a gap",
+                });
             }
             offset = stop;
         }
@@ -236,7 +282,10 @@ impl Core {
         stop: u64,
     ) -> Result<u64> {
         let mut whole_until = from;
-        for placed in root.tree.slabs_from(self.source.as_ref(), from.saturating_sub(root.start)) {
+        for placed in root
+            .tree
+            .slabs_from(self.source.as_ref(), from.saturating_sub(root.start))
+        {
             let placed = placed.map_err(|error| self.tree_error(log, error))?;
             let first = placed.first_offset.saturating_add(root.start);
             let entry_end = placed.end_offset().saturating_add(root.start);
@@ -267,7 +316,11 @@ impl Core {
         for (log, _, _) in &gathered.ends {
             if !log.is_created() {
                 let name = log.name.as_str();
-                content.changes.push(Change::CreateLog { log: log.id, name, settings: &log.settings });
+                content.changes.push(Change::CreateLog {
+                    log: log.id,
+                    name,
+                    settings: &log.settings,
+                });
             }
         }
         for part in &gathered.parts {
@@ -278,10 +331,15 @@ impl Core {
                 offset_count: u64::from(part.count),
                 entry_count: part.count,
             };
-            content.frames.push((description, part.chunk.entries_bytes(from, u64::from(part.count))?));
+            content.frames.push((
+                description,
+                part.chunk.entries_bytes(from, u64::from(part.count))?,
+            ));
         }
         for staged in &gathered.staged {
-            let writer = staged.tail.writer.as_ref().ok_or(Error::Internal { what: "staged messages have a chunk" })?;
+            let writer = staged.tail.writer.as_ref().ok_or(Error::Internal {
+                what: "staged messages have a chunk",
+            })?;
             let description = FrameDescription {
                 log: staged.log.id,
                 first_offset: Offset::new(staged.first),
@@ -297,14 +355,22 @@ impl Core {
             }
             return Ok(journal.end().version);
         }
-        journal.append(&content, durability, self.clock.wall_ms()).map_err(|error| match error {
-            // Nothing was written: the same commit may succeed when there is room.
-            full @ (Error::StorageFull { .. } | Error::TooLarge { .. }) => full,
-            other => self.poison(other),
-        })
+        journal
+            .append(&content, durability, self.clock.wall_ms())
+            .map_err(|error| match error {
+                // Nothing was written: the same commit may succeed when there is room.
+                full @ (Error::StorageFull { .. } | Error::TooLarge { .. }) => full,
+                other => self.poison(other),
+            })
     }
 
-    fn apply(&self, journal: &mut MutexGuard<'_, Journal>, gathered: Gathered, version: Version, durability: Durability) {
+    fn apply(
+        &self,
+        journal: &mut MutexGuard<'_, Journal>,
+        gathered: Gathered,
+        version: Version,
+        durability: Durability,
+    ) {
         let mut changed: Vec<(Arc<LogState>, u64)> = Vec::with_capacity(gathered.ends.len());
         let durable = durability == Durability::Disk;
         for (log, end, adopted) in gathered.ends {

@@ -142,7 +142,11 @@ impl Core {
     }
 
     pub(crate) fn check_writable(&self, operation: &'static str) -> Result<()> {
-        if self.options.read_only { Err(Error::ReadOnly { operation }) } else { self.check_poison() }
+        if self.options.read_only {
+            Err(Error::ReadOnly { operation })
+        } else {
+            self.check_poison()
+        }
     }
 
     fn notify(&self) {
@@ -185,7 +189,10 @@ impl Core {
         if self.journal.try_lock().is_some_and(|journal| long(&journal)) {
             return true;
         }
-        let age = self.clock.monotonic().saturating_sub(*self.checkpointed_at.lock());
+        let age = self
+            .clock
+            .monotonic()
+            .saturating_sub(*self.checkpointed_at.lock());
         age >= CHECKPOINT_INTERVAL && self.catalog.has_dirty()
     }
 
@@ -194,7 +201,10 @@ impl Core {
         match self.options.automatic_commit {
             Some(automatic) => {
                 let since = self.clock.monotonic().saturating_sub(*self.automatic.lock());
-                automatic.interval.saturating_sub(since).max(Duration::from_millis(1))
+                automatic
+                    .interval
+                    .saturating_sub(since)
+                    .max(Duration::from_millis(1))
             }
             None => Duration::MAX,
         }
@@ -202,7 +212,9 @@ impl Core {
 
     /// Commits every log when the interval of automatic commits is over.
     pub(crate) fn commit_by_time(&self) -> Result<()> {
-        let Some(automatic) = self.options.automatic_commit else { return Ok(()) };
+        let Some(automatic) = self.options.automatic_commit else {
+            return Ok(());
+        };
         let now = self.clock.monotonic();
         {
             let mut last = self.automatic.lock();

@@ -73,7 +73,12 @@ impl crate::core::Core {
     /// Counters and gauges of this store.
     pub(crate) fn read_counters(&self) -> CounterReadings {
         let (in_use, retired) = self.pool.held_bytes();
-        let mapped = self.segments.opened().into_iter().filter(|segment| segment.is_mapped()).map(|segment| segment.bytes);
+        let mapped = self
+            .segments
+            .opened()
+            .into_iter()
+            .filter(|segment| segment.is_mapped())
+            .map(|segment| segment.bytes);
         CounterReadings {
             tail_memory_bytes: in_use.saturating_add(retired),
             mapped_bytes: mapped.sum(),

@@ -21,6 +21,30 @@ const SPIN_TURNS: u32 = 2_000;
 /// Its longest sleep between two looks; commits wake it earlier.
 const SLEEP_MAX: Duration = Duration::from_millis(1);
 
+/// A place in a log: a number, or an [`Offset`] that a call gave.
+pub trait ToOffset: sealed::Sealed {
+    /// The number.
+    fn to_offset(self) -> u64;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u64 {}
+    impl Sealed for super::Offset {}
+}
+
+impl ToOffset for u64 {
+    fn to_offset(self) -> u64 {
+        self
+    }
+}
+
+impl ToOffset for Offset {
+    fn to_offset(self) -> u64 {
+        self.get()
+    }
+}
+
 /// How far a cursor reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -36,8 +60,16 @@ pub(crate) enum Bound {
 #[derive(Debug)]
 enum Place {
     Nowhere,
-    Chunk { chunk: Arc<Chunk>, position: u32, end: u64 },
-    Slab { slab: Arc<OpenSlab>, place: WalkPlace, end: u64 },
+    Chunk {
+        chunk: Arc<Chunk>,
+        position: u32,
+        end: u64,
+    },
+    Slab {
+        slab: Arc<OpenSlab>,
+        place: WalkPlace,
+        end: u64,
+    },
 }
 
 /// A reader of one log that lends its messages one at a time.
@@ -47,7 +79,7 @@ enum Place {
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let store = lanterman::Store::open_copying(directory.path().join("data"))?;
 /// let mut writer = store.writer("events")?;
-/// let mut cursor = store.log("events")?.cursor(0)?;
+/// let mut cursor = store.log("events")?.cursor(0u64)?;
 /// assert!(cursor.next()?.is_none());
 /// writer.append(b"first")?;
 /// assert_eq!(cursor.next()?.map(|message| message.value().to_vec()), Some(b"first".to_vec()));
@@ -65,8 +97,21 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub(crate) fn new(core: Arc<Core>, log: Arc<LogState>, root: Root, bound: Bound, next: u64) -> Result<Self> {
-        let cursor = Cursor { core, log, root, bound, next, place: Place::Nowhere };
+    pub(crate) fn new(
+        core: Arc<Core>,
+        log: Arc<LogState>,
+        root: Root,
+        bound: Bound,
+        next: u64,
+    ) -> Result<Self> {
+        let cursor = Cursor {
+            core,
+            log,
+            root,
+            bound,
+            next,
+            place: Place::Nowhere,
+        };
         cursor.check(next)?;
         Ok(cursor)
     }
@@ -102,8 +147,8 @@ impl Cursor {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] below the log's start and behind its end; the end itself is allowed.
-    pub fn seek(&mut self, offset: impl Into<u64>) -> Result<()> {
-        let offset = offset.into();
+    pub fn seek(&mut self, offset: impl ToOffset) -> Result<()> {
+        let offset = offset.to_offset();
         self.check(offset)?;
         self.next = offset;
         self.place = Place::Nowhere;
@@ -114,7 +159,10 @@ impl Cursor {
     ///
     /// # Errors
     /// [`Error::Damaged`] with the offsets that cannot be read; [`seek`](Self::seek) behind them to go on.
-    #[allow(clippy::should_implement_trait, reason = "a lending reader cannot be an Iterator: messages borrow from it")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "a lending reader cannot be an Iterator: messages borrow from it"
+    )]
     #[inline]
     pub fn next(&mut self) -> Result<Option<Message<'_>>> {
         if !self.has_next()? {
@@ -137,11 +185,19 @@ impl Cursor {
                         self.next = offset.saturating_add(walked.buffer.count());
                         Message::new(offset, walked.buffer, Keeper::Slab(slab))
                     }
-                    Ok(None) => return Err(Error::Internal { what: "a slab has the offsets that its entry shows" }),
+                    Ok(None) => {
+                        return Err(Error::Internal {
+                            what: "a slab has the offsets that its entry shows",
+                        });
+                    }
                     Err(error) => return Err(damaged(core, &self.log, slab, offset, &self.root, error)),
                 }
             }
-            Place::Nowhere => return Err(Error::Internal { what: "a cursor with a next message is somewhere" }),
+            Place::Nowhere => {
+                return Err(Error::Internal {
+                    what: "a cursor with a next message is somewhere",
+                });
+            }
         };
         Ok(Some(message))
     }
@@ -150,12 +206,14 @@ impl Cursor {
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Damaged`].
-    pub fn get(&mut self, offset: impl Into<u64>) -> Result<Message<'_>> {
-        let offset = offset.into();
+    pub fn get(&mut self, offset: impl ToOffset) -> Result<Message<'_>> {
+        let offset = offset.to_offset();
         self.go_to(offset)?;
         match self.next()? {
             Some(message) => Ok(message),
-            None => Err(Error::Internal { what: "an offset below the end has a message" }),
+            None => Err(Error::Internal {
+                what: "an offset below the end has a message",
+            }),
         }
     }
 
@@ -164,7 +222,12 @@ impl Cursor {
         if offset >= self.limit() {
             let (start, end) = (Offset::new(self.root.start), Offset::new(self.limit()));
             let name = self.log.name.as_str().to_owned();
-            return Err(Error::OutOfRange { name, offset: Offset::new(offset), start, end });
+            return Err(Error::OutOfRange {
+                name,
+                offset: Offset::new(offset),
+                start,
+                end,
+            });
         }
         if offset != self.next {
             self.seek(offset)?;
@@ -185,7 +248,9 @@ impl Cursor {
         let mut turns = 0u32;
         while !self.has_next()? {
             let waited = clock.monotonic().saturating_sub(start);
-            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else { return Ok(None) };
+            let Some(left) = limit.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                return Ok(None);
+            };
             turns = turns.saturating_add(1);
             if turns < SPIN_TURNS {
                 std::hint::spin_loop();
@@ -216,7 +281,11 @@ impl Cursor {
     #[inline(never)]
     fn find_next(&mut self) -> Result<bool> {
         if let Bound::Fixed(end) = self.bound {
-            return if self.next < end { self.locate(end).map(|()| true) } else { Ok(false) };
+            return if self.next < end {
+                self.locate(end).map(|()| true)
+            } else {
+                Ok(false)
+            };
         }
         // The chunk in which the cursor is may simply have grown.
         if let Place::Chunk { chunk, end, .. } = &mut self.place
@@ -227,7 +296,11 @@ impl Cursor {
                 *end = published;
                 return Ok(true);
             }
-            let is_last = self.root.chunks.last().is_some_and(|last| Arc::ptr_eq(last, chunk));
+            let is_last = self
+                .root
+                .chunks
+                .last()
+                .is_some_and(|last| Arc::ptr_eq(last, chunk));
             if is_last && self.log.generation() == self.root.generation {
                 self.core.publication.settle();
                 let published = chunk.end_offset();
@@ -254,14 +327,24 @@ impl Cursor {
             && next < chunk.end_offset()
         {
             let entry = next.saturating_sub(chunk.first_offset());
-            let position = chunk.position(entry).ok_or(Error::Internal { what: "a published message has a place" })?;
+            let position = chunk.position(entry).ok_or(Error::Internal {
+                what: "a published message has a place",
+            })?;
             let end = chunk.end_offset().min(limit);
-            self.place = Place::Chunk { chunk: Arc::clone(chunk), position, end };
+            self.place = Place::Chunk {
+                chunk: Arc::clone(chunk),
+                position,
+                end,
+            };
             return Ok(());
         }
         let found = find_slab(&self.core, &self.log, &self.root, next)?;
         let failed = |error| self.core.slab_error(&self.log, Some(next..found.end), error);
-        let slab = found.handle.open(self.core.source.as_ref()).map_err(failed)?.share();
+        let slab = found
+            .handle
+            .open(self.core.source.as_ref())
+            .map_err(failed)?
+            .share();
         let shown = next.saturating_sub(found.first).saturating_add(found.skip);
         let end = found.end.min(limit);
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
@@ -281,17 +364,31 @@ pub(crate) struct FoundSlab<'a> {
 }
 
 /// The slab of a root that holds `offset`, which no chunk holds.
-pub(crate) fn find_slab<'a>(core: &Core, log: &LogState, root: &'a Root, offset: u64) -> Result<FoundSlab<'a>> {
+pub(crate) fn find_slab<'a>(
+    core: &Core,
+    log: &LogState,
+    root: &'a Root,
+    offset: u64,
+) -> Result<FoundSlab<'a>> {
     if offset < root.tree_end {
         let found = root
             .tree
             .find(core.source.as_ref(), offset.saturating_sub(root.start))
             .map_err(|error| core.tree_error(log, error))?;
-        let placed = found.ok_or(Error::Internal { what: "the tree covers what its end says" })?;
+        let placed = found.ok_or(Error::Internal {
+            what: "the tree covers what its end says",
+        })?;
         let first = placed.first_offset.saturating_add(root.start);
-        let handle = placed.entry.slab.as_ref().ok_or(Error::Internal { what: "no message of a log is deleted" })?;
+        let handle = placed.entry.slab.as_ref().ok_or(Error::Internal {
+            what: "no message of a log is deleted",
+        })?;
         let end = first.saturating_add(placed.entry.offset_count);
-        return Ok(FoundSlab { handle, first, end, skip: placed.entry.skip });
+        return Ok(FoundSlab {
+            handle,
+            first,
+            end,
+            skip: placed.entry.skip,
+        });
     }
     match &root.tail {
         Some(tail) => Ok(FoundSlab {
@@ -300,7 +397,9 @@ pub(crate) fn find_slab<'a>(core: &Core, log: &LogState, root: &'a Root, offset:
             end: tail.first.saturating_add(tail.count),
             skip: tail.skip,
         }),
-        None => Err(Error::Internal { what: "a log's pieces follow each other without a gap" }),
+        None => Err(Error::Internal {
+            what: "a log's pieces follow each other without a gap",
+        }),
     }
 }
 
@@ -328,7 +427,9 @@ fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Ran
         let shown = end.saturating_sub(found.first).saturating_add(found.skip);
         let position = slab.find(shown).map(|found| found.position as usize);
         match position {
-            Ok(position) if position < range.end.min(layout.body_end() as usize) => end = end.saturating_add(1),
+            Ok(position) if position < range.end.min(layout.body_end() as usize) => {
+                end = end.saturating_add(1)
+            }
             _ => break,
         }
     }
@@ -339,7 +440,9 @@ impl Core {
     /// What reads need beside the place.
     #[inline]
     pub(crate) fn read_context(&self) -> ReadContext<'_> {
-        ReadContext { source: self.source.as_ref(), verify: self.options.verify }
+        ReadContext {
+            source: self.source.as_ref(),
+            verify: self.options.verify,
+        }
     }
 }
-

@@ -244,9 +244,10 @@ impl Error {
             | Error::InvalidOption { .. }
             | Error::Aborted { .. }
             | Error::Closed => ErrorKind::FixTheCall,
-            Error::Locked { .. } | Error::WriterOpen { .. } | Error::WouldBlock { .. } | Error::Reserved { .. } => {
-                ErrorKind::Retry
-            },
+            Error::Locked { .. }
+            | Error::WriterOpen { .. }
+            | Error::WouldBlock { .. }
+            | Error::Reserved { .. } => ErrorKind::Retry,
             Error::Damaged(_) => ErrorKind::RestoreData,
             Error::Poisoned { .. } => ErrorKind::Reopen,
             Error::Internal { .. } => ErrorKind::ReportBug,
@@ -256,10 +257,15 @@ impl Error {
     /// Wraps a system error; a full disk or quota gets its own variant.
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Error {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Error::StorageFull { operation, path: path.to_path_buf() }
-            }
-            _ => Error::Io { operation, path: path.to_path_buf(), source: Arc::new(source) },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::StorageFull {
+                operation,
+                path: path.to_path_buf(),
+            },
+            _ => Error::Io {
+                operation,
+                path: path.to_path_buf(),
+                source: Arc::new(source),
+            },
         }
     }
 
@@ -267,7 +273,9 @@ impl Error {
     pub(crate) fn poisoning(self) -> Error {
         match self {
             Error::Poisoned { .. } => self,
-            other => Error::Poisoned { cause: Arc::new(other) },
+            other => Error::Poisoned {
+                cause: Arc::new(other),
+            },
         }
     }
 }
@@ -278,9 +286,17 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_apart_from_other_system_errors() {
-        let full = Error::io("write", Path::new("x"), io::Error::from(io::ErrorKind::StorageFull));
+        let full = Error::io(
+            "write",
+            Path::new("x"),
+            io::Error::from(io::ErrorKind::StorageFull),
+        );
         assert_eq!(full.kind(), ErrorKind::FreeSpace);
-        let other = Error::io("write", Path::new("x"), io::Error::from(io::ErrorKind::PermissionDenied));
+        let other = Error::io(
+            "write",
+            Path::new("x"),
+            io::Error::from(io::ErrorKind::PermissionDenied),
+        );
         assert_eq!(other.kind(), ErrorKind::System);
         assert!(other.to_string().contains("cannot write x"));
     }

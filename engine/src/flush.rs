@@ -89,7 +89,14 @@ pub(crate) enum Progress {
 
 impl Flusher {
     pub(crate) fn new(bulk: Box<dyn BulkWriter>, recent_bytes_max: u64) -> Self {
-        Flusher { bulk, jobs: VecDeque::new(), next_token: 0, recent: VecDeque::new(), recent_bytes: 0, recent_bytes_max }
+        Flusher {
+            bulk,
+            jobs: VecDeque::new(),
+            next_token: 0,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            recent_bytes_max,
+        }
     }
 
     /// Submits what may be submitted, takes what is done, lands what is in order.
@@ -99,12 +106,13 @@ impl Flusher {
     /// # Errors
     /// [`Error::StorageFull`] when no room is found, with the job still queued; a failed write poisons the store.
     pub(crate) fn drive(&mut self, core: &Core, wait: bool) -> Result<Progress> {
-        self.jobs.extend(core.incoming.queue.lock().drain(..).map(|(log, chunk)| Job {
-            log,
-            chunk,
-            state: JobState::Queued,
-            place: None,
-        }));
+        self.jobs
+            .extend(core.incoming.queue.lock().drain(..).map(|(log, chunk)| Job {
+                log,
+                chunk,
+                state: JobState::Queued,
+                place: None,
+            }));
         if self.jobs.is_empty() {
             return Ok(Progress::Idle);
         }
@@ -114,7 +122,11 @@ impl Flusher {
         }
         self.land(core)?;
         submitted?;
-        Ok(if self.jobs.is_empty() && core.incoming.is_empty() { Progress::Idle } else { Progress::Working })
+        Ok(if self.jobs.is_empty() && core.incoming.is_empty() {
+            Progress::Idle
+        } else {
+            Progress::Working
+        })
     }
 
     fn submit(&mut self, core: &Core) -> Result<()> {
@@ -129,7 +141,10 @@ impl Flusher {
             let version = Version::new(core.catalog.version().get().saturating_add(1));
             let time_ms = core.clock.wall_ms();
             let bytes = job.chunk.sealed_bytes_max();
-            let place = core.allocator.lock().allocate(&core.segments, bytes, version, time_ms)?;
+            let place = core
+                .allocator
+                .lock()
+                .allocate(&core.segments, bytes, version, time_ms)?;
             let identity = place.identity(&core.segments, version);
             let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
             core.allocator.lock().give_back(&place, sealed.stored_bytes);
@@ -138,7 +153,8 @@ impl Flusher {
             self.next_token = token.wrapping_add(1);
             let length = usize::try_from(sealed.stored_bytes).unwrap_or(usize::MAX);
             place.segment.mark_unsynced();
-            self.bulk.submit(&place.segment.file, place.position, image, 0..length, token);
+            self.bulk
+                .submit(&place.segment.file, place.position, image, 0..length, token);
             job.state = JobState::InFlight { token };
             job.place = Some((place, sealed));
         }
@@ -157,7 +173,10 @@ impl Flusher {
             match completion.result {
                 Ok(()) => job.state = JobState::Written,
                 Err(source) => {
-                    let path = job.place.as_ref().map_or(core.segments.directory(), |(place, _)| &place.segment.path);
+                    let path = job
+                        .place
+                        .as_ref()
+                        .map_or(core.segments.directory(), |(place, _)| &place.segment.path);
                     let error = Error::io("write", path, source);
                     // Room that was reserved and is refused all the same, as copy-on-write file systems do: the
                     // job goes to another place later. Anything else leaves the device in doubt.
@@ -172,9 +191,15 @@ impl Flusher {
     }
 
     fn land(&mut self, core: &Core) -> Result<()> {
-        while self.jobs.front().is_some_and(|job| matches!(job.state, JobState::Written)) {
+        while self
+            .jobs
+            .front()
+            .is_some_and(|job| matches!(job.state, JobState::Written))
+        {
             let Some(job) = self.jobs.pop_front() else { break };
-            let Some((place, sealed)) = job.place else { continue };
+            let Some((place, sealed)) = job.place else {
+                continue;
+            };
             let entry = SlabEntry {
                 offset_count: u64::from(job.chunk.published().entries),
                 skip: 0,
@@ -183,21 +208,28 @@ impl Flusher {
             };
             let end = job.chunk.end_offset();
             let first = job.chunk.first_offset();
-            job.log.change_root(|root| -> Result<()> {
-                if first != root.tree_end {
-                    return Err(Error::Internal { what: "a chunk lands where its log's tree ends" });
-                }
-                let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
-                root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
-                root.tree_end = end;
-                // A tail slab of the same messages, from a checkpoint, has had its day.
-                root.tail = root.tail.take().filter(|tail| tail.first >= end);
-                Ok(())
-            })
-            .map_err(|error| core.poison(error))?;
+            job.log
+                .change_root(|root| -> Result<()> {
+                    if first != root.tree_end {
+                        return Err(Error::Internal {
+                            what: "a chunk lands where its log's tree ends",
+                        });
+                    }
+                    let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
+                    root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
+                    root.tree_end = end;
+                    // A tail slab of the same messages, from a checkpoint, has had its day.
+                    root.tail = root.tail.take().filter(|tail| tail.first >= end);
+                    Ok(())
+                })
+                .map_err(|error| core.poison(error))?;
             job.chunk.retire();
             core.counters.slab_written(place.bytes);
-            self.keep_recent(Recent { log: job.log, first: job.chunk.first_offset(), bytes: place.bytes });
+            self.keep_recent(Recent {
+                log: job.log,
+                first: job.chunk.first_offset(),
+                bytes: place.bytes,
+            });
             core.memory_came_back();
         }
         Ok(())
@@ -213,18 +245,21 @@ impl Flusher {
     /// Lets go of landed chunks until at most `bytes_max` are kept.
     pub(crate) fn trim_recent(&mut self, bytes_max: u64) {
         while self.recent_bytes > bytes_max {
-            let Some(oldest) = self.recent.pop_front() else { break };
+            let Some(oldest) = self.recent.pop_front() else {
+                break;
+            };
             self.recent_bytes = self.recent_bytes.saturating_sub(oldest.bytes);
             oldest.log.change_root(|root| {
                 let gone = |chunk: &Arc<Chunk>| {
-                    chunk.first_offset() <= oldest.first && chunk.end_offset() <= root.tree_end && chunk.is_closed()
+                    chunk.first_offset() <= oldest.first
+                        && chunk.end_offset() <= root.tree_end
+                        && chunk.is_closed()
                 };
                 let kept: Vec<_> = root.chunks.iter().filter(|chunk| !gone(chunk)).cloned().collect();
                 root.chunks = Arc::from(kept);
             });
         }
     }
-
 }
 
 impl Core {
@@ -233,7 +268,9 @@ impl Core {
         while log.root().tree_end < end {
             let progress = self.flusher.lock().drive(self, true)?;
             if progress == Progress::Idle && log.root().tree_end < end {
-                return Err(Error::Internal { what: "a closed chunk is in the flusher's queue" });
+                return Err(Error::Internal {
+                    what: "a closed chunk is in the flusher's queue",
+                });
             }
         }
         Ok(())

@@ -1,4 +1,59 @@
-//! Lanterman: an embeddable, memory-mapped log store.
+//! Lanterman: an embeddable log store. One directory holds many named, append-only logs; commits over any number of
+//! them are one write; readers copy nothing, take no lock and never hold up the writer.
+//!
+//! It is not a server, a key-value store or a replicated system. One process writes a store; others may read it
+//! meanwhile ([`Options::read_only`]). It runs on Linux alone.
+//!
+//! ```
+//! # fn main() -> Result<(), lanterman::Error> {
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let path = directory.path().join("data");
+//! use lanterman::{Durability, Store};
+//!
+//! // SAFETY: no other program truncates or rewrites these files while they are mapped.
+//! let store = unsafe { Store::open(&path)? };
+//! let mut orders = store.writer("orders")?;
+//! let offset = orders.append(b"hello")?;
+//! orders.commit(Durability::Disk)?;
+//!
+//! let mut cursor = store.log("orders")?.cursor(offset)?;
+//! while let Some(message) = cursor.next()? {
+//!     println!("{} {:?}", message.offset(), message.value());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a commit promises
+//!
+//! | | seen by cursors of the process | survives a killed process | survives a power cut |
+//! |---|---|---|---|
+//! | [`Writer::append`] returned | yes | no | no |
+//! | [`Writer::commit`] with [`Durability::Process`] returned | yes | yes | no |
+//! | [`Writer::commit`] with [`Durability::Disk`] returned | yes | yes | yes |
+//! | [`Store::transaction`] returned, at its level | yes, in all its logs at once | yes | as its level says |
+//!
+//! What survives is a prefix of each log, and of each version everything or nothing. Dropping the last handle of a
+//! store commits everything to the disk. After a failed write or sync the store acknowledges nothing more until it is
+//! opened again ([`Error::Poisoned`]); a full disk is no such failure ([`Error::StorageFull`]).
+//!
+//! # Where to begin
+//!
+//! - [`Store`] and [`Options`]: open or create; [`Store::open`] is `unsafe` since reads borrow from mapped files,
+//!   [`Store::open_copying`] is the safe way, which copies.
+//! - [`Writer`]: append one message, a batch, in place, or only at an expected offset; commit, waiting or as a future
+//!   that needs no runtime.
+//! - [`Cursor`] lends one message after the other and follows the log; [`Snapshot`] holds a log still; values can be kept
+//!   as [`bytes::Bytes`] without a copy.
+//! - [`Transaction`]: many logs, all or nothing.
+//! - [`Error::kind`] says what can be done about an error.
+//!
+//! # Features
+//!
+//! - `testing`: disks in memory that lose what was not synced, fail by plan or record what is done to them, for tests of
+//!   programs that embed a store. See [`disk`].
+//!
+//! The files are described in `SPEC.md`, the code in `ARCHITECTURE.md`, both beside the workspace's `README.md`.
 
 mod background;
 mod catalog;
@@ -38,7 +93,7 @@ mod writer;
 pub use checkpoint::CheckpointReceipt;
 pub use clock::{Clock, Randomness, SystemClock, SystemRandomness};
 pub use counters::CounterReadings;
-pub use cursor::Cursor;
+pub use cursor::{Cursor, ToOffset};
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use lanterman_format::{FormatError, Offset, Position, SegmentId, ValueType, Version};
 pub use message::{KeptMessage, Message};
@@ -50,3 +105,8 @@ pub use store::{LogInformation, Store};
 pub use summary::LogSummary;
 pub use transaction::{TRANSACTION_BYTES_MAX, Transaction, TransactionReceipt, abort};
 pub use writer::{CommitFuture, NewMessage, Reservation, Writer};
+
+/// The examples of the README, compiled and run with the documentation's own.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

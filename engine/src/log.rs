@@ -43,7 +43,14 @@ pub(crate) struct Root {
 
 impl Root {
     pub(crate) fn empty() -> Self {
-        Root { start: 0, tree: Tree::EMPTY, tree_end: 0, chunks: Arc::from([]), tail: None, generation: 0 }
+        Root {
+            start: 0,
+            tree: Tree::EMPTY,
+            tree_end: 0,
+            chunks: Arc::from([]),
+            tail: None,
+            generation: 0,
+        }
     }
 
     /// Offset behind the newest published message.
@@ -59,7 +66,9 @@ impl Root {
 
     /// The chunk that holds `offset`, if it is in memory.
     pub(crate) fn chunk_at(&self, offset: u64) -> Option<&Arc<Chunk>> {
-        let behind = self.chunks.partition_point(|chunk| chunk.first_offset() <= offset);
+        let behind = self
+            .chunks
+            .partition_point(|chunk| chunk.first_offset() <= offset);
         self.chunks.get(behind.checked_sub(1)?)
     }
 }

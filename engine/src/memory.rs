@@ -40,19 +40,28 @@ impl Core {
         entries: u64,
     ) -> Result<Room> {
         self.check_poison()?;
-        let Some(writer) = tail.writer.as_mut() else { return self.first_chunk(log, tail, bytes, entries) };
+        let Some(writer) = tail.writer.as_mut() else {
+            return self.first_chunk(log, tail, bytes, entries);
+        };
         if writer.has_room(bytes, entries) {
             return Ok(Room::Made);
         }
         let used = writer.body_bytes().saturating_add(bytes);
-        let wanted = self.pool.capacity_for(used, entries.saturating_add(writer.entry_count()));
+        let wanted = self
+            .pool
+            .capacity_for(used, entries.saturating_add(writer.entry_count()));
         let full = self.options.slab_bytes_max;
         if writer.entry_count() > 0 && (wanted > full || writer.capacity() >= full) {
             self.close_chunk(log, tail);
             return self.first_chunk(log, tail, bytes, entries);
         }
-        let larger = wanted.max(writer.capacity().saturating_mul(GROWTH)).min(full.max(wanted));
-        match self.pool.take(larger, writer.first_offset(), self.clock.wall_ms()) {
+        let larger = wanted
+            .max(writer.capacity().saturating_mul(GROWTH))
+            .min(full.max(wanted));
+        match self
+            .pool
+            .take(larger, writer.first_offset(), self.clock.wall_ms())
+        {
             Some(mut bigger) => {
                 writer.copy_into(&mut bigger)?;
                 let chunk = Arc::clone(bigger.chunk());
@@ -70,13 +79,28 @@ impl Core {
     }
 
     /// A chunk for a log that has none active, with the messages of its tail slab in it.
-    fn first_chunk(&self, log: &Arc<LogState>, tail: &mut TailState, bytes: u64, entries: u64) -> Result<Room> {
+    fn first_chunk(
+        &self,
+        log: &Arc<LogState>,
+        tail: &mut TailState,
+        bytes: u64,
+        entries: u64,
+    ) -> Result<Room> {
         let root = log.root();
-        let stored = root.tail.as_ref().map(|tail| self.tail_body(log, tail)).transpose()?;
+        let stored = root
+            .tail
+            .as_ref()
+            .map(|tail| self.tail_body(log, tail))
+            .transpose()?;
         let body = stored.as_ref().map_or(0, |stored| stored.body.len() as u64);
         let kept = stored.as_ref().map_or(0, |stored| stored.count);
-        let wanted = self.pool.capacity_for(body.saturating_add(bytes), kept.saturating_add(entries));
-        let busy = root.chunks.last().map_or(0, |chunk| chunk.capacity().min(self.options.slab_bytes_max));
+        let wanted = self
+            .pool
+            .capacity_for(body.saturating_add(bytes), kept.saturating_add(entries));
+        let busy = root
+            .chunks
+            .last()
+            .map_or(0, |chunk| chunk.capacity().min(self.options.slab_bytes_max));
         let first = stored.as_ref().map_or_else(|| root.end(), |stored| stored.first);
         let now_ms = self.clock.wall_ms();
         let taken = self.pool.take(wanted.max(busy), first, now_ms);
@@ -102,8 +126,12 @@ impl Core {
             let first = writer.first_offset();
             drop(writer);
             log.change_root(|root| {
-                let kept: Vec<_> =
-                    root.chunks.iter().filter(|chunk| chunk.first_offset() != first).cloned().collect();
+                let kept: Vec<_> = root
+                    .chunks
+                    .iter()
+                    .filter(|chunk| chunk.first_offset() != first)
+                    .cloned()
+                    .collect();
                 root.chunks = Arc::from(kept);
             });
             return;
@@ -123,7 +151,9 @@ impl Core {
         let seen = self.progress();
         let progress = self.flusher.lock().drive(self, !refuse)?;
         if refuse {
-            return Err(Error::WouldBlock { limit_bytes: self.options.tail_memory_bytes });
+            return Err(Error::WouldBlock {
+                limit_bytes: self.options.tail_memory_bytes,
+            });
         }
         if progress == Progress::Idle && self.progress() == seen && !self.relieve()? {
             self.wait_for_progress(seen, WAIT_TURN);
@@ -135,7 +165,9 @@ impl Core {
     fn relieve(&self) -> Result<bool> {
         let mut closed = false;
         for log in self.catalog.with_memory() {
-            let Some(mut tail) = log.tail.try_intrude() else { continue };
+            let Some(mut tail) = log.tail.try_intrude() else {
+                continue;
+            };
             if tail.reserved {
                 continue;
             }
@@ -152,7 +184,9 @@ impl Core {
 
     /// Takes the memory of a log that is wholly in the newest checkpoint, if nobody is at its tail.
     pub(crate) fn release(&self, log: &Arc<LogState>) {
-        let Some(mut tail) = log.tail.try_intrude() else { return };
+        let Some(mut tail) = log.tail.try_intrude() else {
+            return;
+        };
         if tail.reserved || tail.writer.as_ref().is_some_and(ChunkWriter::has_staged) {
             return;
         }
@@ -162,8 +196,11 @@ impl Core {
         }
         let kept = persisted.tail.clone();
         let released = log.change_root(|root| {
-            let covered = kept.as_ref().map_or(root.tree_end, |tail| tail.first.saturating_add(tail.count));
-            let whole = covered == persisted.end && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
+            let covered = kept
+                .as_ref()
+                .map_or(root.tree_end, |tail| tail.first.saturating_add(tail.count));
+            let whole =
+                covered == persisted.end && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
             if whole {
                 root.chunks = Arc::from([]);
                 root.tail = kept;
@@ -199,7 +236,11 @@ impl Core {
             let stored = slab.stored_at(walked.position, walked.buffer.stored_bytes(), context);
             body.extend_from_slice(stored.map_err(failed)?);
         }
-        Ok(StoredTail { body, first: tail.first, count: tail.count })
+        Ok(StoredTail {
+            body,
+            first: tail.first,
+            count: tail.count,
+        })
     }
 }
 

@@ -27,7 +27,11 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     pub(crate) fn new(offset: u64, buffer: BufferView<'a>, keeper: Keeper<'a>) -> Self {
-        Message { offset: Offset::new(offset), buffer, keeper }
+        Message {
+            offset: Offset::new(offset),
+            buffer,
+            keeper,
+        }
     }
 
     /// Its offset.

@@ -242,7 +242,10 @@ impl Options {
     /// # Errors
     /// [`Error::NoStore`], [`Error::NotAStore`], [`Error::NewerFormat`], [`Error::Locked`], [`Error::Damaged`],
     /// [`Error::InvalidOption`], or the system's refusal.
-    #[allow(unsafe_code, reason = "the one public door to mapped files; its contract is the caller's promise")]
+    #[allow(
+        unsafe_code,
+        reason = "the one public door to mapped files; its contract is the caller's promise"
+    )]
     pub unsafe fn open(mut self, path: impl AsRef<Path>) -> Result<Store> {
         self.copying = false;
         // SAFETY: the caller promises what the grant is about.
@@ -265,7 +268,11 @@ impl Options {
         if let Some(disk) = &self.disk {
             return Ok(Arc::clone(disk));
         }
-        let options = SystemOptions { ring: self.ring, direct: self.direct, maps };
+        let options = SystemOptions {
+            ring: self.ring,
+            direct: self.direct,
+            maps,
+        };
         match SystemDisk::new(options) {
             Ok(disk) => Ok(Arc::new(disk)),
             Err(source) => Err(Error::io("set up io_uring for", Path::new("the store"), source)),
@@ -274,10 +281,20 @@ impl Options {
 
     pub(crate) fn check(&self) -> Result<()> {
         let rule = |holds: bool, option: &'static str, reason: &'static str| {
-            if holds { Ok(()) } else { Err(Error::InvalidOption { option, reason }) }
+            if holds {
+                Ok(())
+            } else {
+                Err(Error::InvalidOption { option, reason })
+            }
         };
-        let segment = |first: u64, max: u64| first >= 64 << 10 && first <= max && max <= 16 << 30;
-        rule(self.tail_memory_bytes >= 1 << 20, "tail_memory_bytes", "must be at least 1 MiB")?;
+        let segment = |first: u64, max: u64| {
+            first >= 64 << 10 && first <= max && max <= lanterman_format::limits::SEGMENT_BYTES_MAX
+        };
+        rule(
+            self.tail_memory_bytes >= 1 << 20,
+            "tail_memory_bytes",
+            "must be at least 1 MiB",
+        )?;
         rule(
             self.slab_bytes_max.is_power_of_two() && (64 << 10..=64 << 20).contains(&self.slab_bytes_max),
             "slab_bytes_max",
@@ -293,16 +310,52 @@ impl Options {
             "message_bytes_max",
             "must be from 1 byte to 256 MiB",
         )?;
-        rule(self.journal_bytes_max >= 64 << 10, "journal_bytes_max", "must be at least 64 KiB")?;
+        rule(
+            self.journal_bytes_max >= 64 << 10,
+            "journal_bytes_max",
+            "must be at least 64 KiB",
+        )?;
         rule(
             segment(self.slab_segment_bytes_first, self.slab_segment_bytes_max),
             "slab_segment_bytes",
-            "must rise, from 64 KiB to 16 GiB",
+            "must rise, from 64 KiB to 4 GiB",
         )?;
         rule(
             segment(self.journal_segment_bytes_first, self.journal_segment_bytes_max),
             "journal_segment_bytes",
-            "must rise, from 64 KiB to 16 GiB",
+            "must rise, from 64 KiB to 4 GiB",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_larger_than_the_format_can_describe_are_refused_before_anything_is_written() {
+        let largest = lanterman_format::limits::SEGMENT_BYTES_MAX;
+        assert!(
+            Options::new()
+                .slab_segment_bytes(1 << 20, largest)
+                .check()
+                .is_ok()
+        );
+        let larger = Options::new().slab_segment_bytes(1 << 20, largest + 1).check();
+        assert!(matches!(
+            larger,
+            Err(Error::InvalidOption {
+                option: "slab_segment_bytes",
+                ..
+            })
+        ));
+        let larger = Options::new().journal_segment_bytes(1 << 20, largest + 1).check();
+        assert!(matches!(
+            larger,
+            Err(Error::InvalidOption {
+                option: "journal_segment_bytes",
+                ..
+            })
+        ));
     }
 }

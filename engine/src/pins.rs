@@ -34,13 +34,18 @@ impl PinTable {
         let mut held = self.held.lock();
         let count = held.entry(version.get()).or_insert(0);
         *count = count.saturating_add(1);
-        Pin { table: Arc::clone(self), version }
+        Pin {
+            table: Arc::clone(self),
+            version,
+        }
     }
 
     pub(crate) fn oldest(&self) -> Option<OldestPin> {
         let held = self.held.lock();
-        held.first_key_value()
-            .map(|(version, holders)| OldestPin { version: Version::new(*version), holders: *holders })
+        held.first_key_value().map(|(version, holders)| OldestPin {
+            version: Version::new(*version),
+            holders: *holders,
+        })
     }
 }
 
@@ -79,7 +84,10 @@ mod tests {
         let again = old.clone();
         let _new = table.pin(Version::new(8));
         drop(old);
-        assert_eq!(table.oldest().map(|pin| (pin.version.get(), pin.holders)), Some((3, 1)));
+        assert_eq!(
+            table.oldest().map(|pin| (pin.version.get(), pin.holders)),
+            Some((3, 1))
+        );
         drop(again);
         assert_eq!(table.oldest().map(|pin| pin.version.get()), Some(8));
     }

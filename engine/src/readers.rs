@@ -89,9 +89,14 @@ impl Core {
     /// again, and if it names a newer checkpoint, reading begins anew from there.
     pub(crate) fn refresh(&self) -> Result<bool> {
         let mut guard = self.following.lock();
-        let Some(following) = guard.as_mut() else { return Ok(false) };
+        let Some(following) = guard.as_mut() else {
+            return Ok(false);
+        };
         let before = self.catalog.version();
-        let hinted = self.readers.as_ref().and_then(|table| table.load(PUBLISHED_VERSION));
+        let hinted = self
+            .readers
+            .as_ref()
+            .and_then(|table| table.load(PUBLISHED_VERSION));
         // The hint is of use only where it is newer: a table that nobody writes says nothing.
         if hinted.is_some_and(|version| version != 0 && version <= before.get()) {
             return Ok(false);
@@ -109,7 +114,9 @@ impl Core {
         let mut replayed = self.replay_unbounded(&mut following.scan);
         for _ in 0..JUMPS_MAX {
             let slots = RootFile::read(self.segments.disk(), &self.path)?;
-            let Some(slot) = slots.newest().filter(|slot| slot.sequence != following.sequence) else { break };
+            let Some(slot) = slots.newest().filter(|slot| slot.sequence != following.sequence) else {
+                break;
+            };
             // A newer checkpoint: what it holds need not be kept in memory, and the journal before it may be gone,
             // which would also explain an error.
             replayed = self.jump(following, slot);
@@ -142,11 +149,15 @@ impl Core {
 
     /// The processes that stand in the table now.
     pub(crate) fn list_readers(&self) -> Result<Vec<ReaderView>> {
-        let Some(table) = &self.readers else { return Ok(Vec::new()) };
+        let Some(table) = &self.readers else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         for slot in 0..SLOTS {
             let path = self.path.join("readers");
-            let held = table.slot_is_locked(slot).map_err(|source| Error::io("look at", &path, source))?;
+            let held = table
+                .slot_is_locked(slot)
+                .map_err(|source| Error::io("look at", &path, source))?;
             if held {
                 let word = word_of(slot);
                 found.push(ReaderView {

@@ -58,10 +58,18 @@ pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Res
     for reference in &checkpoint.pages {
         let page = read_block(table, reference, decode_page)?;
         pages.insert(page.page, *reference);
-        let listed = page.entries.into_iter().map(|entry| (entry.log.get(), entry)).collect();
+        let listed = page
+            .entries
+            .into_iter()
+            .map(|entry| (entry.log.get(), entry))
+            .collect();
         entries.insert(page.page, listed);
     }
-    let end = slot.checkpoint.position.get().saturating_add(slot.checkpoint.bytes.get());
+    let end = slot
+        .checkpoint
+        .position
+        .get()
+        .saturating_add(slot.checkpoint.bytes.get());
     for segment in &checkpoint.segments {
         let mut known = *segment;
         if known.segment == slot.checkpoint.segment {
@@ -69,6 +77,8 @@ pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Res
         }
         table.know_slabs(known);
     }
+    // Where the checkpoint's own block opened a new segment, its list was written before that segment was there.
+    table.note_used(&slot.checkpoint);
     Ok(Loaded {
         version: checkpoint.version,
         next_log: checkpoint.next_log.get(),
@@ -87,9 +97,15 @@ fn read_block<T>(
     let bytes_wanted = reference.bytes.get();
     let segment = table.get(reference.segment, SegmentKind::Slabs)?;
     let position = reference.position.get();
-    let fits = position.checked_add(bytes_wanted).is_some_and(|end| end <= segment.bytes);
+    let fits = position
+        .checked_add(bytes_wanted)
+        .is_some_and(|end| end <= segment.bytes);
     if !fits || segment.generation != reference.generation {
-        let rule = crate::rules::truncated(Structure::Checkpoint, bytes_wanted, segment.bytes.saturating_sub(position));
+        let rule = crate::rules::truncated(
+            Structure::Checkpoint,
+            bytes_wanted,
+            segment.bytes.saturating_sub(position),
+        );
         return Err(segment.damaged(position, bytes_wanted, rule));
     }
     // The segment's true length bounds the allocation.
@@ -102,9 +118,11 @@ fn read_block<T>(
         position: reference.position,
     };
     let rule = match lanterman_format::block::decode_block_header(&bytes, &place) {
-        Found::Valid(header) if header.header_crc != reference.header_crc => {
-            crate::rules::misplaced(Structure::Checkpoint, u64::from(reference.header_crc.get()), u64::from(header.header_crc.get()))
-        }
+        Found::Valid(header) if header.header_crc != reference.header_crc => crate::rules::misplaced(
+            Structure::Checkpoint,
+            u64::from(reference.header_crc.get()),
+            u64::from(header.header_crc.get()),
+        ),
         _ => match decode(&bytes, &place) {
             Found::Valid(value) => return Ok(value),
             Found::Empty => crate::rules::empty(Structure::Checkpoint),
@@ -135,7 +153,11 @@ pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loa
 }
 
 fn root_of(table: &SegmentTable, entry: &CatalogEntry) -> Result<Root> {
-    let (start, tree_end, end) = (entry.start_offset.get(), entry.tree_end.get(), entry.end_offset.get());
+    let (start, tree_end, end) = (
+        entry.start_offset.get(),
+        entry.tree_end.get(),
+        entry.end_offset.get(),
+    );
     let tree = Tree::from_reference(entry.tree, tree_end.saturating_sub(start), None)
         .map_err(|error| tree_error(table, None, error))?;
     let tail = (!entry.tail.is_empty()).then(|| TailSlab {
@@ -144,33 +166,48 @@ fn root_of(table: &SegmentTable, entry: &CatalogEntry) -> Result<Root> {
         count: end.saturating_sub(tree_end),
         skip: 0,
     });
-    Ok(Root { start, tree, tree_end, chunks: Arc::from([]), tail, generation: 0 })
+    Ok(Root {
+        start,
+        tree,
+        tree_end,
+        chunks: Arc::from([]),
+        tail,
+        generation: 0,
+    })
 }
 
 /// Where the next slab goes: behind everything that the checkpoint or the journal refers to.
 pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator> {
-    let mut known: BTreeMap<u64, u64> =
-        core.segments.known_slabs().iter().map(|entry| (entry.segment.get(), entry.used_bytes.get())).collect();
     for id in &listing.slabs {
-        known.entry(id.get()).or_insert(crate::segment::FIRST_BLOCK_POSITION);
+        core.segments.know_unused(*id);
     }
-    let (first, max) = (core.options.slab_segment_bytes_first, core.options.slab_segment_bytes_max);
-    for (id, used) in known.iter().rev() {
-        let Ok(segment) = core.segments.get(lanterman_format::ids::SegmentId::new(*id), SegmentKind::Slabs) else {
+    let (first, max) = (
+        core.options.slab_segment_bytes_first,
+        core.options.slab_segment_bytes_max,
+    );
+    let mut newest = None;
+    for known in core.segments.known_slabs().into_iter().rev() {
+        // What only the journal refers to is known without its length, which the next checkpoint must tell.
+        let is_complete = known.segment_bytes > ByteLength::ZERO;
+        if is_complete && newest.is_some() {
+            continue;
+        }
+        let Ok(segment) = core.segments.get(known.segment, SegmentKind::Slabs) else {
+            if !is_complete {
+                core.segments.forget_slabs(known.segment);
+            }
             continue;
         };
         core.segments.know_slabs(lanterman_format::checkpoint::SegmentEntry {
-            segment: segment.id,
             generation: segment.generation,
-            kind: SegmentKind::Slabs,
             segment_bytes: ByteLength::new(segment.bytes),
-            used_bytes: ByteLength::new(*used),
-            live_bytes: ByteLength::ZERO,
-            free: false,
+            ..known
         });
-        return Ok(SlabAllocator::new(Some((segment, *used)), first, max));
+        if newest.is_none() {
+            newest = Some((segment, known.used_bytes.get()));
+        }
     }
-    Ok(SlabAllocator::new(None, first, max))
+    Ok(SlabAllocator::new(newest, first, max))
 }
 
 impl Core {
@@ -189,11 +226,16 @@ impl Core {
         let place = |rule| self.journal_damage(header, rule);
         for change in view.changes() {
             match change.map_err(place)? {
-                Change::CreateLog { log, name, settings } => self.replay_creation(log, name, settings, version, header)?,
+                Change::CreateLog { log, name, settings } => {
+                    self.replay_creation(log, name, settings, version, header)?
+                }
                 _ => {
                     return Err(Error::NewerFormat {
-                        path: self.segments.path_of(header.identity.segment, SegmentKind::Journal),
-                        found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major).saturating_add(1),
+                        path: self
+                            .segments
+                            .path_of(header.identity.segment, SegmentKind::Journal),
+                        found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major)
+                            .saturating_add(1),
                         supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
                     });
                 }
@@ -211,7 +253,10 @@ impl Core {
             self.replay_frame(&log, &frame.description, body, header)?;
             changed.insert(log.id.get(), log);
         }
-        let ends: Vec<_> = changed.into_values().map(|log| (Arc::clone(&log), log.end())).collect();
+        let ends: Vec<_> = changed
+            .into_values()
+            .map(|log| (Arc::clone(&log), log.end()))
+            .collect();
         for (log, end) in &ends {
             log.set_journaled_end(*end);
         }
@@ -221,16 +266,20 @@ impl Core {
 
     fn journal_damage(&self, header: &BlockHeader, rule: FormatError) -> Error {
         match self.segments.get(header.identity.segment, SegmentKind::Journal) {
-            Ok(segment) => {
-                segment.damaged(header.identity.position.get(), u64::from(header.block_bytes), rule)
-            }
+            Ok(segment) => segment.damaged(
+                header.identity.position.get(),
+                u64::from(header.block_bytes),
+                rule,
+            ),
             Err(error) => error,
         }
     }
 
     fn replayed_log(&self, id: LogId, header: &BlockHeader) -> Result<Arc<LogState>> {
         let found = self.catalog.by_id(id.get());
-        found.ok_or_else(|| self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get())))
+        found.ok_or_else(|| {
+            self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))
+        })
     }
 
     fn replay_creation(
@@ -259,7 +308,12 @@ impl Core {
     }
 
     /// A slab takes the place of what the journal had of its messages.
-    fn replay_adoption(&self, log: &Arc<LogState>, adoption: &SlabAdoption, header: &BlockHeader) -> Result<()> {
+    fn replay_adoption(
+        &self,
+        log: &Arc<LogState>,
+        adoption: &SlabAdoption,
+        header: &BlockHeader,
+    ) -> Result<()> {
         let first = adoption.first_offset.get();
         let end = first.saturating_add(adoption.offset_count);
         self.segments.note_used(&adoption.slab);
@@ -267,7 +321,9 @@ impl Core {
         let source = self.source.as_ref();
         let failed = |error| self.tree_error(log, error);
         let kept = if first < root.tree_end {
-            root.tree.truncate_to(source, first.saturating_sub(root.start)).map_err(failed)?
+            root.tree
+                .truncate_to(source, first.saturating_sub(root.start))
+                .map_err(failed)?
         } else {
             root.tree.clone()
         };
@@ -276,11 +332,15 @@ impl Core {
             return Err(self.journal_damage(header, rule));
         }
         let slab = Arc::new(SlabHandle::new(adoption.slab));
-        let opened = slab.open(source).map_err(|error| self.slab_error(log, Some(first..end), error))?.share();
+        let opened = slab
+            .open(source)
+            .map_err(|error| self.slab_error(log, Some(first..end), error))?
+            .share();
         let layout = opened.layout();
         let shown = adoption.skip.checked_add(adoption.offset_count);
         if shown.is_none_or(|shown| shown > layout.offset_count()) {
-            let rule = crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
+            let rule =
+                crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
             return Err(self.journal_damage(header, rule));
         }
         let entry = SlabEntry {
@@ -329,11 +389,18 @@ impl Core {
         let mut tail = log.tail.intrude();
         let count = end.saturating_sub(have);
         if self.make_room(log, &mut tail, rest.len() as u64, count)? == Room::NoMemory {
-            return Err(Error::Internal { what: "replay takes memory without bound" });
+            return Err(Error::Internal {
+                what: "replay takes memory without bound",
+            });
         }
-        let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "room has a chunk" })?;
+        let writer = tail.writer.as_mut().ok_or(Error::Internal {
+            what: "room has a chunk",
+        })?;
         writer.append_stored(rest, count).map_err(|_| {
-            self.journal_damage(header, crate::rules::disagree(Structure::Commit, u64::from(frame.entry_count), count))
+            self.journal_damage(
+                header,
+                crate::rules::disagree(Structure::Commit, u64::from(frame.entry_count), count),
+            )
         })
     }
 }

@@ -52,13 +52,17 @@ impl RootFile {
     /// Reads both slots of the root file in `directory`.
     pub(crate) fn read(disk: &Arc<dyn Disk>, directory: &Path) -> Result<FoundSlots> {
         let path = directory.join("root");
-        let file = disk.open(&path, OpenMode::Read).map_err(|source| Error::io("open", &path, source))?;
+        let file = disk
+            .open(&path, OpenMode::Read)
+            .map_err(|source| Error::io("open", &path, source))?;
         let read = |slot: u32| -> Result<Found<RootSlot>> {
             let mut bytes = [0u8; ROOT_SLOT_BYTES];
             let mut done = 0;
             while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
                 let from = u64::from(slot) * ROOT_SLOT_BYTES as u64 + done as u64;
-                let got = file.read_at(from, rest).map_err(|source| Error::io("read", &path, source))?;
+                let got = file
+                    .read_at(from, rest)
+                    .map_err(|source| Error::io("read", &path, source))?;
                 if got == 0 {
                     break;
                 }
@@ -66,7 +70,9 @@ impl RootFile {
             }
             Ok(RootSlot::decode(&bytes, slot))
         };
-        Ok(FoundSlots { slots: [read(0)?, read(1)?] })
+        Ok(FoundSlots {
+            slots: [read(0)?, read(1)?],
+        })
     }
 
     /// Opens the root file for writing, to go on behind `sequence`.
@@ -78,33 +84,64 @@ impl RootFile {
         writable: bool,
     ) -> Result<Self> {
         let path = directory.join("root");
-        let mode = if writable { OpenMode::ReadWrite } else { OpenMode::Read };
-        let file = disk.open(&path, mode).map_err(|source| Error::io("open", &path, source))?;
-        Ok(RootFile { path, file, store, sequence: sequence.get() })
+        let mode = if writable {
+            OpenMode::ReadWrite
+        } else {
+            OpenMode::Read
+        };
+        let file = disk
+            .open(&path, mode)
+            .map_err(|source| Error::io("open", &path, source))?;
+        Ok(RootFile {
+            path,
+            file,
+            store,
+            sequence: sequence.get(),
+        })
     }
 
     /// Makes the root file of a new store: under another name first, so that a store is there whole or not at all.
     pub(crate) fn create(disk: &Arc<dyn Disk>, directory: &Path, first: &RootSlot) -> Result<Self> {
         let temporary = directory.join("root.new");
         let path = directory.join("root");
-        if disk.exists(&temporary).map_err(|source| Error::io("look for", &temporary, source))? {
-            disk.unlink(&temporary).map_err(|source| Error::io("remove", &temporary, source))?;
+        if disk
+            .exists(&temporary)
+            .map_err(|source| Error::io("look for", &temporary, source))?
+        {
+            disk.unlink(&temporary)
+                .map_err(|source| Error::io("remove", &temporary, source))?;
         }
-        let file =
-            disk.open(&temporary, OpenMode::CreateNew).map_err(|source| Error::io("create", &temporary, source))?;
-        file.reserve(2 * ROOT_SLOT_BYTES as u64).map_err(|source| Error::io("reserve", &temporary, source))?;
-        let mut root = RootFile { path: temporary.clone(), file, store: first.store, sequence: 0 };
+        let file = disk
+            .open(&temporary, OpenMode::CreateNew)
+            .map_err(|source| Error::io("create", &temporary, source))?;
+        file.reserve(2 * ROOT_SLOT_BYTES as u64)
+            .map_err(|source| Error::io("reserve", &temporary, source))?;
+        let mut root = RootFile {
+            path: temporary.clone(),
+            file,
+            store: first.store,
+            sequence: 0,
+        };
         root.write_slot(first)?;
         root.write_slot(first)?;
-        root.file.sync_data().map_err(|source| Error::io("sync", &temporary, source))?;
-        disk.rename(&temporary, &path).map_err(|source| Error::io("rename", &temporary, source))?;
-        disk.sync_directory(directory).map_err(|source| Error::io("sync", directory, source))?;
+        root.file
+            .sync_data()
+            .map_err(|source| Error::io("sync", &temporary, source))?;
+        disk.rename(&temporary, &path)
+            .map_err(|source| Error::io("rename", &temporary, source))?;
+        disk.sync_directory(directory)
+            .map_err(|source| Error::io("sync", directory, source))?;
         root.path = path;
         Ok(root)
     }
 
     /// Points both slots at a checkpoint, which must be durable; the last step makes it the newest.
-    pub(crate) fn write(&mut self, reference: Reference, checkpoint: &Checkpoint, time_ms: i64) -> Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        reference: Reference,
+        checkpoint: &Checkpoint,
+        time_ms: i64,
+    ) -> Result<()> {
         let slot = RootSlot {
             format: FormatVersion::CURRENT,
             store: self.store,
@@ -123,11 +160,16 @@ impl RootFile {
     fn write_slot(&mut self, slot: &RootSlot) -> Result<()> {
         let sequence = self.sequence.saturating_add(1);
         let number = sequence % 2;
-        let slot = RootSlot { sequence: Sequence::new(sequence), ..*slot };
+        let slot = RootSlot {
+            sequence: Sequence::new(sequence),
+            ..*slot
+        };
         let mut buffer = AlignedBuffer::new(ROOT_SLOT_BYTES)
             .map_err(|source| Error::io("allocate a buffer for", &self.path, source))?;
         let number_short = u32::from(number == 1);
-        let page = buffer.first_chunk_mut().ok_or(Error::Internal { what: "a root slot has its page" })?;
+        let page = buffer.first_chunk_mut().ok_or(Error::Internal {
+            what: "a root slot has its page",
+        })?;
         slot.encode(number_short, page);
         self.file
             .write_at(number * ROOT_SLOT_BYTES as u64, buffer.as_ref(), Sync::Data)

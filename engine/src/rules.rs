@@ -4,20 +4,44 @@ use lanterman_format::{FormatError, Rule, Structure};
 
 /// The bytes end before the structure does.
 pub(crate) fn truncated(structure: Structure, expected: u64, found: u64) -> FormatError {
-    FormatError { structure, rule: Rule::Truncated, at: 0, expected, found }
+    FormatError {
+        structure,
+        rule: Rule::Truncated,
+        at: 0,
+        expected,
+        found,
+    }
 }
 
 /// Nothing but zeros, where something must stand.
 pub(crate) fn empty(structure: Structure) -> FormatError {
-    FormatError { structure, rule: Rule::Zero, at: 0, expected: 1, found: 0 }
+    FormatError {
+        structure,
+        rule: Rule::Zero,
+        at: 0,
+        expected: 1,
+        found: 0,
+    }
 }
 
 /// Well-formed, but of another place or another life than what refers to it.
 pub(crate) fn misplaced(structure: Structure, expected: u64, found: u64) -> FormatError {
-    FormatError { structure, rule: Rule::Identity, at: 0, expected, found }
+    FormatError {
+        structure,
+        rule: Rule::Identity,
+        at: 0,
+        expected,
+        found,
+    }
 }
 
 /// Two numbers that must agree do not.
 pub(crate) fn disagree(structure: Structure, expected: u64, found: u64) -> FormatError {
-    FormatError { structure, rule: Rule::Count, at: 0, expected, found }
+    FormatError {
+        structure,
+        rule: Rule::Count,
+        at: 0,
+        expected,
+        found,
+    }
 }

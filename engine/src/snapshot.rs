@@ -7,7 +7,7 @@ use lanterman_format::ids::{Offset, Version};
 
 use crate::catalog::Cut;
 use crate::core::Core;
-use crate::cursor::{Bound, Cursor};
+use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
@@ -61,18 +61,32 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] below the start and behind the end of the log; the end itself is allowed.
-    pub fn cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+    pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        let offset = offset.to_offset();
         let root = self.state.root();
-        Cursor::new(Arc::clone(&self.core), Arc::clone(&self.state), root, Bound::End, offset.into())
+        Cursor::new(
+            Arc::clone(&self.core),
+            Arc::clone(&self.state),
+            root,
+            Bound::End,
+            offset,
+        )
     }
 
     /// A cursor that reads only what would survive a power cut.
     ///
     /// # Errors
     /// As [`cursor`](Self::cursor).
-    pub fn durable_cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+    pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        let offset = offset.to_offset();
         let root = self.state.root();
-        Cursor::new(Arc::clone(&self.core), Arc::clone(&self.state), root, Bound::Durable, offset.into())
+        Cursor::new(
+            Arc::clone(&self.core),
+            Arc::clone(&self.state),
+            root,
+            Bound::Durable,
+            offset,
+        )
     }
 
     /// The log as it is now.
@@ -82,7 +96,13 @@ impl Log {
         let root = self.state.root();
         let end = root.end();
         let pin = self.core.pins.pin(self.core.catalog.version());
-        Snapshot { core: Arc::clone(&self.core), state: Arc::clone(&self.state), root, end, pin }
+        Snapshot {
+            core: Arc::clone(&self.core),
+            state: Arc::clone(&self.state),
+            root,
+            end,
+            pin,
+        }
     }
 }
 
@@ -139,17 +159,25 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] below the start and behind the end; the end itself is allowed.
-    pub fn cursor(&self, offset: impl Into<u64>) -> Result<Cursor> {
+    pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        let offset = offset.to_offset();
         let bound = Bound::Fixed(self.end);
-        Cursor::new(Arc::clone(&self.core), Arc::clone(&self.state), self.root.clone(), bound, offset.into())
+        Cursor::new(
+            Arc::clone(&self.core),
+            Arc::clone(&self.state),
+            self.root.clone(),
+            bound,
+            offset,
+        )
     }
 
     /// The message at `offset`; its value is counted and not copied.
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Damaged`].
-    pub fn get(&self, offset: impl Into<u64>) -> Result<KeptMessage> {
-        Ok(KeptMessage::from(&self.cursor(self.start())?.get(offset)?))
+    pub fn get(&self, offset: impl ToOffset) -> Result<KeptMessage> {
+        let offset = offset.to_offset();
+        Ok(KeptMessage::from(&self.cursor(self.root.start)?.get(offset)?))
     }
 
     /// The messages at `offsets`, in the order asked for.
@@ -157,8 +185,11 @@ impl Snapshot {
     /// # Errors
     /// As [`get`](Self::get), for the first that fails.
     pub fn get_many(&self, offsets: &[u64]) -> Result<Vec<KeptMessage>> {
-        let mut cursor = self.cursor(self.start())?;
-        offsets.iter().map(|offset| Ok(KeptMessage::from(&cursor.get(*offset)?))).collect()
+        let mut cursor = self.cursor(self.root.start)?;
+        offsets
+            .iter()
+            .map(|offset| Ok(KeptMessage::from(&cursor.get(*offset)?)))
+            .collect()
     }
 
     /// Iterates over a range of offsets; values are counted and not copied. [`cursor`](Self::cursor) is cheaper where
@@ -185,7 +216,11 @@ impl Snapshot {
                 end: self.end(),
             });
         }
-        Ok(Messages { cursor: self.cursor(from)?, until, failed: false })
+        Ok(Messages {
+            cursor: self.cursor(from)?,
+            until,
+            failed: false,
+        })
     }
 }
 
@@ -238,8 +273,12 @@ impl StoreSnapshot {
     /// Names of the logs, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            self.cut.logs.values().map(|committed| committed.log.name.as_str().to_owned()).collect();
+        let mut names: Vec<_> = self
+            .cut
+            .logs
+            .values()
+            .map(|committed| committed.log.name.as_str().to_owned())
+            .collect();
         names.sort_unstable();
         names
     }
@@ -249,7 +288,9 @@ impl StoreSnapshot {
     /// # Errors
     /// [`Error::UnknownLog`] if the version has no log of that name.
     pub fn log(&self, name: &str) -> Result<Snapshot> {
-        let unknown = || Error::UnknownLog { name: name.to_owned() };
+        let unknown = || Error::UnknownLog {
+            name: name.to_owned(),
+        };
         let state = self.core.catalog.find(name).ok_or_else(unknown)?;
         let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
         Ok(Snapshot {
@@ -261,4 +302,3 @@ impl StoreSnapshot {
         })
     }
 }
-

@@ -36,11 +36,17 @@ impl AsRef<[u8]> for Frozen {
 
 impl StoreSource {
     pub(crate) fn new(segments: Arc<SegmentTable>, copying: bool, kept_bytes_max: usize) -> Self {
-        StoreSource { segments, copying, kept: KeptSlabs::new(kept_bytes_max) }
+        StoreSource {
+            segments,
+            copying,
+            kept: KeptSlabs::new(kept_bytes_max),
+        }
     }
 
     fn segment(&self, reference: &Reference) -> Result<Arc<SegmentFile>, SlabError> {
-        let missing = || SlabError::Missing { reference: Box::new(*reference) };
+        let missing = || SlabError::Missing {
+            reference: Box::new(*reference),
+        };
         let found = self.segments.get(reference.segment, SegmentKind::Slabs);
         let segment = found.map_err(|error| match error {
             Error::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
@@ -63,12 +69,15 @@ impl StoreSource {
         // The segment's length bounds the allocation: the range was compared with it above.
         let mut buffer = AlignedBuffer::new(bytes.next_multiple_of(4096)).map_err(refused)?;
         let wanted = buffer.as_mut().get_mut(..bytes).unwrap_or_default();
-        segment.read_exact(reference.position.get(), wanted).map_err(|error| match error {
-            Error::Io { source, .. } => refused(io::Error::new(source.kind(), source.to_string())),
-            other => refused(io::Error::new(io::ErrorKind::UnexpectedEof, other.to_string())),
-        })?;
-        SlabBytes::copied(Arc::new(Frozen(buffer)), 0..bytes)
-            .ok_or_else(|| SlabError::Missing { reference: Box::new(*reference) })
+        segment
+            .read_exact(reference.position.get(), wanted)
+            .map_err(|error| match error {
+                Error::Io { source, .. } => refused(io::Error::new(source.kind(), source.to_string())),
+                other => refused(io::Error::new(io::ErrorKind::UnexpectedEof, other.to_string())),
+            })?;
+        SlabBytes::copied(Arc::new(Frozen(buffer)), 0..bytes).ok_or_else(|| SlabError::Missing {
+            reference: Box::new(*reference),
+        })
     }
 }
 
@@ -85,7 +94,9 @@ impl SlabSource for StoreSource {
         if self.copying {
             return self.copy(reference);
         }
-        let missing = || SlabError::Missing { reference: Box::new(*reference) };
+        let missing = || SlabError::Missing {
+            reference: Box::new(*reference),
+        };
         let segment = self.segment(reference)?;
         let map = segment.map().map_err(|error| {
             let error = io::Error::other(error.to_string());
@@ -107,7 +118,12 @@ impl SlabSource for StoreSource {
 
 impl Core {
     /// The public error for what went wrong in a slab of `log`.
-    pub(crate) fn slab_error(&self, log: &LogState, offsets: Option<std::ops::Range<u64>>, error: SlabError) -> Error {
+    pub(crate) fn slab_error(
+        &self,
+        log: &LogState,
+        offsets: Option<std::ops::Range<u64>>,
+        error: SlabError,
+    ) -> Error {
         slab_error(&self.segments, Some(log), offsets, error)
     }
 
@@ -137,17 +153,28 @@ pub(crate) fn slab_error(
     };
     match error {
         SlabError::Damaged(found) => {
-            let SlabDamage { reference, range, error, .. } = *found;
+            let SlabDamage {
+                reference,
+                range,
+                error,
+                ..
+            } = *found;
             damage(&reference, range.start as u64, range.len() as u64, error)
         }
-        SlabError::Read { reference, error, .. } => {
-            Error::io("read", &segments.path_of(reference.segment, SegmentKind::Slabs), error)
-        }
-        SlabError::Missing { reference } | SlabError::Lost { reference } | SlabError::NotHere { reference } => {
+        SlabError::Read { reference, error, .. } => Error::io(
+            "read",
+            &segments.path_of(reference.segment, SegmentKind::Slabs),
+            error,
+        ),
+        SlabError::Missing { reference }
+        | SlabError::Lost { reference }
+        | SlabError::NotHere { reference } => {
             let rule = crate::rules::truncated(Structure::Slab, reference.bytes.get(), 0);
             damage(&reference, 0, reference.bytes.get(), rule)
         }
-        SlabError::Outside { .. } => Error::Internal { what: "an offset is asked of the slab that holds it" },
+        SlabError::Outside { .. } => Error::Internal {
+            what: "an offset is asked of the slab that holds it",
+        },
     }
 }
 
@@ -163,7 +190,12 @@ pub(crate) fn tree_error(segments: &SegmentTable, log: Option<&LogState>, error:
             offsets: None,
             source: error,
         })),
-        TreeError::Rule { reference, expected, found, .. } => Error::Damaged(Box::new(Damage {
+        TreeError::Rule {
+            reference,
+            expected,
+            found,
+            ..
+        } => Error::Damaged(Box::new(Damage {
             path: segments.path_of(reference.segment, SegmentKind::Slabs),
             segment: Some(reference.segment),
             position: reference.position,
@@ -172,6 +204,8 @@ pub(crate) fn tree_error(segments: &SegmentTable, log: Option<&LogState>, error:
             offsets: None,
             source: crate::rules::disagree(Structure::Node, expected, found),
         })),
-        TreeError::NoOffsets | TreeError::Full => Error::Internal { what: "a log's tree takes another slab" },
+        TreeError::NoOffsets | TreeError::Full => Error::Internal {
+            what: "a log's tree takes another slab",
+        },
     }
 }

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lanterman_format::{FormatVersion, Structure};
 use lanterman_format::error::{Found, Rule};
 use lanterman_format::ids::{Crc, Offset, Position, SegmentId, Sequence, StoreId, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::{FormatVersion, Structure};
 
 use crate::background::Background as Helper;
 use crate::catalog::Catalog;
@@ -66,7 +66,7 @@ impl Drop for Handle {
 ///
 /// let snapshot = store.snapshot("orders")?;
 /// for message in snapshot.range(..)? {
-///     assert_eq!(message?.value(), b"hello");
+///     assert_eq!(&message?.value()[..], b"hello");
 /// }
 /// # Ok(())
 /// # }
@@ -100,7 +100,10 @@ impl Store {
     ///
     /// # Errors
     /// As [`Options::open`].
-    #[allow(unsafe_code, reason = "the one public door to mapped files; its contract is the caller's promise")]
+    #[allow(
+        unsafe_code,
+        reason = "the one public door to mapped files; its contract is the caller's promise"
+    )]
     pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self> {
         // SAFETY: the caller makes the same promise to this function.
         unsafe { Options::new().open(path) }
@@ -123,7 +126,9 @@ impl Store {
         if !core.options.read_only && core.options.background == Background::Thread {
             Helper::start(&core).map_err(|source| Error::io("start a thread for", path, source))?;
         }
-        Ok(Store { handle: Arc::new(Handle { core }) })
+        Ok(Store {
+            handle: Arc::new(Handle { core }),
+        })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -146,7 +151,9 @@ impl Store {
         let core = self.core();
         core.check_writable("open a writer")?;
         let log = core.log_named(&LogName::parse(name)?);
-        let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen { name: name.to_owned() })?;
+        let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
+            name: name.to_owned(),
+        })?;
         core.touch_right_edge(&log)?;
         Ok(Writer::new(Arc::clone(&self.handle), log, owner))
     }
@@ -161,7 +168,9 @@ impl Store {
         let name = LogName::parse(name)?;
         let log = core.log_named(&name);
         if log.is_created() {
-            return Err(Error::LogExists { name: name.as_str().to_owned() });
+            return Err(Error::LogExists {
+                name: name.as_str().to_owned(),
+            });
         }
         core.commit_log(&log, 0, Durability::Disk).map(|_| ())
     }
@@ -173,14 +182,22 @@ impl Store {
     pub fn log(&self, name: &str) -> Result<Log> {
         LogName::parse(name)?;
         let found = self.core().catalog.find(name);
-        let state = found.ok_or_else(|| Error::UnknownLog { name: name.to_owned() })?;
+        let state = found.ok_or_else(|| Error::UnknownLog {
+            name: name.to_owned(),
+        })?;
         Ok(Log::new(Arc::clone(self.core()), state))
     }
 
     /// All logs, by name.
     #[must_use]
     pub fn logs(&self) -> Vec<LogInformation> {
-        let mut logs: Vec<_> = self.core().catalog.all().iter().map(|log| Log::new(Arc::clone(self.core()), Arc::clone(log)).information()).collect();
+        let mut logs: Vec<_> = self
+            .core()
+            .catalog
+            .all()
+            .iter()
+            .map(|log| Log::new(Arc::clone(self.core()), Arc::clone(log)).information())
+            .collect();
         logs.sort_by(|left, right| left.name.cmp(&right.name));
         logs
     }
@@ -309,9 +326,11 @@ impl Core {
     fn touch_right_edge(&self, log: &Arc<crate::log::LogState>) -> Result<()> {
         let root = log.root();
         match root.tree.offset_end().checked_sub(1) {
-            Some(last) => {
-                root.tree.find(self.source.as_ref(), last).map(|_| ()).map_err(|error| self.tree_error(log, error))
-            }
+            Some(last) => root
+                .tree
+                .find(self.source.as_ref(), last)
+                .map(|_| ())
+                .map_err(|error| self.tree_error(log, error)),
             None => Ok(()),
         }
     }
@@ -342,7 +361,11 @@ impl Core {
             return Ok(());
         }
         self.background.stop();
-        let outcome = if self.options.read_only { Ok(()) } else { self.finish() };
+        let outcome = if self.options.read_only {
+            Ok(())
+        } else {
+            self.finish()
+        };
         self.closed.store(true, Ordering::Release);
         *self.lock.lock() = None;
         outcome
@@ -362,45 +385,75 @@ fn prepare_directory(
     path: &Path,
     options: &Options,
 ) -> Result<Option<Box<dyn FileLock>>> {
-    let found = disk.metadata(path).map_err(|source| Error::io("look at", path, source))?;
+    let found = disk
+        .metadata(path)
+        .map_err(|source| Error::io("look at", path, source))?;
     let may_create = options.create && !options.read_only;
     let names = match found.map(|found| found.kind) {
         None if may_create => {
-            disk.create_directory(path).map_err(|source| Error::io("create", path, source))?;
+            disk.create_directory(path)
+                .map_err(|source| Error::io("create", path, source))?;
             if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                disk.sync_directory(parent).map_err(|source| Error::io("sync", parent, source))?;
+                disk.sync_directory(parent)
+                    .map_err(|source| Error::io("sync", parent, source))?;
             }
             Vec::new()
         }
-        None => return Err(Error::NoStore { path: path.to_path_buf() }),
-        Some(PathKind::Directory) => disk.list(path).map_err(|source| Error::io("list", path, source))?,
+        None => {
+            return Err(Error::NoStore {
+                path: path.to_path_buf(),
+            });
+        }
+        Some(PathKind::Directory) => disk
+            .list(path)
+            .map_err(|source| Error::io("list", path, source))?,
         Some(_) => {
-            return Err(Error::NotAStore { path: path.to_path_buf(), found: "not a directory".to_owned() });
+            return Err(Error::NotAStore {
+                path: path.to_path_buf(),
+                found: "not a directory".to_owned(),
+            });
         }
     };
     let is_store = names.iter().any(|name| name == "root");
     if !is_store {
         if let Some(foreign) = names.iter().find(|name| !STORE_ENTRIES.contains(&name.as_str())) {
-            return Err(Error::NotAStore { path: path.to_path_buf(), found: foreign.clone() });
+            return Err(Error::NotAStore {
+                path: path.to_path_buf(),
+                found: foreign.clone(),
+            });
         }
         if !may_create {
-            return Err(Error::NoStore { path: path.to_path_buf() });
+            return Err(Error::NoStore {
+                path: path.to_path_buf(),
+            });
         }
     }
     let segments = path.join("segments");
-    let kind = disk.metadata(&segments).map_err(|source| Error::io("look at", &segments, source))?;
+    let kind = disk
+        .metadata(&segments)
+        .map_err(|source| Error::io("look at", &segments, source))?;
     if is_store && kind.is_none_or(|kind| kind.kind != PathKind::Directory) {
-        return Err(Error::NotAStore { path: path.to_path_buf(), found: "segments, not a directory".to_owned() });
+        return Err(Error::NotAStore {
+            path: path.to_path_buf(),
+            found: "segments, not a directory".to_owned(),
+        });
     }
     if options.read_only {
         return Ok(None);
     }
     let lock_path = path.join("lock");
-    let lock = disk.lock(&lock_path).map_err(|source| Error::io("lock", &lock_path, source))?;
-    let lock = lock.ok_or_else(|| Error::Locked { path: path.to_path_buf() })?;
+    let lock = disk
+        .lock(&lock_path)
+        .map_err(|source| Error::io("lock", &lock_path, source))?;
+    let lock = lock.ok_or_else(|| Error::Locked {
+        path: path.to_path_buf(),
+    })?;
     // Somebody may have created the store between the listing and the lock.
     let root = path.join("root");
-    if !disk.exists(&root).map_err(|source| Error::io("look for", &root, source))? {
+    if !disk
+        .exists(&root)
+        .map_err(|source| Error::io("look for", &root, source))?
+    {
         create_store(disk, path, options)?;
     }
     Ok(Some(lock))
@@ -409,13 +462,21 @@ fn prepare_directory(
 /// Makes an empty store: a first journal segment, then the root file, whose name makes it one.
 fn create_store(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> Result<()> {
     let segments = path.join("segments");
-    if disk.exists(&segments).map_err(|source| Error::io("look for", &segments, source))? {
+    if disk
+        .exists(&segments)
+        .map_err(|source| Error::io("look for", &segments, source))?
+    {
         clear_interrupted_creation(disk, path, &segments)?;
     } else {
-        disk.create_directory(&segments).map_err(|source| Error::io("create", &segments, source))?;
+        disk.create_directory(&segments)
+            .map_err(|source| Error::io("create", &segments, source))?;
     }
-    disk.sync_directory(path).map_err(|source| Error::io("sync", path, source))?;
-    let identity = options.randomness.identity().map_err(|source| Error::io("draw an identity for", path, source))?;
+    disk.sync_directory(path)
+        .map_err(|source| Error::io("sync", path, source))?;
+    let identity = options
+        .randomness
+        .identity()
+        .map_err(|source| Error::io("draw an identity for", path, source))?;
     let store = StoreId::from_bytes(identity);
     let table = SegmentTable::new(Arc::clone(disk), path, store, true);
     let time_ms = options.clock.wall_ms();
@@ -438,9 +499,12 @@ fn create_store(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> Result<
 /// A creation that was cut short leaves at most one file of segments, with nothing in it. Anything more is a store that
 /// lost its root, and not for us to touch.
 fn clear_interrupted_creation(disk: &Arc<dyn Disk>, path: &Path, segments: &Path) -> Result<()> {
-    let names = disk.list(segments).map_err(|source| Error::io("list", segments, source))?;
+    let names = disk
+        .list(segments)
+        .map_err(|source| Error::io("list", segments, source))?;
     for name in &names {
-        let first = lanterman_format::name::parse_segment_file_name(name).is_some_and(|(id, _)| id.get() == 1);
+        let first =
+            lanterman_format::name::parse_segment_file_name(name).is_some_and(|(id, _)| id.get() == 1);
         if names.len() > 1 || !first {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
@@ -448,17 +512,22 @@ fn clear_interrupted_creation(disk: &Arc<dyn Disk>, path: &Path, segments: &Path
             });
         }
         let file = segments.join(name);
-        disk.unlink(&file).map_err(|source| Error::io("remove", &file, source))?;
+        disk.unlink(&file)
+            .map_err(|source| Error::io("remove", &file, source))?;
     }
     Ok(())
 }
 
 fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a RootSlot> {
     let root = path.join("root");
-    let invalid = slots.slots.iter().enumerate().find_map(|(number, slot)| match slot {
-        Found::Invalid(rule) => Some((number, *rule)),
-        Found::Empty | Found::Valid(_) => None,
-    });
+    let invalid = slots
+        .slots
+        .iter()
+        .enumerate()
+        .find_map(|(number, slot)| match slot {
+            Found::Invalid(rule) => Some((number, *rule)),
+            Found::Empty | Found::Valid(_) => None,
+        });
     if let Some((_, rule)) = invalid
         && rule.rule == Rule::NewerVersion
     {
@@ -489,18 +558,28 @@ fn open_core(
     lock: Option<Box<dyn FileLock>>,
     slot: &RootSlot,
 ) -> Result<Core> {
-    let table = Arc::new(SegmentTable::new(Arc::clone(disk), path, slot.store, !options.read_only));
+    let table = Arc::new(SegmentTable::new(
+        Arc::clone(disk),
+        path,
+        slot.store,
+        !options.read_only,
+    ));
     let listing = table.list(!options.read_only)?;
     let loaded = load_checkpoint(&table, slot)?;
     let catalog = Catalog::new(loaded.version, loaded.next_log);
     restore_logs(&table, &catalog, &loaded)?;
     let last_commit_crc = loaded.last_commit_crc;
     let begin = journal_end(&table, slot, last_commit_crc)?;
-    let sizes = JournalSizes { first: options.journal_segment_bytes_first, max: options.journal_segment_bytes_max };
+    let sizes = JournalSizes {
+        first: options.journal_segment_bytes_first,
+        max: options.journal_segment_bytes_max,
+    };
     let journal = Journal::new(Arc::clone(&table), sizes, begin, 0)?;
     let kept = usize::try_from(options.tail_memory_bytes / 2).unwrap_or(usize::MAX);
     let source = Arc::new(StoreSource::new(Arc::clone(&table), options.copying, kept));
-    let bulk = disk.bulk_writer(IN_FLIGHT_MAX).map_err(|source| Error::io("set up writing for", path, source))?;
+    let bulk = disk
+        .bulk_writer(IN_FLIGHT_MAX)
+        .map_err(|source| Error::io("set up writing for", path, source))?;
     let readers = open_readers(disk, path);
     let core = Core::new(CoreParts {
         path: path.to_path_buf(),
@@ -511,7 +590,11 @@ fn open_core(
         source,
         catalog,
         journal,
-        allocator: SlabAllocator::new(None, options.slab_segment_bytes_first, options.slab_segment_bytes_max),
+        allocator: SlabAllocator::new(
+            None,
+            options.slab_segment_bytes_first,
+            options.slab_segment_bytes_max,
+        ),
         readers,
         lock,
         options,
@@ -532,7 +615,12 @@ fn open_core(
 /// Where the journal goes on behind a checkpoint.
 fn journal_end(table: &Arc<SegmentTable>, slot: &RootSlot, header_crc: Crc) -> Result<JournalEnd> {
     let segment = Some(table.get(slot.journal_segment, SegmentKind::Journal)?);
-    Ok(JournalEnd { segment, position: slot.journal_position.get(), version: slot.version, header_crc })
+    Ok(JournalEnd {
+        segment,
+        position: slot.journal_position.get(),
+        version: slot.version,
+        header_crc,
+    })
 }
 
 impl Core {
@@ -562,7 +650,12 @@ fn checkpoint_state(
     loaded: Loaded,
 ) -> Result<CheckpointState> {
     let root = RootFile::open(disk, path, slot.store, slot.sequence, !options.read_only)?;
-    Ok(CheckpointState { root, version: loaded.version, pages: loaded.pages, entries: loaded.entries })
+    Ok(CheckpointState {
+        root,
+        version: loaded.version,
+        pages: loaded.pages,
+        entries: loaded.entries,
+    })
 }
 
 impl Core {
@@ -605,4 +698,3 @@ impl Core {
         Ok(())
     }
 }
-

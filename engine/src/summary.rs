@@ -55,9 +55,12 @@ impl LogSummary {
 
     fn add(&mut self, body: &[u8]) -> Result<()> {
         for found in buffer::walk(body) {
-            let (_, message) = found.map_err(|_| Error::Internal { what: "a published buffer parses" })?;
+            let (_, message) = found.map_err(|_| Error::Internal {
+                what: "a published buffer parses",
+            })?;
             self.summary.add_buffer(&message);
-            self.histogram.add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
+            self.histogram
+                .add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
         }
         Ok(())
     }
@@ -84,7 +87,11 @@ impl Core {
                 sum.add(chunk.entries_bytes(entry, until.saturating_sub(from))?)?;
             }
         }
-        if let Some(tail) = root.tail.as_ref().filter(|tail| root.chunks.is_empty() && tail.first >= tree_end) {
+        if let Some(tail) = root
+            .tail
+            .as_ref()
+            .filter(|tail| root.chunks.is_empty() && tail.first >= tree_end)
+        {
             let offsets = tail.first..tail.first.saturating_add(tail.count);
             let opened = tail.slab.open(self.source.as_ref());
             let opened = opened.map_err(|error| self.slab_error(log, Some(offsets), error))?;

@@ -64,10 +64,16 @@ impl Transaction {
         let part = self.parts.entry(name).or_default();
         let before = part.body.len();
         encode(&message.fields, &mut part.body)?;
-        let bytes = self.bytes.saturating_add(part.body.len().saturating_sub(before) as u64);
+        let bytes = self
+            .bytes
+            .saturating_add(part.body.len().saturating_sub(before) as u64);
         if bytes > TRANSACTION_BYTES_MAX {
             part.body.truncate(before);
-            return Err(Error::TooLarge { part: "transaction", bytes, limit_bytes: TRANSACTION_BYTES_MAX });
+            return Err(Error::TooLarge {
+                part: "transaction",
+                bytes,
+                limit_bytes: TRANSACTION_BYTES_MAX,
+            });
         }
         part.count = part.count.saturating_add(1);
         self.bytes = bytes;
@@ -105,10 +111,15 @@ impl Core {
         work(&mut transaction)?;
         transaction.parts.retain(|_, part| part.count > 0);
         if transaction.parts.is_empty() {
-            return Ok(TransactionReceipt { version: self.catalog.version(), offsets: BTreeMap::new() });
+            return Ok(TransactionReceipt {
+                version: self.catalog.version(),
+                offsets: BTreeMap::new(),
+            });
         }
-        let mut logs: Vec<(Arc<LogState>, Part)> =
-            std::mem::take(&mut transaction.parts).into_iter().map(|(name, part)| (self.log_named(&name), part)).collect();
+        let mut logs: Vec<(Arc<LogState>, Part)> = std::mem::take(&mut transaction.parts)
+            .into_iter()
+            .map(|(name, part)| (self.log_named(&name), part))
+            .collect();
         // One order for everybody: two transactions over the same logs never wait for each other in a circle.
         logs.sort_by_key(|(log, _)| log.id);
         let staged = self.stage(&logs)?;
@@ -120,12 +131,18 @@ impl Core {
             })
             .collect();
         let written = Arc::new(AtomicU64::new(0));
-        let request =
-            Request::Transaction { staged, durability: transaction.durability, written: Arc::clone(&written) };
+        let request = Request::Transaction {
+            staged,
+            durability: transaction.durability,
+            written: Arc::clone(&written),
+        };
         let outcome = self.groups.commit(request, self);
         match written.load(Ordering::Acquire) {
             0 => outcome.map(|version| TransactionReceipt { version, offsets }),
-            version => Ok(TransactionReceipt { version: Version::new(version), offsets }),
+            version => Ok(TransactionReceipt {
+                version: Version::new(version),
+                offsets,
+            }),
         }
     }
 
@@ -142,7 +159,9 @@ impl Core {
             for (log, part) in logs {
                 let mut tail = log.tail.intrude();
                 if tail.reserved {
-                    return Err(Error::Reserved { name: log.name.as_str().to_owned() });
+                    return Err(Error::Reserved {
+                        name: log.name.as_str().to_owned(),
+                    });
                 }
                 let room = self.make_room(log, &mut tail, part.body.len() as u64, part.count)?;
                 if room == Room::NoMemory {
@@ -152,10 +171,17 @@ impl Core {
                     self.wait_for_memory()?;
                     continue 'again;
                 }
-                let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "room has a chunk" })?;
+                let writer = tail.writer.as_mut().ok_or(Error::Internal {
+                    what: "room has a chunk",
+                })?;
                 let first = writer.next_offset();
                 writer.stage_stored(&part.body, part.count)?;
-                staged.push(StagedLog { log: Arc::clone(log), tail, first, count: part.count });
+                staged.push(StagedLog {
+                    log: Arc::clone(log),
+                    tail,
+                    first,
+                    count: part.count,
+                });
             }
             return Ok(staged);
         }
@@ -167,5 +193,7 @@ impl Core {
 /// # Errors
 /// Always [`Error::Aborted`].
 pub fn abort<T>(reason: impl Into<String>) -> Result<T> {
-    Err(Error::Aborted { reason: reason.into() })
+    Err(Error::Aborted {
+        reason: reason.into(),
+    })
 }

@@ -34,7 +34,9 @@ impl<'a> NewMessage<'a> {
     /// A message of bytes, without key, time or headers.
     #[must_use]
     pub fn new(value: &'a [u8]) -> Self {
-        NewMessage { fields: BufferFields::plain(ValueType::BYTES, value) }
+        NewMessage {
+            fields: BufferFields::plain(ValueType::BYTES, value),
+        }
     }
 
     /// Gives it a key; at most 64 KiB.
@@ -91,7 +93,9 @@ impl Writer {
             owner,
             log,
             message_bytes_max: usize::try_from(options.message_bytes_max).unwrap_or(usize::MAX),
-            automatic_bytes: options.automatic_commit.map_or(u64::MAX, |automatic| automatic.bytes),
+            automatic_bytes: options
+                .automatic_commit
+                .map_or(u64::MAX, |automatic| automatic.bytes),
             appended_bytes: 0,
             store,
         }
@@ -144,7 +148,11 @@ impl Writer {
     pub fn append_if(&mut self, expected: Offset, message: &NewMessage<'_>) -> Result<Offset> {
         let found = self.next_offset();
         if found != expected {
-            return Err(Error::OffsetMismatch { name: self.log.name.as_str().to_owned(), expected, found });
+            return Err(Error::OffsetMismatch {
+                name: self.log.name.as_str().to_owned(),
+                expected,
+                found,
+            });
         }
         // A transaction may come between: the offset is compared once more where it is given.
         self.append_at(Some(expected), &message.fields)
@@ -162,19 +170,33 @@ impl Writer {
             encode(&message.fields, &mut body)?;
             count = count.saturating_add(1);
         }
-        let limit = self.store.core.options.message_bytes_max.max(self.store.core.options.slab_bytes_max / 2);
+        let limit = self
+            .store
+            .core
+            .options
+            .message_bytes_max
+            .max(self.store.core.options.slab_bytes_max / 2);
         if body.len() as u64 > limit {
-            return Err(Error::TooLarge { part: "batch", bytes: body.len() as u64, limit_bytes: limit });
+            return Err(Error::TooLarge {
+                part: "batch",
+                bytes: body.len() as u64,
+                limit_bytes: limit,
+            });
         }
         loop {
             let mut tail = self.owner.enter();
-            let room = self.store.core.make_room(&self.log, &mut tail, body.len() as u64, count)?;
+            let room = self
+                .store
+                .core
+                .make_room(&self.log, &mut tail, body.len() as u64, count)?;
             if room == Room::NoMemory {
                 drop(tail);
                 self.store.core.wait_for_memory()?;
                 continue;
             }
-            let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "room has a chunk" })?;
+            let writer = tail.writer.as_mut().ok_or(Error::Internal {
+                what: "room has a chunk",
+            })?;
             let first = writer.next_offset();
             writer.append_stored(&body, count)?;
             drop(tail);
@@ -194,14 +216,23 @@ impl Writer {
         let stored = lanterman_format::buffer::plain_stored_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
         loop {
             let mut tail = self.owner.enter();
-            if self.store.core.make_room(&self.log, &mut tail, u64::from(stored), 1)? == Room::Made {
+            if self
+                .store
+                .core
+                .make_room(&self.log, &mut tail, u64::from(stored), 1)?
+                == Room::Made
+            {
                 tail.reserved = true;
                 break;
             }
             drop(tail);
             self.store.core.wait_for_memory()?;
         }
-        Ok(Reservation { writer: self, bytes, value_type: ValueType::BYTES })
+        Ok(Reservation {
+            writer: self,
+            bytes,
+            value_type: ValueType::BYTES,
+        })
     }
 
     fn append_slowly(&mut self, fields: &BufferFields<'_>) -> Result<Offset> {
@@ -214,19 +245,34 @@ impl Writer {
         let stored = stored_bytes(fields)?;
         let offset = loop {
             let mut tail = self.owner.enter();
-            if self.store.core.make_room(&self.log, &mut tail, u64::from(stored), 1)? == Room::NoMemory {
+            if self
+                .store
+                .core
+                .make_room(&self.log, &mut tail, u64::from(stored), 1)?
+                == Room::NoMemory
+            {
                 drop(tail);
                 self.store.core.wait_for_memory()?;
                 continue;
             }
-            let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "room has a chunk" })?;
+            let writer = tail.writer.as_mut().ok_or(Error::Internal {
+                what: "room has a chunk",
+            })?;
             let found = Offset::new(writer.next_offset());
             if let Some(expected) = expected.filter(|expected| *expected != found) {
-                return Err(Error::OffsetMismatch { name: self.log.name.as_str().to_owned(), expected, found });
+                return Err(Error::OffsetMismatch {
+                    name: self.log.name.as_str().to_owned(),
+                    expected,
+                    found,
+                });
             }
             match writer.append_fields(fields) {
                 Ok(offset) => break offset,
-                Err(Full) => return Err(Error::Internal { what: "room takes what it was made for" }),
+                Err(Full) => {
+                    return Err(Error::Internal {
+                        what: "room takes what it was made for",
+                    });
+                }
             }
         };
         self.count_bytes(u64::from(stored));
@@ -245,7 +291,11 @@ impl Writer {
         self.appended_bytes = 0;
         if let Some(automatic) = self.store.core.options.automatic_commit {
             // Nobody waits for it: a failure poisons the store, and the next call tells.
-            drop(self.store.core.commit_log_later(&self.log, self.log.end(), automatic.durability));
+            drop(
+                self.store
+                    .core
+                    .commit_log_later(&self.log, self.log.end(), automatic.durability),
+            );
         }
     }
 
@@ -305,14 +355,19 @@ impl Writer {
             return Ok(());
         }
         let mut tail = self.owner.enter();
-        let large = tail.writer.as_ref().is_some_and(|writer| writer.bytes_from(journaled) >= ADOPT_BYTES_MIN);
+        let large = tail
+            .writer
+            .as_ref()
+            .is_some_and(|writer| writer.bytes_from(journaled) >= ADOPT_BYTES_MIN);
         if large {
             self.store.core.close_chunk(&self.log, &mut tail);
         }
         drop(tail);
         let root = self.log.root();
         let waiting = root.chunks.iter().rfind(|chunk| {
-            chunk.is_closed() && chunk.end_offset() > root.tree_end && chunk.bytes_from(journaled) >= ADOPT_BYTES_MIN
+            chunk.is_closed()
+                && chunk.end_offset() > root.tree_end
+                && chunk.bytes_from(journaled) >= ADOPT_BYTES_MIN
         });
         match waiting {
             Some(chunk) if wait => self.store.core.flush_log(&self.log, chunk.end_offset()),
@@ -330,7 +385,11 @@ fn stored_bytes(fields: &BufferFields<'_>) -> Result<u32> {
 }
 
 fn too_large(bytes: usize, limit: usize) -> Error {
-    Error::TooLarge { part: "message", bytes: bytes as u64, limit_bytes: limit as u64 }
+    Error::TooLarge {
+        part: "message",
+        bytes: bytes as u64,
+        limit_bytes: limit as u64,
+    }
 }
 
 /// Compares the parts of a message with their limits.
@@ -340,13 +399,28 @@ pub(crate) fn check_fields(fields: &BufferFields<'_>, message_bytes_max: usize) 
     }
     let limit = |part: &'static str, bytes: usize, limit: usize| {
         if bytes > limit {
-            return Err(Error::TooLarge { part, bytes: bytes as u64, limit_bytes: limit as u64 });
+            return Err(Error::TooLarge {
+                part,
+                bytes: bytes as u64,
+                limit_bytes: limit as u64,
+            });
         }
         Ok(())
     };
-    limit("key", fields.key.map_or(0, <[u8]>::len), lanterman_format::limits::KEY_BYTES_MAX as usize)?;
-    let headers = fields.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(8));
-    limit("headers", headers.fold(0, usize::saturating_add), lanterman_format::limits::HEADERS_BYTES_MAX as usize)
+    limit(
+        "key",
+        fields.key.map_or(0, <[u8]>::len),
+        lanterman_format::limits::KEY_BYTES_MAX as usize,
+    )?;
+    let headers = fields
+        .headers
+        .iter()
+        .map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(8));
+    limit(
+        "headers",
+        headers.fold(0, usize::saturating_add),
+        lanterman_format::limits::HEADERS_BYTES_MAX as usize,
+    )
 }
 
 /// Appends the stored form of a message to `body`.
@@ -355,7 +429,9 @@ pub(crate) fn encode(fields: &BufferFields<'_>, body: &mut Vec<u8>) -> Result<()
     let bytes = usize::try_from(stored_bytes(fields)?).unwrap_or(usize::MAX);
     body.resize(at.saturating_add(bytes), 0);
     let out = body.get_mut(at..).unwrap_or_default();
-    fields.encode(out).map(|_| ()).map_err(|_| Error::Internal { what: "a message encodes into its room" })
+    fields.encode(out).map(|_| ()).map_err(|_| Error::Internal {
+        what: "a message encodes into its room",
+    })
 }
 
 /// Room for one message, filled in place.
@@ -380,8 +456,12 @@ impl Reservation<'_> {
     /// [`Error::Internal`] if the room is not there, which would be a mistake of the store.
     pub fn fill<T>(&mut self, fill: impl FnOnce(&mut [u8]) -> T) -> Result<T> {
         let mut tail = self.writer.owner.enter();
-        let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "a reservation has its chunk" })?;
-        let bytes = writer.reserved(self.bytes).ok_or(Error::Internal { what: "a reservation has its room" })?;
+        let writer = tail.writer.as_mut().ok_or(Error::Internal {
+            what: "a reservation has its chunk",
+        })?;
+        let bytes = writer.reserved(self.bytes).ok_or(Error::Internal {
+            what: "a reservation has its room",
+        })?;
         Ok(fill(bytes))
     }
 
@@ -391,10 +471,14 @@ impl Reservation<'_> {
     /// [`Error::Internal`] if the room is not there, which would be a mistake of the store.
     pub fn publish(self) -> Result<Offset> {
         let mut tail = self.writer.owner.enter();
-        let writer = tail.writer.as_mut().ok_or(Error::Internal { what: "a reservation has its chunk" })?;
+        let writer = tail.writer.as_mut().ok_or(Error::Internal {
+            what: "a reservation has its chunk",
+        })?;
         let offset = writer
             .publish_reserved(self.bytes, self.value_type)
-            .map_err(|Full| Error::Internal { what: "a reservation has its room" })?;
+            .map_err(|Full| Error::Internal {
+                what: "a reservation has its room",
+            })?;
         drop(tail);
         Ok(Offset::new(offset))
     }

@@ -22,7 +22,11 @@ fn values(store: &Store, log: &str) -> Vec<Vec<u8>> {
 /// Compares without printing thousands of values.
 fn same(found: &[Vec<u8>], wanted: &[Vec<u8>]) {
     let first = found.iter().zip(wanted).position(|(left, right)| left != right);
-    assert_eq!((found.len(), first), (wanted.len(), None), "count, and the first that differs");
+    assert_eq!(
+        (found.len(), first),
+        (wanted.len(), None),
+        "count, and the first that differs"
+    );
 }
 
 #[test]
@@ -32,7 +36,13 @@ fn appended_messages_are_seen_at_once_and_committed_ones_after_reopening() {
     let store = open(&path);
     let mut writer = store.writer("events").unwrap();
     for number in 0..1000u64 {
-        assert_eq!(writer.append(format!("message {number}").as_bytes()).unwrap().get(), number);
+        assert_eq!(
+            writer
+                .append(format!("message {number}").as_bytes())
+                .unwrap()
+                .get(),
+            number
+        );
     }
     assert_eq!(values(&store, "events").len(), 1000);
     writer.commit(Durability::Disk).unwrap();
@@ -71,7 +81,10 @@ fn a_log_of_many_slabs_reads_the_same_after_reopening() {
     same(&values(&store, "events"), &wanted);
     let mut cursor = store.log("events").unwrap().cursor(0u64).unwrap();
     for number in (0..30_000u64).rev().step_by(997) {
-        assert_eq!(cursor.get(number).unwrap().value(), wanted[usize::try_from(number).unwrap()]);
+        assert_eq!(
+            cursor.get(number).unwrap().value(),
+            wanted[usize::try_from(number).unwrap()]
+        );
     }
 }
 
@@ -81,10 +94,20 @@ fn keys_times_and_headers_come_back() {
     let store = open(&directory.path().join("store"));
     let mut writer = store.writer("events").unwrap();
     let headers: [(&[u8], &[u8]); 2] = [(b"trace", b"7"), (b"empty", b"")];
-    writer.append_message(&NewMessage::new(b"value").key(b"key").time_ms(-5).headers(&headers)).unwrap();
+    writer
+        .append_message(
+            &NewMessage::new(b"value")
+                .key(b"key")
+                .time_ms(-5)
+                .headers(&headers),
+        )
+        .unwrap();
     let mut cursor = store.log("events").unwrap().cursor(0u64).unwrap();
     let message = cursor.next().unwrap().unwrap();
-    assert_eq!((message.key(), message.time_ms(), message.value()), (Some(&b"key"[..]), Some(-5), &b"value"[..]));
+    assert_eq!(
+        (message.key(), message.time_ms(), message.value()),
+        (Some(&b"key"[..]), Some(-5), &b"value"[..])
+    );
     let found: Vec<_> = message.headers().collect();
     assert_eq!(found, headers);
     assert_eq!(message.to_bytes(), &b"value"[..]);
@@ -107,7 +130,10 @@ fn a_transaction_over_logs_with_open_writers_is_one_version() {
     assert_eq!(receipt.offsets["orders"], 1..3);
     assert_eq!(receipt.offsets["audit"], 0..1);
     orders.append(b"after").unwrap();
-    assert_eq!(values(&store, "orders"), [&b"before"[..], b"one", b"three", b"after"]);
+    assert_eq!(
+        values(&store, "orders"),
+        [&b"before"[..], b"one", b"three", b"after"]
+    );
     drop((orders, store));
     assert_eq!(values(&open(&path), "orders").len(), 4);
 }
@@ -116,7 +142,10 @@ fn a_transaction_over_logs_with_open_writers_is_one_version() {
 fn a_store_driven_by_hand_needs_no_thread() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let options = Options::new().background(Background::Manual).slab_bytes_max(64 << 10).tail_memory_bytes(1 << 20);
+    let options = Options::new()
+        .background(Background::Manual)
+        .slab_bytes_max(64 << 10)
+        .tail_memory_bytes(1 << 20);
     let store = options.clone().open_copying(&path).unwrap();
     let mut writer = store.writer("events").unwrap();
     for number in 0..50_000u64 {
@@ -126,5 +155,8 @@ fn a_store_driven_by_hand_needs_no_thread() {
     while store.step().unwrap() {}
     store.checkpoint().unwrap();
     drop((writer, store));
-    assert_eq!(values(&options.open_copying(&path).unwrap(), "events").len(), 50_000);
+    assert_eq!(
+        values(&options.open_copying(&path).unwrap(), "events").len(),
+        50_000
+    );
 }

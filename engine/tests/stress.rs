@@ -20,7 +20,10 @@ fn value_of(log: u64, offset: u64) -> Vec<u8> {
 }
 
 fn check(log: u64, offset: u64, value: &[u8]) {
-    assert!(value == value_of(log, offset), "log {log} offset {offset} is not what was appended");
+    assert!(
+        value == value_of(log, offset),
+        "log {log} offset {offset} is not what was appended"
+    );
 }
 
 fn append_for_long(store: &Store, log: u64, stop: &AtomicBool) -> u64 {
@@ -31,7 +34,13 @@ fn append_for_long(store: &Store, log: u64, stop: &AtomicBool) -> u64 {
         assert_eq!(given, offset);
         offset += 1;
         if offset.is_multiple_of(5000) {
-            writer.commit(if offset.is_multiple_of(2) { Durability::Process } else { Durability::Disk }).unwrap();
+            writer
+                .commit(if offset.is_multiple_of(2) {
+                    Durability::Process
+                } else {
+                    Durability::Disk
+                })
+                .unwrap();
         }
         if offset.is_multiple_of(20) && offset < 4000 {
             writer.commit(Durability::Process).unwrap();
@@ -118,7 +127,11 @@ fn run(options: Options) {
             while !stop.load(Ordering::Relaxed) {
                 let cut = store.snapshot_all();
                 if let (Ok(left), Ok(right)) = (cut.log("left"), cut.log("right")) {
-                    assert_eq!(left.end(), right.end(), "a transaction is in a version whole or not at all");
+                    assert_eq!(
+                        left.end(),
+                        right.end(),
+                        "a transaction is in a version whole or not at all"
+                    );
                 }
                 std::thread::yield_now();
             }
@@ -134,7 +147,11 @@ fn run(options: Options) {
         }
         quiet.store(true, Ordering::Release);
     });
-    assert_eq!(seen.load(Ordering::Relaxed), ends.iter().sum::<u64>(), "followers saw every message once");
+    assert_eq!(
+        seen.load(Ordering::Relaxed),
+        ends.iter().sum::<u64>(),
+        "followers saw every message once"
+    );
     store.close().unwrap();
     let store = options.open_copying(&path).unwrap();
     for (log, end) in ends.iter().enumerate() {
@@ -145,7 +162,10 @@ fn run(options: Options) {
             check(log as u64, message.offset().get(), message.value());
         }
     }
-    assert_eq!(store.snapshot("left").unwrap().end().get(), transactions.load(Ordering::Relaxed));
+    assert_eq!(
+        store.snapshot("left").unwrap().end().get(),
+        transactions.load(Ordering::Relaxed)
+    );
 }
 
 #[test]

@@ -154,12 +154,12 @@ impl FrameDescription {
     }
 }
 
-/// A slab that one commit adds to one log, whole or in part.
+/// A slab that one commit puts into the tree of one log, whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlabAdoption {
     /// The log.
     pub log: LogId,
-    /// Offset of the first message that the log sees of it.
+    /// Offset of the first message that the log sees of it; what the log had from there on is replaced.
     pub first_offset: Offset,
     /// Number of offsets that the log sees of it.
     pub offset_count: u64,

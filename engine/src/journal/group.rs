@@ -46,7 +46,9 @@ struct Shared {
 
 impl Shared {
     fn outcome(&self) -> Result<Version> {
-        self.outcome.get().cloned().unwrap_or(Err(Error::Internal { what: "a finished group has an outcome" }))
+        self.outcome.get().cloned().unwrap_or(Err(Error::Internal {
+            what: "a finished group has an outcome",
+        }))
     }
 
     fn wait(&self) -> Result<Version> {
@@ -236,10 +238,14 @@ impl<R> GroupCommit<R> {
         state.writing = false;
         state.latency_ns = state.latency_ns - state.latency_ns / 20 + elapsed_ns / 20;
         let queued = state.open.requests.len();
-        if members.saturating_mul(10) >= state.expected.saturating_mul(9) && state.expected >= GATHER_COUNT_MIN {
+        if members.saturating_mul(10) >= state.expected.saturating_mul(9)
+            && state.expected >= GATHER_COUNT_MIN
+        {
             state.penalty = (state.penalty / 2).max(1);
         }
-        let likely = members.saturating_add(queued).min(members.saturating_mul(2).saturating_add(2));
+        let likely = members
+            .saturating_add(queued)
+            .min(members.saturating_mul(2).saturating_add(2));
         state.expected = if state.skip > 0 {
             state.skip -= 1;
             1

@@ -12,7 +12,9 @@ pub(crate) mod replay;
 use std::sync::Arc;
 
 use lanterman_format::block::{BLOCK_ALIGNMENT, BlockIdentity};
-use lanterman_format::commit::{Change, CommitCounts, CommitParameters, CommitWriter, FrameDescription, SlabAdoption};
+use lanterman_format::commit::{
+    Change, CommitCounts, CommitParameters, CommitWriter, FrameDescription, SlabAdoption,
+};
 use lanterman_format::ids::{Crc, Position, Version};
 use lanterman_format::segment::SegmentKind;
 
@@ -66,7 +68,11 @@ impl CommitContent<'_> {
         for change in &self.changes {
             change_bytes = change_bytes.saturating_add(change.encoded_bytes());
         }
-        let body_bytes = self.frames.iter().map(|(_, body)| (body.len() as u64).next_multiple_of(8)).sum();
+        let body_bytes = self
+            .frames
+            .iter()
+            .map(|(_, body)| (body.len() as u64).next_multiple_of(8))
+            .sum();
         Ok(CommitCounts {
             frames: count(self.frames.len())?,
             adoptions: count(self.adoptions.len())?,
@@ -94,7 +100,12 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Goes on at `end`. Everything up to it counts as durable only after [`Journal::sync`].
-    pub(crate) fn new(table: Arc<SegmentTable>, sizes: JournalSizes, end: JournalEnd, replay_bytes: u64) -> Result<Self> {
+    pub(crate) fn new(
+        table: Arc<SegmentTable>,
+        sizes: JournalSizes,
+        end: JournalEnd,
+        replay_bytes: u64,
+    ) -> Result<Self> {
         let buffer = AlignedBuffer::new(BLOCK_ALIGNMENT)
             .map_err(|source| Error::io("allocate a buffer for", table.directory(), source))?;
         // A block found at opening may never have been synced by the process that wrote it.
@@ -103,7 +114,16 @@ impl Journal {
             segment.mark_unsynced();
         }
         let durable = Version::new(0);
-        Ok(Journal { table, sizes, end, durable, unsynced, adoptions_unsynced: true, buffer, replay_bytes })
+        Ok(Journal {
+            table,
+            sizes,
+            end,
+            durable,
+            unsynced,
+            adoptions_unsynced: true,
+            buffer,
+            replay_bytes,
+        })
     }
 
     pub(crate) fn end(&self) -> &JournalEnd {
@@ -192,16 +212,25 @@ impl Journal {
         stored: u64,
         time_ms: i64,
     ) -> Result<Crc> {
-        let stored = usize::try_from(stored).map_err(|_| Error::Internal { what: "a block fits in memory" })?;
+        let stored = usize::try_from(stored).map_err(|_| Error::Internal {
+            what: "a block fits in memory",
+        })?;
         let shrink = self.buffer.len() > BUFFER_BYTES_KEPT && stored <= BUFFER_BYTES_KEPT;
         if self.buffer.len() < stored || shrink {
             self.buffer = AlignedBuffer::new(stored.next_power_of_two())
                 .map_err(|source| Error::io("allocate a buffer for", self.table.directory(), source))?;
         }
-        let parameters =
-            CommitParameters { durable_version: self.durable, time_ms, previous_crc: self.end.header_crc };
-        let broken = |_| Error::Internal { what: "a commit block encodes" };
-        let buffer = self.buffer.as_mut().get_mut(..stored).ok_or(Error::Internal { what: "a block has its buffer" })?;
+        let parameters = CommitParameters {
+            durable_version: self.durable,
+            time_ms,
+            previous_crc: self.end.header_crc,
+        };
+        let broken = |_| Error::Internal {
+            what: "a commit block encodes",
+        };
+        let buffer = self.buffer.as_mut().get_mut(..stored).ok_or(Error::Internal {
+            what: "a block has its buffer",
+        })?;
         let mut writer = CommitWriter::new(buffer, counts, identity).map_err(broken)?;
         for (description, body) in &content.frames {
             writer.frame(description, body).map_err(broken)?;
@@ -222,8 +251,9 @@ impl Journal {
 
     fn write(&mut self, segment: &Arc<SegmentFile>, position: u64, stored: u64, synced: bool) -> Result<()> {
         let stored = usize::try_from(stored).unwrap_or(usize::MAX);
-        let bytes =
-            self.buffer.as_ref().get(..stored).ok_or(Error::Internal { what: "a block has its buffer" })?;
+        let bytes = self.buffer.as_ref().get(..stored).ok_or(Error::Internal {
+            what: "a block has its buffer",
+        })?;
         if synced && self.unsynced.is_empty() {
             // One write that is durable when it returns; it vouches for its own bytes alone, which is why nothing
             // unsynced may stand before it.

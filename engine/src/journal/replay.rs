@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use lanterman_format::Structure;
-use lanterman_format::block::{BLOCK_ALIGNMENT, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Place, decode_block_header};
+use lanterman_format::block::{
+    BLOCK_ALIGNMENT, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Place, decode_block_header,
+};
 use lanterman_format::commit::CommitView;
 use lanterman_format::error::{FormatError, Found};
 use lanterman_format::ids::{Position, SegmentId, Version};
@@ -62,8 +64,20 @@ impl Scan {
     pub(crate) fn new(table: Arc<SegmentTable>, segments: Vec<SegmentId>, end: JournalEnd) -> Result<Self> {
         let buffer = AlignedBuffer::new(WINDOW_BYTES)
             .map_err(|source| Error::io("allocate a buffer for", table.directory(), source))?;
-        let window = Window { buffer, segment: None, start: 0, length: 0 };
-        Ok(Scan { table, segments, end, window, replayed_bytes: 0, looks_for_holes: true })
+        let window = Window {
+            buffer,
+            segment: None,
+            start: 0,
+            length: 0,
+        };
+        Ok(Scan {
+            table,
+            segments,
+            end,
+            window,
+            replayed_bytes: 0,
+            looks_for_holes: true,
+        })
     }
 
     /// Where the journal ends, as far as it was read.
@@ -142,9 +156,12 @@ impl Scan {
             header_crc: header.header_crc,
         };
         self.replayed_bytes = self.replayed_bytes.saturating_add(stored);
-        let bytes = self.window.at(position, length).ok_or(Error::Internal { what: "a block was read whole" })?;
-        let view = CommitView::parse(bytes, &header)
-            .map_err(|_| Error::Internal { what: "a block that was checked parses again" })?;
+        let bytes = self.window.at(position, length).ok_or(Error::Internal {
+            what: "a block was read whole",
+        })?;
+        let view = CommitView::parse(bytes, &header).map_err(|_| Error::Internal {
+            what: "a block that was checked parses again",
+        })?;
         Ok(Step::Version(view, header))
     }
 
@@ -167,14 +184,26 @@ impl Scan {
         };
         let length = usize::try_from(header.block_bytes).unwrap_or(usize::MAX);
         if header.kind != BlockKind::Commit {
-            return Ok(At::Not(crate::rules::misplaced(Structure::Commit, BlockKind::Commit as u64, header.kind as u64)));
+            return Ok(At::Not(crate::rules::misplaced(
+                Structure::Commit,
+                BlockKind::Commit as u64,
+                header.kind as u64,
+            )));
         }
         if let Some(wanted) = wanted.filter(|wanted| *wanted != header.identity.version) {
-            return Ok(At::Not(crate::rules::misplaced(Structure::Commit, wanted.get(), header.identity.version.get())));
+            return Ok(At::Not(crate::rules::misplaced(
+                Structure::Commit,
+                wanted.get(),
+                header.identity.version.get(),
+            )));
         }
         let chained = self.end.header_crc;
         let Some(block) = self.window.read(segment, position, length)? else {
-            return Ok(At::Not(crate::rules::truncated(Structure::Commit, u64::from(header.block_bytes), 0)));
+            return Ok(At::Not(crate::rules::truncated(
+                Structure::Commit,
+                u64::from(header.block_bytes),
+                0,
+            )));
         };
         match CommitView::parse(block, &header) {
             Err(rule) => Ok(At::Not(rule)),
@@ -184,9 +213,11 @@ impl Scan {
                 match broken {
                     Some(rule) => Ok(At::Not(rule)),
                     // Left over from before the journal was cut here: it follows a version that is gone.
-                    None if strange => {
-                        Ok(At::Not(crate::rules::misplaced(Structure::Commit, u64::from(chained.get()), u64::from(view.previous_crc().get()))))
-                    }
+                    None if strange => Ok(At::Not(crate::rules::misplaced(
+                        Structure::Commit,
+                        u64::from(chained.get()),
+                        u64::from(view.previous_crc().get()),
+                    ))),
                     None => Ok(At::Whole(header, length)),
                 }
             }
@@ -200,7 +231,11 @@ impl Scan {
         if let Some(segment) = &here {
             places.push((Arc::clone(segment), self.end.position));
         }
-        places.extend(self.following()?.into_iter().map(|segment| (segment, FIRST_BLOCK_POSITION)));
+        places.extend(
+            self.following()?
+                .into_iter()
+                .map(|segment| (segment, FIRST_BLOCK_POSITION)),
+        );
         for (segment, from) in places {
             let mut position = from;
             while position < segment.bytes {
@@ -208,7 +243,9 @@ impl Scan {
                 if let At::Whole(header, length) = self.at(&segment, position, None)? {
                     step = (length as u64).next_multiple_of(BLOCK_ALIGNMENT as u64);
                     let durable = self.window.at(position, length).and_then(|bytes| {
-                        CommitView::parse(bytes, &header).ok().map(|view| view.durable_version())
+                        CommitView::parse(bytes, &header)
+                            .ok()
+                            .map(|view| view.durable_version())
                     });
                     if header.identity.version > wanted && durable.is_some_and(|durable| durable >= wanted) {
                         return Err(self.hole(here.as_ref().unwrap_or(&segment), rule));
@@ -229,7 +266,9 @@ impl Window {
     /// Bytes that were read already.
     fn at(&self, position: u64, length: usize) -> Option<&[u8]> {
         let from = usize::try_from(position.checked_sub(self.start)?).ok()?;
-        self.buffer.get(..self.length)?.get(from..from.checked_add(length)?)
+        self.buffer
+            .get(..self.length)?
+            .get(from..from.checked_add(length)?)
     }
 
     /// `length` bytes of the segment, read if need be; `None` where it ends before.
@@ -243,9 +282,13 @@ impl Window {
             let left = usize::try_from(segment.bytes.saturating_sub(position)).unwrap_or(usize::MAX);
             let wanted = length.max(WINDOW_BYTES).min(left);
             // The segment's length bounds the allocation, which the header of the block alone must not do.
-            self.buffer.ensure(wanted).map_err(|source| Error::io("allocate a buffer for", &segment.path, source))?;
+            self.buffer
+                .ensure(wanted)
+                .map_err(|source| Error::io("allocate a buffer for", &segment.path, source))?;
             self.segment = None;
-            let Some(target) = self.buffer.get_mut(..wanted) else { return Ok(None) };
+            let Some(target) = self.buffer.get_mut(..wanted) else {
+                return Ok(None);
+            };
             segment.read_exact(position, target)?;
             self.segment = Some(segment.id);
             self.start = position;

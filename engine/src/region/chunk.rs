@@ -9,7 +9,10 @@
 //! - readers load it with acquire and touch nothing behind it, so every byte that is lent is frozen;
 //! - head and trailer are written by [`Chunk::seal`] alone, after the writer is gone, and never while an image of the
 //!   whole chunk is held by somebody else.
-#![allow(unsafe_code, reason = "lends frozen parts of memory of which other parts are still written")]
+#![allow(
+    unsafe_code,
+    reason = "lends frozen parts of memory of which other parts are still written"
+)]
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -117,7 +120,8 @@ impl Chunk {
     /// Offset behind its newest published message.
     #[inline]
     pub(crate) fn end_offset(&self) -> u64 {
-        self.first_offset.saturating_add(u64::from(self.published().entries))
+        self.first_offset
+            .saturating_add(u64::from(self.published().entries))
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -153,16 +157,28 @@ impl Chunk {
         if entry >= u64::from(published.entries) {
             return None;
         }
-        self.positions.get(index).map(|position| position.load(Ordering::Relaxed))
+        self.positions
+            .get(index)
+            .map(|position| position.load(Ordering::Relaxed))
     }
 
     /// The bytes of `count` published buffers from number `from` on.
     pub(crate) fn entries_bytes(&self, from: u64, count: u64) -> Result<&[u8]> {
-        let missing = Error::Internal { what: "messages that are asked of a chunk are published there" };
+        let missing = Error::Internal {
+            what: "messages that are asked of a chunk are published there",
+        };
         let end = from.saturating_add(count);
         let published = self.published();
-        let start = if from == u64::from(published.entries) { Some(published.body_end) } else { self.position(from) };
-        let stop = if end == u64::from(published.entries) { Some(published.body_end) } else { self.position(end) };
+        let start = if from == u64::from(published.entries) {
+            Some(published.body_end)
+        } else {
+            self.position(from)
+        };
+        let stop = if end == u64::from(published.entries) {
+            Some(published.body_end)
+        } else {
+            self.position(end)
+        };
         match (start, stop) {
             (Some(start), Some(stop)) => self.bytes(start..stop).ok_or(missing),
             _ => Err(missing),
@@ -180,8 +196,12 @@ impl Chunk {
     /// The published buffer that begins at `position`.
     #[inline]
     pub(crate) fn buffer_at(&self, position: u32) -> Result<BufferView<'_>> {
-        let rest = self.bytes(position..self.published().body_end).unwrap_or_default();
-        BufferView::parse(rest).map_err(|_| Error::Internal { what: "a published buffer parses" })
+        let rest = self
+            .bytes(position..self.published().body_end)
+            .unwrap_or_default();
+        BufferView::parse(rest).map_err(|_| Error::Internal {
+            what: "a published buffer parses",
+        })
     }
 
     /// Upper bound of the bytes that the sealed chunk takes on disk.
@@ -194,7 +214,9 @@ impl Chunk {
     pub(crate) fn seal(&self, log: LogId, time_ms: i64, identity: &BlockIdentity) -> Result<ChunkSealed> {
         let images = self.images.lock();
         if !self.is_closed() || *images > 0 {
-            return Err(Error::Internal { what: "a chunk is sealed after its writer and without an image" });
+            return Err(Error::Internal {
+                what: "a chunk is sealed after its writer and without an image",
+            });
         }
         let published = self.published();
         let body = self.bytes(BODY..published.body_end).unwrap_or_default();
@@ -217,25 +239,41 @@ impl Chunk {
         // SAFETY: from the published end to the capacity is memory of ours that only sealing touches, once the writer is
         // gone; `images` is locked.
         let trailer = unsafe { std::slice::from_raw_parts_mut(behind.as_ptr(), trailer_length) };
-        let sealed = slab::seal(head, body, trailer, &positions, None, &description, identity)
-            .map_err(|_| Error::Internal { what: "a chunk has room for its trailer" })?;
+        let sealed =
+            slab::seal(head, body, trailer, &positions, None, &description, identity).map_err(|_| {
+                Error::Internal {
+                    what: "a chunk has room for its trailer",
+                }
+            })?;
         let stored = u64::from(sealed.block_bytes).next_multiple_of(4096);
-        let written = usize::try_from(sealed.block_bytes).unwrap_or(usize::MAX).saturating_sub(end);
+        let written = usize::try_from(sealed.block_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(end);
         let padding = usize::try_from(stored).unwrap_or(usize::MAX).saturating_sub(end);
         if let Some(padding) = trailer.get_mut(written..padding) {
             padding.fill(0);
         }
         drop(images);
         let reference = Reference::local(lanterman_format::block::BlockKind::Slab, identity, &sealed);
-        Ok(ChunkSealed { reference, stored_bytes: stored, summary, histogram })
+        Ok(ChunkSealed {
+            reference,
+            stored_bytes: stored,
+            summary,
+            histogram,
+        })
     }
 
     /// The sealed chunk as bytes that do not change while they are held.
     pub(crate) fn image(self: &Arc<Self>, sealed: &ChunkSealed) -> SharedBytes {
         let mut images = self.images.lock();
         *images = images.saturating_add(1);
-        let length = usize::try_from(sealed.stored_bytes).unwrap_or(0).min(self.capacity as usize);
-        Arc::new(Image { chunk: Arc::clone(self), length })
+        let length = usize::try_from(sealed.stored_bytes)
+            .unwrap_or(0)
+            .min(self.capacity as usize);
+        Arc::new(Image {
+            chunk: Arc::clone(self),
+            length,
+        })
     }
 
     /// Upper bound of the bytes of a slab made of `count` messages from number `from` on.
@@ -243,7 +281,9 @@ impl Chunk {
         let body = self.entries_bytes(from, count)?.len();
         let end = u32::try_from(body.saturating_add(SLAB_BODY_POSITION)).unwrap_or(u32::MAX);
         let entries = u32::try_from(count).unwrap_or(u32::MAX);
-        usize::try_from(sealed_max(end, entries)).map_err(|_| Error::Internal { what: "a slab fits in memory" })
+        usize::try_from(sealed_max(end, entries)).map_err(|_| Error::Internal {
+            what: "a slab fits in memory",
+        })
     }
 
     /// Makes a slab of some published messages in other memory, while the writer goes on.
@@ -256,12 +296,17 @@ impl Chunk {
         identity: &BlockIdentity,
         out: &mut [u8],
     ) -> Result<ChunkSealed> {
-        let room = Error::Internal { what: "a copied slab has its room" };
+        let room = Error::Internal {
+            what: "a copied slab has its room",
+        };
         let body = self.entries_bytes(from, count)?;
         let start = self.position(from).unwrap_or(BODY);
         let rebased = |position: u32| position.saturating_sub(start).saturating_add(BODY);
-        let positions: Vec<u32> =
-            self.positions_of(from..from.saturating_add(count)).into_iter().map(rebased).collect();
+        let positions: Vec<u32> = self
+            .positions_of(from..from.saturating_add(count))
+            .into_iter()
+            .map(rebased)
+            .collect();
         let (summary, histogram) = summarise(body, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
@@ -270,14 +315,27 @@ impl Chunk {
             summary,
             histogram,
         };
-        let Some((head, rest)) = out.split_at_mut_checked(SLAB_BODY_POSITION) else { return Err(room) };
-        let Some((copy, trailer)) = rest.split_at_mut_checked(body.len()) else { return Err(room) };
+        let Some((head, rest)) = out.split_at_mut_checked(SLAB_BODY_POSITION) else {
+            return Err(room);
+        };
+        let Some((copy, trailer)) = rest.split_at_mut_checked(body.len()) else {
+            return Err(room);
+        };
         copy.copy_from_slice(body);
-        let sealed = slab::seal(head, copy, trailer, &positions, None, &description, identity)
-            .map_err(|_| Error::Internal { what: "a copied slab has its room" })?;
+        let sealed =
+            slab::seal(head, copy, trailer, &positions, None, &description, identity).map_err(|_| {
+                Error::Internal {
+                    what: "a copied slab has its room",
+                }
+            })?;
         let reference = Reference::local(lanterman_format::block::BlockKind::Slab, identity, &sealed);
         let stored_bytes = u64::from(sealed.block_bytes);
-        Ok(ChunkSealed { reference, stored_bytes, summary, histogram })
+        Ok(ChunkSealed {
+            reference,
+            stored_bytes,
+            summary,
+            histogram,
+        })
     }
 
     fn positions_of(&self, entries: Range<u64>) -> Vec<u32> {
@@ -301,7 +359,11 @@ fn sealed_max(body_end: u32, entries: u32) -> u64 {
     let groups = u64::from(body_end).div_ceil(GROUP_BYTES as u64);
     u64::from(body_end)
         .next_multiple_of(8)
-        .saturating_add(u64::from(entries).saturating_mul(POSITION_BYTES).next_multiple_of(8))
+        .saturating_add(
+            u64::from(entries)
+                .saturating_mul(POSITION_BYTES)
+                .next_multiple_of(8),
+        )
         .saturating_add(HISTOGRAM_BYTES)
         .saturating_add(groups.saturating_mul(4).next_multiple_of(8))
 }
@@ -316,7 +378,9 @@ fn summarise(body: &[u8], opened_ms: i64, sealed_ms: i64) -> Result<(Summary, Hi
     let mut summary = Summary::default();
     let mut histogram = Histogram32::default();
     for found in buffer::walk(body) {
-        let (_, message) = found.map_err(|_| Error::Internal { what: "a chunk holds whole buffers" })?;
+        let (_, message) = found.map_err(|_| Error::Internal {
+            what: "a chunk holds whole buffers",
+        })?;
         summary.add_buffer(&message);
         histogram.add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
     }
@@ -362,7 +426,10 @@ impl ChunkBytes {
         let end = start.checked_add(part.len())?;
         let range = u32::try_from(start).ok()?..u32::try_from(end).ok()?;
         chunk.bytes(range.clone())?;
-        Some(ChunkBytes { chunk: Arc::clone(chunk), range })
+        Some(ChunkBytes {
+            chunk: Arc::clone(chunk),
+            range,
+        })
     }
 }
 
@@ -387,9 +454,16 @@ impl ChunkWriter {
     pub(crate) fn new(lease: Lease, first_offset: u64, opened_ms: i64) -> Self {
         let chunk = Chunk::new(lease, first_offset, opened_ms);
         // All that sealing puts behind a full body but the index, and what rounding the index may add.
-        let fixed = sealed_max(chunk.capacity, 0).saturating_sub(chunk.capacity()).saturating_add(8);
+        let fixed = sealed_max(chunk.capacity, 0)
+            .saturating_sub(chunk.capacity())
+            .saturating_add(8);
         let limit = chunk.capacity().saturating_sub(fixed);
-        ChunkWriter { chunk: Arc::new(chunk), position: BODY, entries: 0, limit }
+        ChunkWriter {
+            chunk: Arc::new(chunk),
+            position: BODY,
+            entries: 0,
+            limit,
+        }
     }
 
     pub(crate) fn chunk(&self) -> &Arc<Chunk> {
@@ -427,7 +501,8 @@ impl ChunkWriter {
     pub(crate) fn has_room(&self, bytes: u64, entries: u64) -> bool {
         let count = u64::from(self.entries).saturating_add(entries);
         let body = u64::from(self.position).saturating_add(bytes);
-        count <= self.chunk.positions.len() as u64 && body.saturating_add(count.saturating_mul(POSITION_BYTES)) <= self.limit
+        count <= self.chunk.positions.len() as u64
+            && body.saturating_add(count.saturating_mul(POSITION_BYTES)) <= self.limit
     }
 
     /// Appends a value without key, time or headers, and publishes it; gives its offset.
@@ -511,7 +586,11 @@ impl ChunkWriter {
     }
 
     /// Publishes what was filled in place.
-    pub(crate) fn publish_reserved(&mut self, value_bytes: usize, value_type: ValueType) -> Result<u64, Full> {
+    pub(crate) fn publish_reserved(
+        &mut self,
+        value_bytes: usize,
+        value_type: ValueType,
+    ) -> Result<u64, Full> {
         let stored = HEADER_BYTES.saturating_add(value_bytes.next_multiple_of(8));
         let length = u32::try_from(value_bytes).map_err(|_| Full)?;
         let room = self.spare(stored, 1).ok_or(Full)?;
@@ -524,7 +603,9 @@ impl ChunkWriter {
 
     /// Puts `count` stored buffers behind the others without publishing them.
     pub(crate) fn stage_stored(&mut self, body: &[u8], count: u64) -> Result<()> {
-        let broken = Error::Internal { what: "stored buffers are whole and fit their room" };
+        let broken = Error::Internal {
+            what: "stored buffers are whole and fit their room",
+        };
         let mut starts = Vec::new();
         for found in buffer::walk(body) {
             let (position, message) = found.map_err(|_| broken.clone())?;

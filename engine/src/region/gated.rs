@@ -9,7 +9,10 @@
 //! Invariants:
 //! - there is at most one [`Owner`] of a value, and it cannot enter twice, since a guard borrows it mutably;
 //! - there is at most one intruder inside, and he is inside only while the owner is not.
-#![allow(unsafe_code, reason = "hands out references into a cell; each block names what keeps the other side out")]
+#![allow(
+    unsafe_code,
+    reason = "hands out references into a cell; each block names what keeps the other side out"
+)]
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -80,7 +83,9 @@ impl<T> Gated<T> {
         if self.owned.swap(true, Ordering::AcqRel) {
             return None;
         }
-        Some(Owner { gated: Arc::clone(self) })
+        Some(Owner {
+            gated: Arc::clone(self),
+        })
     }
 
     #[inline]
@@ -116,7 +121,9 @@ impl<T> Gated<T> {
             futex::wait(&self.intruding, 1);
         }
         self.keep_owner_out();
-        Intruder { gated: Arc::clone(self) }
+        Intruder {
+            gated: Arc::clone(self),
+        }
     }
 
     /// The same, but only if nobody is inside: never waits.
@@ -126,7 +133,9 @@ impl<T> Gated<T> {
         }
         self.wanted.0.store(1, Ordering::Relaxed);
         self.intruder_fence();
-        let intruder = Intruder { gated: Arc::clone(self) };
+        let intruder = Intruder {
+            gated: Arc::clone(self),
+        };
         // Dropping the intruder withdraws the wish; he has not looked at the value.
         (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
     }

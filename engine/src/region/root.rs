@@ -2,7 +2,10 @@
 //!
 //! Contract: a value handed to [`RootCell::store`] is never changed in place; whoever loads gets a clone taken under an
 //! epoch guard that ends with the call, so nothing that a user can hold for long holds back reclamation.
-#![allow(unsafe_code, reason = "dereferences epoch-protected pointers; each block names what protects it")]
+#![allow(
+    unsafe_code,
+    reason = "dereferences epoch-protected pointers; each block names what protects it"
+)]
 
 use std::sync::atomic::Ordering;
 
@@ -16,7 +19,9 @@ pub(crate) struct RootCell<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> RootCell<T> {
     pub(crate) fn new(value: T) -> Self {
-        RootCell { pointer: Atomic::new(value) }
+        RootCell {
+            pointer: Atomic::new(value),
+        }
     }
 
     /// Looks at the newest value; `look` must be short, since it runs under an epoch guard.

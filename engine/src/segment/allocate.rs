@@ -45,7 +45,12 @@ impl SlabAllocator {
             Some((segment, position)) => (Some(segment), position.next_multiple_of(FIRST_BLOCK_POSITION)),
             None => (None, 0),
         };
-        SlabAllocator { active, position, bytes_first, bytes_max }
+        SlabAllocator {
+            active,
+            position,
+            bytes_first,
+            bytes_max,
+        }
     }
 
     /// Room for `bytes`, rounded up to whole pages; rolls to a new segment when the active one has too little left.
@@ -74,14 +79,23 @@ impl SlabAllocator {
         };
         let position = self.position;
         self.position = position.saturating_add(bytes);
-        Ok(Allocated { segment, position, bytes })
+        Ok(Allocated {
+            segment,
+            position,
+            bytes,
+        })
     }
 
     /// Takes back what a block did not need of its room, if nothing was given out since.
     pub(crate) fn give_back(&mut self, place: &Allocated, needed: u64) {
-        let active = self.active.as_ref().is_some_and(|segment| segment.id == place.segment.id);
+        let active = self
+            .active
+            .as_ref()
+            .is_some_and(|segment| segment.id == place.segment.id);
         if active && self.position == place.position.saturating_add(place.bytes) {
-            self.position = place.position.saturating_add(needed.next_multiple_of(FIRST_BLOCK_POSITION));
+            self.position = place
+                .position
+                .saturating_add(needed.next_multiple_of(FIRST_BLOCK_POSITION));
         }
     }
 

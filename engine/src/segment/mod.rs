@@ -13,19 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lanterman_format::{FormatVersion, Structure};
 use lanterman_format::checkpoint::SegmentEntry;
 use lanterman_format::error::FormatError;
 use lanterman_format::ids::{ByteLength, Generation, Position, SegmentId, StoreId, Version};
 use lanterman_format::name::{FileKind, parse_segment_file_name, segment_file_name};
 use lanterman_format::reference::Reference;
 use lanterman_format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
+use lanterman_format::{FormatVersion, Structure};
 use parking_lot::{Mutex, RwLock};
 
 use crate::disk::{Disk, DiskFile, OpenMode, Sync};
 use crate::error::{Damage, Error, Result};
-use crate::sys::memory::AlignedBuffer;
 use crate::sys::map::Mapping;
+use crate::sys::memory::AlignedBuffer;
 
 pub(crate) use allocate::{Allocated, SlabAllocator};
 
@@ -55,7 +55,10 @@ impl SegmentFile {
         if let Some(map) = self.map.get() {
             return Ok(Arc::clone(map));
         }
-        let map = self.file.map(self.bytes).map_err(|source| Error::io("map", &self.path, source))?;
+        let map = self
+            .file
+            .map(self.bytes)
+            .map_err(|source| Error::io("map", &self.path, source))?;
         Ok(Arc::clone(self.map.get_or_init(|| Arc::new(map))))
     }
 
@@ -69,10 +72,16 @@ impl SegmentFile {
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let from = position.saturating_add(done as u64);
             let wanted = rest.len();
-            let got =
-                self.file.read_at(from, rest).map_err(|source| Error::io("read", &self.path, source))?;
+            let got = self
+                .file
+                .read_at(from, rest)
+                .map_err(|source| Error::io("read", &self.path, source))?;
             if got == 0 {
-                return Err(self.damaged(from, wanted as u64, crate::rules::truncated(Structure::SegmentHeader, wanted as u64, 0)));
+                return Err(self.damaged(
+                    from,
+                    wanted as u64,
+                    crate::rules::truncated(Structure::SegmentHeader, wanted as u64, 0),
+                ));
             }
             done = done.saturating_add(got);
         }
@@ -84,7 +93,9 @@ impl SegmentFile {
         if sync == Sync::No {
             self.unsynced.store(true, Ordering::Release);
         }
-        self.file.write_at(position, bytes, sync).map_err(|source| Error::io("write", &self.path, source))
+        self.file
+            .write_at(position, bytes, sync)
+            .map_err(|source| Error::io("write", &self.path, source))
     }
 
     /// Notes that somebody else wrote to the file and did not sync it.
@@ -96,7 +107,10 @@ impl SegmentFile {
     pub(crate) fn sync(&self) -> Result<()> {
         // Cleared first: what is written from here on is the next sync's matter.
         if self.unsynced.swap(false, Ordering::AcqRel) {
-            let outcome = self.file.sync_data().map_err(|source| Error::io("sync", &self.path, source));
+            let outcome = self
+                .file
+                .sync_data()
+                .map_err(|source| Error::io("sync", &self.path, source));
             if outcome.is_err() {
                 self.unsynced.store(true, Ordering::Release);
             }
@@ -225,7 +239,11 @@ impl SegmentTable {
             lanterman_format::error::Found::Valid(found) if whole => found.generation,
             _ => Generation::new(0),
         };
-        Some(Spare { path, bytes, generation })
+        Some(Spare {
+            path,
+            bytes,
+            generation,
+        })
     }
 
     /// The segment of that number and life, opened at the first call.
@@ -244,9 +262,20 @@ impl SegmentTable {
     /// Reads a segment's header afresh; the answer says whether the file is still in the life that was asked for.
     fn open_file(&self, id: SegmentId, kind: SegmentKind) -> Result<SegmentFile> {
         let path = self.directory.join(segment_file_name(id, kind));
-        let file =
-            self.disk.open(&path, if self.writable { OpenMode::ReadWrite } else { OpenMode::Read }).map_err(|source| Error::io("open", &path, source))?;
-        let length = file.bytes().map_err(|source| Error::io("read the length of", &path, source))?;
+        let file = self
+            .disk
+            .open(
+                &path,
+                if self.writable {
+                    OpenMode::ReadWrite
+                } else {
+                    OpenMode::Read
+                },
+            )
+            .map_err(|source| Error::io("open", &path, source))?;
+        let length = file
+            .bytes()
+            .map_err(|source| Error::io("read the length of", &path, source))?;
         let mut segment = SegmentFile {
             id,
             generation: Generation::new(0),
@@ -262,7 +291,11 @@ impl SegmentTable {
         let found = match SegmentHeader::decode(&header, Some(&self.store)) {
             lanterman_format::error::Found::Valid(found) => found,
             lanterman_format::error::Found::Empty => {
-                return Err(segment.damaged(0, FIRST_BLOCK_POSITION, crate::rules::empty(Structure::SegmentHeader)));
+                return Err(segment.damaged(
+                    0,
+                    FIRST_BLOCK_POSITION,
+                    crate::rules::empty(Structure::SegmentHeader),
+                ));
             }
             lanterman_format::error::Found::Invalid(rule) => {
                 return Err(segment.damaged(0, FIRST_BLOCK_POSITION, rule));
@@ -349,6 +382,11 @@ impl SegmentTable {
         self.slabs.lock().insert(entry.segment.get(), entry);
     }
 
+    /// Forgets a segment of slabs that cannot be opened and that no checkpoint describes.
+    pub(crate) fn forget_slabs(&self, id: SegmentId) {
+        self.slabs.lock().remove(&id.get());
+    }
+
     /// The segments of slabs in use. Their used bytes are exact for all but the one being filled.
     pub(crate) fn known_slabs(&self) -> Vec<SegmentEntry> {
         self.slabs.lock().values().copied().collect()
@@ -357,7 +395,10 @@ impl SegmentTable {
     /// Journal segments opened so far.
     pub(crate) fn opened_journals(&self) -> Vec<SegmentId> {
         let open = self.open.read();
-        open.values().filter(|segment| segment.kind == SegmentKind::Journal).map(|segment| segment.id).collect()
+        open.values()
+            .filter(|segment| segment.kind == SegmentKind::Journal)
+            .map(|segment| segment.id)
+            .collect()
     }
 
     /// Where a segment's file is.
@@ -369,8 +410,11 @@ impl SegmentTable {
     fn take_spare(&self, bytes: u64) -> Option<Spare> {
         let mut spares = self.spares.lock();
         let fits = |spare: &Spare| spare.bytes >= bytes && spare.bytes / 4 <= bytes;
-        let (index, _) =
-            spares.iter().enumerate().filter(|(_, spare)| fits(spare)).min_by_key(|(_, spare)| spare.bytes)?;
+        let (index, _) = spares
+            .iter()
+            .enumerate()
+            .filter(|(_, spare)| fits(spare))
+            .min_by_key(|(_, spare)| spare.bytes)?;
         Some(spares.swap_remove(index))
     }
 
@@ -393,15 +437,23 @@ impl SegmentTable {
 
     /// Header, sync, rename, directory sync: only then may anything rely on the segment.
     fn bring_to_life(&self, from: &Path, to: &Path, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>> {
-        let file =
-            self.disk.open(from, OpenMode::ReadWrite).map_err(|source| Error::io("open", from, source))?;
+        let file = self
+            .disk
+            .open(from, OpenMode::ReadWrite)
+            .map_err(|source| Error::io("open", from, source))?;
         let mut bytes = AlignedBuffer::new(SEGMENT_HEADER_BYTES)
             .map_err(|source| Error::io("allocate a header for", from, source))?;
-        header.encode(bytes.first_chunk_mut().ok_or(Error::Internal { what: "a header has its page" })?);
-        file.write_at(0, bytes.as_ref(), Sync::No).map_err(|source| Error::io("write", from, source))?;
+        header.encode(bytes.first_chunk_mut().ok_or(Error::Internal {
+            what: "a header has its page",
+        })?);
+        file.write_at(0, bytes.as_ref(), Sync::No)
+            .map_err(|source| Error::io("write", from, source))?;
         // Not only the data: the reservation's metadata must be durable too.
-        file.sync_data().map_err(|source| Error::io("sync", from, source))?;
-        self.disk.rename(from, to).map_err(|source| Error::io("rename", from, source))?;
+        file.sync_data()
+            .map_err(|source| Error::io("sync", from, source))?;
+        self.disk
+            .rename(from, to)
+            .map_err(|source| Error::io("rename", from, source))?;
         self.disk
             .sync_directory(&self.directory)
             .map_err(|source| Error::io("sync", &self.directory, source))?;
@@ -411,7 +463,9 @@ impl SegmentTable {
     /// Ends the life of segments that nothing refers to: some are kept as spares, the others unlinked.
     pub(crate) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
         for id in ids {
-            let Some(segment) = self.open.write().remove(&id.get()) else { continue };
+            let Some(segment) = self.open.write().remove(&id.get()) else {
+                continue;
+            };
             let spare = self.directory.join(segment_file_name(*id, FileKind::Free));
             let keep = self.spares.lock().len() < SPARE_FILES_MAX;
             let outcome = if keep {
@@ -422,7 +476,11 @@ impl SegmentTable {
             outcome.map_err(|source| Error::io("retire", &segment.path, source))?;
             if keep {
                 let generation = segment.generation;
-                self.spares.lock().push(Spare { path: spare, bytes: segment.bytes, generation });
+                self.spares.lock().push(Spare {
+                    path: spare,
+                    bytes: segment.bytes,
+                    generation,
+                });
             }
         }
         Ok(())
@@ -431,7 +489,9 @@ impl SegmentTable {
     /// Forgets the journal segments that were opened, so that their next use reads the headers again; for readers,
     /// whose writer recycles them.
     pub(crate) fn forget_journals(&self) {
-        self.open.write().retain(|_, segment| segment.kind != SegmentKind::Journal);
+        self.open
+            .write()
+            .retain(|_, segment| segment.kind != SegmentKind::Journal);
     }
 
     /// Opens a segment of the journal that is to be retired; one whose header cannot be read is left alone.
@@ -439,6 +499,19 @@ impl SegmentTable {
         if let Err(error) = self.get(id, SegmentKind::Journal) {
             tracing::warn!(segment = id.get(), %error, "an unused segment of the journal is left where it is");
         }
+    }
+
+    /// Notes a segment of slabs that was found and that nothing known so far refers to.
+    pub(crate) fn know_unused(&self, id: SegmentId) {
+        self.slabs.lock().entry(id.get()).or_insert(SegmentEntry {
+            segment: id,
+            generation: Generation::new(0),
+            kind: SegmentKind::Slabs,
+            segment_bytes: ByteLength::ZERO,
+            used_bytes: ByteLength::new(FIRST_BLOCK_POSITION),
+            live_bytes: ByteLength::ZERO,
+            free: false,
+        });
     }
 
     /// Notes that a slab is referred to, so that nothing is written over it.
@@ -451,7 +524,7 @@ impl SegmentTable {
             segment_bytes: ByteLength::ZERO,
             used_bytes: ByteLength::ZERO,
             live_bytes: ByteLength::ZERO,
-                free: false,
+            free: false,
         });
         let end = slab.position.get().saturating_add(slab.bytes.get());
         entry.used_bytes = entry.used_bytes.max(ByteLength::new(end));
@@ -475,12 +548,13 @@ impl SegmentTable {
         }
         Ok(())
     }
-
 }
 
 /// Size of the next segment of a kind: twice the newest one, within the options' limits, and large enough for `needed`.
 pub(crate) fn next_segment_bytes(previous: Option<u64>, first: u64, max: u64, needed: u64) -> u64 {
-    let doubled = previous.map_or(first, |bytes| bytes.saturating_mul(2)).clamp(first, max);
+    let doubled = previous
+        .map_or(first, |bytes| bytes.saturating_mul(2))
+        .clamp(first, max);
     let wanted = needed.saturating_add(FIRST_BLOCK_POSITION);
     doubled.max(wanted.next_multiple_of(FIRST_BLOCK_POSITION))
 }

@@ -29,71 +29,65 @@ pub(crate) enum SlabMemory {
 
 /// The bytes of one slab, from its header to its last block byte. Cloning counts an owner and copies nothing.
 #[derive(Clone)]
-pub(crate) struct SlabBytes(Memory);
+pub(crate) struct SlabBytes {
+    memory: Memory,
+    /// The slab in the memory; the constructors checked that it is inside.
+    start: usize,
+    end: usize,
+}
 
 #[derive(Clone)]
 enum Memory {
-    Window {
-        map: Arc<Mapping>,
-        start: usize,
-        end: usize,
-    },
-    Shared {
+    Map(Arc<Mapping>),
+    Copy(SharedMemory),
+    Image(SharedMemory),
+    /// Passes for a map of which the range `broken` cannot be brought in.
+    #[cfg(test)]
+    Pretended {
         owner: SharedMemory,
-        start: usize,
-        end: usize,
-        kind: SlabMemory,
+        broken: Range<usize>,
     },
 }
 
 impl SlabBytes {
     /// A window of a mapped segment, or `None` where `range` is not inside the map.
     pub(crate) fn window(map: Arc<Mapping>, range: Range<usize>) -> Option<Self> {
-        map.slice(range.clone())?;
-        Some(Self(Memory::Window {
-            map,
-            start: range.start,
-            end: range.end,
-        }))
+        Self::new(Memory::Map(map), range)
     }
 
     /// A copy read from the disk, or `None` where `range` is not inside `owner`. The slab must begin at an
     /// address that is a multiple of eight if values are to be aligned.
     pub(crate) fn copied(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
-        Self::shared(owner, range, SlabMemory::Copied)
+        Self::new(Memory::Copy(owner), range)
     }
 
     /// The memory a slab was written from, or `None` where `range` is not inside `owner`.
     pub(crate) fn image(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
-        Self::shared(owner, range, SlabMemory::Image)
+        Self::new(Memory::Image(owner), range)
     }
 
-    /// Memory that passes for a window of a map, for tests of what is done about maps.
+    /// Memory that passes for a window of a map, for tests of what is done about maps. Of `broken`, bytes of the
+    /// slab, the kernel says that it cannot be brought in.
     #[cfg(test)]
-    pub(crate) fn window_of_memory(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
-        Self::shared(owner, range, SlabMemory::Mapped)
+    pub(crate) fn window_of_memory(owner: SharedMemory, broken: Range<usize>) -> Option<Self> {
+        let range = 0..(*owner).as_ref().len();
+        Self::new(Memory::Pretended { owner, broken }, range)
     }
 
-    fn shared(owner: SharedMemory, range: Range<usize>, kind: SlabMemory) -> Option<Self> {
-        (*owner).as_ref().get(range.clone())?;
-        Some(Self(Memory::Shared {
-            owner,
+    fn new(memory: Memory, range: Range<usize>) -> Option<Self> {
+        memory.slice(range.clone())?;
+        Some(Self {
+            memory,
             start: range.start,
             end: range.end,
-            kind,
-        }))
+        })
     }
 
     /// The bytes. A few loads for a window; ask once a slab where it matters and keep the slice.
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
-        // The constructors checked the ranges; an owner that answers differently today gets nothing read.
-        match &self.0 {
-            Memory::Window { map, start, end } => map.slice(*start..*end).unwrap_or_default(),
-            Memory::Shared {
-                owner, start, end, ..
-            } => (**owner).as_ref().get(*start..*end).unwrap_or_default(),
-        }
+        // An owner that answers otherwise than when it was asked first gets nothing read.
+        self.memory.slice(self.start..self.end).unwrap_or_default()
     }
 
     /// The bytes `part` counted by themselves, or `None` if they are none of these.
@@ -103,27 +97,28 @@ impl SlabBytes {
             return None;
         }
         let skip = wanted.start.addr().checked_sub(whole.start.addr())?;
-        let mut counted = self.clone();
-        let (Memory::Window { start, end, .. } | Memory::Shared { start, end, .. }) = &mut counted.0;
-        *start = start.checked_add(skip)?;
-        *end = start.checked_add(part.len())?;
-        Some(counted)
+        let start = self.start.checked_add(skip)?;
+        let end = start.checked_add(part.len())?;
+        Some(Self {
+            memory: self.memory.clone(),
+            start,
+            end,
+        })
     }
 
     /// How many bytes there are.
     pub(crate) fn len(&self) -> usize {
-        match &self.0 {
-            Memory::Window { start, end, .. } | Memory::Shared { start, end, .. } => {
-                end.saturating_sub(*start)
-            }
-        }
+        self.end.saturating_sub(self.start)
     }
 
     /// What kind of memory this is.
     pub(crate) fn memory(&self) -> SlabMemory {
-        match &self.0 {
-            Memory::Window { .. } => SlabMemory::Mapped,
-            Memory::Shared { kind, .. } => *kind,
+        match &self.memory {
+            Memory::Map(_) => SlabMemory::Mapped,
+            Memory::Copy(_) => SlabMemory::Copied,
+            Memory::Image(_) => SlabMemory::Image,
+            #[cfg(test)]
+            Memory::Pretended { .. } => SlabMemory::Mapped,
         }
     }
 
@@ -134,20 +129,40 @@ impl SlabBytes {
     ///
     /// The kernel's error if the range cannot be read: the device failed, or others cut the file short.
     pub(crate) fn prepare(&self, range: Range<usize>) -> io::Result<()> {
-        let Memory::Window { map, start, end } = &self.0 else {
-            return Ok(());
-        };
-        let from = start.saturating_add(range.start).min(*end);
-        let to = start.saturating_add(range.end).min(*end);
-        if from < to && to.saturating_sub(from) <= SMALL_BYTES {
-            // Asks for just these pages: a fault would read around itself, which costs a random reader all but a
-            // twentieth of what the device gives. Refused advice costs speed only.
-            let _advised = map.advise(from..to, Advice::WillNeed);
-        }
+        let from = self.start.saturating_add(range.start).min(self.end);
+        let to = self.start.saturating_add(range.end).min(self.end);
         if from >= to {
             return Ok(());
         }
-        map.populate(from..to)
+        match &self.memory {
+            Memory::Map(map) => {
+                if to.saturating_sub(from) <= SMALL_BYTES {
+                    // Asks for just these pages: a fault would read around itself, which costs a random reader all but
+                    // a twentieth of what the device gives. Refused advice costs speed only.
+                    let _advised = map.advise(from..to, Advice::WillNeed);
+                }
+                map.populate(from..to)
+            }
+            Memory::Copy(_) | Memory::Image(_) => Ok(()),
+            #[cfg(test)]
+            Memory::Pretended { broken, .. } if from < broken.end && to > broken.start => {
+                Err(io::Error::from_raw_os_error(libc::EFAULT))
+            }
+            #[cfg(test)]
+            Memory::Pretended { .. } => Ok(()),
+        }
+    }
+}
+
+impl Memory {
+    #[inline]
+    fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
+        match self {
+            Self::Map(map) => map.slice(range),
+            Self::Copy(owner) | Self::Image(owner) => (**owner).as_ref().get(range),
+            #[cfg(test)]
+            Self::Pretended { owner, .. } => (**owner).as_ref().get(range),
+        }
     }
 }
 

@@ -3,6 +3,10 @@
 //! [`SlabHandle`] is what trees share, [`OpenSlab`] is a slab whose header and index are known to be good, and
 //! [`SlabWalk`] goes through its messages. Bytes come from a [`SlabSource`]; this module opens no file, and holds
 //! no lock while a source works.
+//!
+//! What cannot be promised of a map: pages are asked for before they are first touched, and a failure is then an
+//! error; but the kernel may drop them afterwards, and a later touch that fails again is a signal. Only sources that
+//! copy are free of that.
 
 mod bytes;
 mod check;

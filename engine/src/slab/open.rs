@@ -292,7 +292,12 @@ impl OpenSlab {
         // Only the header is good so far; it says which groups the rest is in.
         let end = position.saturating_add(self.parse_at(bytes, position)?.stored_bytes());
         let groups = self.groups_of(position..end);
-        let bytes = self.make_ready(head_groups.end.min(groups.end)..groups.end, context)?;
+        let rest = self.make_ready(head_groups.end.min(groups.end)..groups.end, context)?;
+        if rest.as_ptr() == bytes.as_ptr() {
+            return self.parse_at(rest, position);
+        }
+        // The rest is in a copy read past the map, of which the header's group is not known to be good.
+        let bytes = self.make_ready(groups, context)?;
         self.parse_at(bytes, position)
     }
 
@@ -383,7 +388,12 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`message_at`](Self::message_at).
-    pub(crate) fn stored_at(&self, position: u32, bytes: u32, context: ReadContext<'_>) -> Result<&[u8], SlabError> {
+    pub(crate) fn stored_at(
+        &self,
+        position: u32,
+        bytes: u32,
+        context: ReadContext<'_>,
+    ) -> Result<&[u8], SlabError> {
         let end = position.saturating_add(bytes);
         let body = self.ready(position..end, context)?;
         Ok(body.get(position as usize..end as usize).unwrap_or_default())

@@ -19,6 +19,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod mapped;
+
 const STORE: StoreId = StoreId::from_bytes([5; 16]);
 
 /// What a source answers: what a map shows, and what the disk holds.
@@ -30,6 +32,8 @@ struct FakeSource {
     opens: AtomicUsize,
     rereads: AtomicUsize,
     is_failing: AtomicBool,
+    /// What of the map cannot be brought in.
+    broken: Range<usize>,
     kept: KeptSlabs,
 }
 
@@ -42,6 +46,7 @@ impl FakeSource {
             opens: AtomicUsize::new(0),
             rereads: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
+            broken: 0..0,
             kept: KeptSlabs::new(0),
         }
     }
@@ -84,7 +89,7 @@ impl SlabSource for FakeSource {
         let range = 0..bytes.len();
         let bytes: SharedMemory = Arc::new(bytes);
         let bytes = match self.memory {
-            SlabMemory::Mapped => SlabBytes::window_of_memory(bytes, range),
+            SlabMemory::Mapped => SlabBytes::window_of_memory(bytes, self.broken.clone()),
             SlabMemory::Copied => SlabBytes::copied(bytes, range),
             SlabMemory::Image => SlabBytes::image(bytes, range),
         };
@@ -113,15 +118,19 @@ struct Made {
     counts: Vec<u64>,
 }
 
-/// A slab of buffers of the given counts and value lengths.
-fn make(messages: &[(u64, usize)]) -> Made {
-    let identity = BlockIdentity {
+fn identity() -> BlockIdentity {
+    BlockIdentity {
         store: STORE,
         segment: SegmentId::new(3),
         generation: Generation::new(2),
         position: Position::new(8192),
         version: Version::new(77),
-    };
+    }
+}
+
+/// A slab of buffers of the given counts and value lengths.
+fn make(messages: &[(u64, usize)]) -> Made {
+    let identity = identity();
     let (mut body, mut positions, mut runs, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut histogram, mut offset) = (Histogram32::default(), 0);
     for (number, (count, length)) in messages.iter().enumerate() {
@@ -298,6 +307,45 @@ fn damage_names_its_group_and_spares_the_others() {
 }
 
 #[test]
+fn pages_that_cannot_be_brought_in_are_an_error_of_their_messages_only_and_never_touched() {
+    let made = plain();
+    let mut source = FakeSource::new(&made.bytes, SlabMemory::Mapped);
+    source.broken = 5 * 4096..6 * 4096;
+    // Were they touched first, they would be damage, or wrong bytes where nothing is verified.
+    source.shown.lock()[source.broken.clone()].fill(0xee);
+    for verify in POLICIES {
+        let slab = OpenSlab::open(&made.reference, &source).unwrap();
+        let context = context(&source, verify);
+        for (offset, position) in made.positions.iter().enumerate() {
+            let touches = *position < 6 * 4096 && position + 208 > 5 * 4096;
+            match slab.message(offset as u64, context) {
+                Ok(buffer) => assert!(!touches && buffer.value() == made.values[offset]),
+                Err(error) => assert!(touches && matches!(error, SlabError::Read { .. }), "{error}"),
+            }
+        }
+        let mut walk = slab.walk(0..200, context).unwrap();
+        let before = walk.by_ref().take_while(Result::is_ok).count();
+        assert_eq!(
+            before,
+            made.positions
+                .iter()
+                .filter(|position| **position + 208 <= 5 * 4096)
+                .count()
+        );
+    }
+    source.broken = 0..1;
+    assert!(matches!(
+        OpenSlab::open(&made.reference, &source),
+        Err(SlabError::Read { .. })
+    ));
+    source.broken = made.bytes.len() - 1..made.bytes.len();
+    assert!(matches!(
+        OpenSlab::open(&made.reference, &source),
+        Err(SlabError::Read { .. })
+    ));
+}
+
+#[test]
 fn a_walk_gives_all_that_is_before_the_damage_and_then_ends() {
     let made = plain();
     let source = FakeSource::new(&made.bytes, SlabMemory::Mapped);
@@ -399,6 +447,59 @@ fn a_walk_that_was_left_is_taken_up_also_over_a_stale_page() {
         place = walk.place();
     }
     assert!(SlabWalk::resume(&slab, place, context).next().is_none());
+}
+
+#[test]
+fn what_was_checked_in_a_map_is_not_taken_as_checked_in_the_copy_beside_it() {
+    let made = make(&[(1, 200); 400]);
+    let source = FakeSource::new(&made.bytes, SlabMemory::Mapped);
+    source.shown.lock()[18 * 4096] ^= 1;
+    source.stored.lock()[2 * 4096] ^= 1;
+    let slab = OpenSlab::open(&made.reference, &source).unwrap();
+    let context = context(&source, Verify::Once);
+    let mut walk = slab.walk(0..400, context).unwrap();
+    walk.next().unwrap().unwrap();
+    let place = walk.place();
+    assert!(slab.message(360, context).is_ok(), "read past the map");
+    assert_eq!(source.rereads(), 1);
+    let steps: Vec<_> = SlabWalk::resume(&slab, place, context).collect();
+    let (last, before) = steps.split_last().unwrap();
+    let values = before.iter().map(|step| step.as_ref().unwrap().buffer.value());
+    assert!(values.eq(&made.values[1..=before.len()]));
+    assert_eq!(damage(last.as_ref().unwrap_err()).group, Some(2));
+    // A walk that was not left goes on in the bytes that it checked, as far as it checked them.
+    let rest: Vec<_> = walk
+        .map_while(Result::ok)
+        .map(|step| step.buffer.value())
+        .collect();
+    assert!(rest.len() > before.len());
+    assert!(rest.iter().eq(&made.values[1..=rest.len()]));
+}
+
+#[test]
+fn a_buffer_is_never_read_half_checked_in_the_map_and_half_in_the_copy() {
+    let made = make(&[(1, 200); 400]);
+    for border in [3 * 4096, 16 * 4096_u32] {
+        let across = made
+            .positions
+            .iter()
+            .rposition(|position| *position < border)
+            .unwrap();
+        assert!(made.positions[across] + 100 < border && made.positions[across] + 208 > border);
+        for is_walked in [false, true] {
+            let source = FakeSource::new(&made.bytes, SlabMemory::Mapped);
+            source.shown.lock()[border as usize] ^= 1;
+            source.stored.lock()[made.positions[across] as usize + 50] ^= 1;
+            let slab = OpenSlab::open(&made.reference, &source).unwrap();
+            let context = context(&source, Verify::Once);
+            let error = if is_walked {
+                slab.walk(0..400, context).unwrap().find_map(Result::err).unwrap()
+            } else {
+                slab.message(across as u64, context).unwrap_err()
+            };
+            assert_eq!(damage(&error).group, Some(border / 4096 - 1));
+        }
+    }
 }
 
 #[test]

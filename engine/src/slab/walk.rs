@@ -190,7 +190,11 @@ impl<'a> SlabWalk<'a> {
                 .map(|bytes| (bytes, until)),
             Err(error) => Err(error),
         };
-        let (bytes, ready) = groups?;
+        let (mut bytes, ready) = groups?;
+        if bytes.as_ptr() != self.bytes.as_ptr() && self.place.position < from {
+            // A copy read past the map took its place in the middle of a buffer, whose beginning was not checked there.
+            bytes = self.slab.ready(self.place.position..ready, self.context)?;
+        }
         self.bytes = bytes;
         self.place.is_fresh = self.slab.is_fresh(bytes);
         self.place.ready_until = self.slab.end_of_groups(from..ready);

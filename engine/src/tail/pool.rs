@@ -67,18 +67,31 @@ impl Pool {
     /// The capacity of a chunk that takes `body` bytes of buffers in `entries` entries.
     pub(crate) fn capacity_for(&self, body: u64, entries: u64) -> u64 {
         let groups = body / 4096 + 2;
-        let needed = body.saturating_add(entries.saturating_mul(4)).saturating_add(groups * 4 + FIXED_BYTES);
-        let wanted = needed.max(entries.saturating_mul(BYTES_PER_ENTRY)).saturating_add(groups * 4);
+        let needed = body
+            .saturating_add(entries.saturating_mul(4))
+            .saturating_add(groups * 4 + FIXED_BYTES);
+        let wanted = needed
+            .max(entries.saturating_mul(BYTES_PER_ENTRY))
+            .saturating_add(groups * 4);
         let mut class = SMALLEST;
         while class < wanted && class < self.slab_bytes_max {
             class = class.saturating_mul(STEP).min(self.slab_bytes_max);
         }
-        if wanted <= class { class } else { wanted.next_multiple_of(SMALLEST) }
+        if wanted <= class {
+            class
+        } else {
+            wanted.next_multiple_of(SMALLEST)
+        }
     }
 
     /// A chunk of at least `capacity` bytes whose first message has the offset `first_offset`; `None` when the budget is
     /// used up or the system has no memory.
-    pub(crate) fn take(self: &Arc<Self>, capacity: u64, first_offset: u64, opened_ms: i64) -> Option<ChunkWriter> {
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        capacity: u64,
+        first_offset: u64,
+        opened_ms: i64,
+    ) -> Option<ChunkWriter> {
         let capacity = self.capacity_class(capacity);
         let in_use = self.in_use.fetch_add(capacity, Ordering::AcqRel);
         let fits = in_use.saturating_add(capacity) <= self.budget;
@@ -92,7 +105,12 @@ impl Pool {
             self.in_use.fetch_sub(capacity, Ordering::AcqRel);
             return None;
         };
-        let lease = Lease { pool: Arc::clone(self), piece: Some(piece), capacity, retired: AtomicBool::new(false) };
+        let lease = Lease {
+            pool: Arc::clone(self),
+            piece: Some(piece),
+            capacity,
+            retired: AtomicBool::new(false),
+        };
         Some(ChunkWriter::new(lease, first_offset, opened_ms))
     }
 
@@ -101,7 +119,11 @@ impl Pool {
         while class < wanted && class < self.slab_bytes_max {
             class = class.saturating_mul(STEP).min(self.slab_bytes_max);
         }
-        if wanted <= class { class } else { wanted.next_multiple_of(SMALLEST) }
+        if wanted <= class {
+            class
+        } else {
+            wanted.next_multiple_of(SMALLEST)
+        }
     }
 
     fn class_index(&self, capacity: u64) -> Option<usize> {
@@ -115,7 +137,9 @@ impl Pool {
     }
 
     fn piece(&self, capacity: u64) -> Option<Piece> {
-        let Some(index) = self.class_index(capacity) else { return cut(capacity, capacity)?.pop() };
+        let Some(index) = self.class_index(capacity) else {
+            return cut(capacity, capacity)?.pop();
+        };
         let mut free = self.free.lock();
         if free.len() <= index {
             free.resize_with(index.saturating_add(1), Vec::new);
@@ -131,7 +155,9 @@ impl Pool {
     }
 
     fn give_back(&self, piece: Piece) {
-        let Some(index) = self.class_index(piece.capacity) else { return };
+        let Some(index) = self.class_index(piece.capacity) else {
+            return;
+        };
         if let Some(list) = self.free.lock().get_mut(index) {
             list.push(piece);
         }
@@ -159,7 +185,10 @@ impl Pool {
 
     /// Bytes that chunks hold: those that writers need, and those kept for readers alone.
     pub(crate) fn held_bytes(&self) -> (u64, u64) {
-        (self.in_use.load(Ordering::Acquire), self.retired.load(Ordering::Acquire))
+        (
+            self.in_use.load(Ordering::Acquire),
+            self.retired.load(Ordering::Acquire),
+        )
     }
 }
 
@@ -190,7 +219,9 @@ pub(crate) struct Lease {
 impl Lease {
     /// The first byte; valid for `capacity` bytes for as long as the lease lives.
     pub(crate) fn memory(&self) -> NonNull<u8> {
-        self.piece.as_ref().map_or(NonNull::dangling(), |piece| piece.arena.pointer_at(usize::try_from(piece.start).unwrap_or(0)))
+        self.piece.as_ref().map_or(NonNull::dangling(), |piece| {
+            piece.arena.pointer_at(usize::try_from(piece.start).unwrap_or(0))
+        })
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -199,7 +230,10 @@ impl Lease {
 
     /// The memory for the places of buffers; given back at the end.
     pub(crate) fn take_positions(&mut self) -> Box<[AtomicU32]> {
-        self.piece.as_mut().map(|piece| std::mem::take(&mut piece.positions)).unwrap_or_default()
+        self.piece
+            .as_mut()
+            .map(|piece| std::mem::take(&mut piece.positions))
+            .unwrap_or_default()
     }
 
     /// Stops counting against the writers' budget.
@@ -212,9 +246,15 @@ impl Lease {
 
     /// Ends the lease.
     pub(crate) fn give_back(&mut self, positions: Box<[AtomicU32]>) {
-        let Some(mut piece) = self.piece.take() else { return };
+        let Some(mut piece) = self.piece.take() else {
+            return;
+        };
         piece.positions = positions;
-        let counter = if self.retired.load(Ordering::Acquire) { &self.pool.retired } else { &self.pool.in_use };
+        let counter = if self.retired.load(Ordering::Acquire) {
+            &self.pool.retired
+        } else {
+            &self.pool.in_use
+        };
         counter.fetch_sub(self.capacity, Ordering::AcqRel);
         self.pool.give_back(piece);
     }

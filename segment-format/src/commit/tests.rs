@@ -295,6 +295,14 @@ fn the_writer_refuses_more_and_less_than_was_counted() {
 }
 
 #[test]
+fn a_block_continues_only_the_journal_for_which_it_was_written() {
+    let block = sample();
+    let view = decode(&block).valid().unwrap();
+    assert!(view.continues(PARAMETERS.previous_crc));
+    assert!(!view.continues(Crc::new(1)) && !view.continues(Crc::ZERO));
+}
+
+#[test]
 fn a_version_may_be_empty() {
     let mut out = vec![0; 4096];
     let writer = CommitWriter::new(&mut out, CommitCounts::default(), &identity()).unwrap();

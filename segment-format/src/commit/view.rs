@@ -138,9 +138,15 @@ impl<'a> CommitView<'a> {
         self.time_ms
     }
 
-    /// Header checksum of the previous version's block; zero if it was not known.
+    /// Header checksum of the previous version's block; zero in version 1.
     pub const fn previous_crc(&self) -> Crc {
         self.previous_crc
+    }
+
+    /// Whether this block continues a journal whose newest block has the header checksum `previous`, zero before version
+    /// 1. A block of the right version that does not is left over from an attempt that an earlier recovery gave up.
+    pub fn continues(&self, previous: Crc) -> bool {
+        self.previous_crc == previous
     }
 
     /// How much the block holds.

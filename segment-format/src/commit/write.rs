@@ -19,7 +19,7 @@ pub struct CommitParameters {
     pub durable_version: Version,
     /// The commit's time, for people and for retention by time.
     pub time_ms: i64,
-    /// [`CommitFinished::header_crc`] of the previous version; zero if it is not known.
+    /// [`CommitFinished::header_crc`] of the previous version; zero before version 1.
     pub previous_crc: Crc,
 }
 

@@ -1,0 +1,291 @@
+//! The machine's own limits: what the plainest program that moves the same bytes reaches.
+#![allow(
+    unsafe_code,
+    reason = "io_uring is given raw buffers, and files are mapped; both live in this module alone"
+)]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU8;
+
+use io_uring::{IoUring, opcode, types};
+use lanterman_format::block::BlockKind;
+use lanterman_format::error::Found;
+use lanterman_format::scan::scan;
+use lanterman_format::segment::SegmentHeader;
+use lanterman_format::slab::{SLAB_BODY_POSITION, SlabLayout};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use rustix::io::ReadWriteFlags;
+
+use crate::Outcome;
+
+/// Bytes of one write or read in bulk.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
+/// Writes or reads in flight.
+const DEPTH: usize = 8;
+
+/// What is done to a piece before it is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Filling<'a> {
+    /// Nothing: the device alone.
+    None,
+    /// Records with an 8-byte header each, and one checksum over the piece: the least that any log must do.
+    Records(&'a [u8]),
+}
+
+/// Memory in huge pages, all touched.
+pub(crate) fn huge_memory(bytes: usize) -> Outcome<MmapMut> {
+    let mut memory = MmapOptions::new().len(bytes).map_anon()?;
+    // Refused where the kernel has none; then small pages are the machine's limit.
+    let _ = memory.advise(Advice::HugePage);
+    memory.fill(1);
+    Ok(memory)
+}
+
+/// Opens for writing around the page cache.
+pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_DIRECT);
+    options.open(path)
+}
+
+/// A file of `bytes` with its blocks reserved.
+pub(crate) fn reserve(path: &Path, bytes: u64) -> Outcome<File> {
+    let file = open_direct(path)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// One durable write at `position`: what a commit cannot do without.
+pub(crate) fn durable_write(file: &File, position: u64, bytes: &[u8]) -> Outcome<()> {
+    let written = rustix::io::pwritev2(file, &[io::IoSlice::new(bytes)], position, ReadWriteFlags::DSYNC)?;
+    if written == bytes.len() {
+        Ok(())
+    } else {
+        Err("a short write".into())
+    }
+}
+
+fn finish_one(ring: &mut IoUring, free: &mut Vec<usize>) -> Outcome<()> {
+    ring.submit_and_wait(1)?;
+    for completion in ring.completion() {
+        if completion.result() != PIECE_BYTES as i32 {
+            return Err(format!("a bare write or read gave {}", completion.result()).into());
+        }
+        free.push(completion.user_data() as usize);
+    }
+    Ok(())
+}
+
+/// Writes `total` bytes in pieces from huge pages, some in flight, and syncs.
+pub(crate) fn ring_write(path: &Path, total: u64, filling: Filling<'_>) -> Outcome<()> {
+    let file = open_direct(path)?;
+    let mut memory = huge_memory(PIECE_BYTES * DEPTH)?;
+    let mut ring = IoUring::new(DEPTH as u32 * 2)?;
+    let mut free: Vec<usize> = (0..DEPTH).collect();
+    for piece in 0..total / PIECE_BYTES as u64 {
+        while free.is_empty() {
+            finish_one(&mut ring, &mut free)?;
+        }
+        let slot = free.pop().unwrap_or_default();
+        let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
+        if let Filling::Records(record) = filling {
+            fill(bytes, record);
+        }
+        let write = opcode::Write::new(types::Fd(file.as_raw_fd()), bytes.as_ptr(), PIECE_BYTES as u32)
+            .offset(piece * PIECE_BYTES as u64)
+            .build()
+            .user_data(slot as u64);
+        // SAFETY: the slot is not written to until its completion put it back into `free`, and memory, file and ring
+        // live until all completions are taken below.
+        unsafe { ring.submission().push(&write)? };
+        ring.submit()?;
+    }
+    while free.len() < DEPTH {
+        finish_one(&mut ring, &mut free)?;
+    }
+    file.sync_data()?;
+    Ok(())
+}
+
+/// Fills a piece with records, each with a header of 8 bytes, and makes one checksum over it.
+fn fill(piece: &mut [u8], record: &[u8]) {
+    let stored = 8 + record.len().next_multiple_of(8);
+    let body_bytes = piece.len() - 8;
+    let (body, checksum) = piece.split_at_mut(body_bytes);
+    for slot in body.chunks_exact_mut(stored) {
+        slot[..8].copy_from_slice(&(record.len() as u64).to_le_bytes());
+        slot[8..8 + record.len()].copy_from_slice(record);
+    }
+    checksum[..4].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+}
+
+/// Copies `count` records with headers of 8 bytes into touched memory, over and over.
+pub(crate) fn copy_records(memory: &mut [u8], record: &[u8], count: u64) {
+    let stored = 8 + record.len().next_multiple_of(8);
+    let mut done = 0;
+    while done < count {
+        for slot in memory.chunks_exact_mut(stored) {
+            slot[..8].copy_from_slice(&(record.len() as u64).to_le_bytes());
+            slot[8..8 + record.len()].copy_from_slice(std::hint::black_box(record));
+            done += 1;
+            if done == count {
+                break;
+            }
+        }
+    }
+    std::hint::black_box(memory);
+}
+
+/// Copies into memory that another thread reads behind a release store, at the speed of a plain copy.
+pub(crate) fn copy_shared(target: &[AtomicU8], source: &[u8]) {
+    assert!(target.len() == source.len(), "a slot takes one message");
+    let to = target.as_ptr().cast_mut().cast::<u8>();
+    // SAFETY: atomics may be written through a shared reference, the lengths are equal, and readers look at a slot only
+    // after the release store that follows; a slot is written again a thousand messages later, when they have.
+    unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), to, source.len()) };
+}
+
+/// Reads files whole, in pieces, around the page cache, some in flight; gives the bytes.
+pub(crate) fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
+    let mut memory = huge_memory(PIECE_BYTES * DEPTH)?;
+    let mut ring = IoUring::new(DEPTH as u32 * 2)?;
+    let mut total = 0;
+    for path in paths {
+        let file = open_direct(path)?;
+        let pieces = file.metadata()?.len() / PIECE_BYTES as u64;
+        let mut free: Vec<usize> = (0..DEPTH).collect();
+        for piece in 0..pieces {
+            while free.is_empty() {
+                finish_one(&mut ring, &mut free)?;
+            }
+            let slot = free.pop().unwrap_or_default();
+            let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
+            let read = opcode::Read::new(
+                types::Fd(file.as_raw_fd()),
+                bytes.as_mut_ptr(),
+                PIECE_BYTES as u32,
+            )
+            .offset(piece * PIECE_BYTES as u64)
+            .build()
+            .user_data(slot as u64);
+            // SAFETY: as for writes: nobody looks at the slot before its completion, and all are taken below.
+            unsafe { ring.submission().push(&read)? };
+            ring.submit()?;
+        }
+        while free.len() < DEPTH {
+            finish_one(&mut ring, &mut free)?;
+        }
+        total += pieces * PIECE_BYTES as u64;
+    }
+    Ok(total)
+}
+
+/// The slabs of a store that nobody writes to, mapped, with the places of their bodies.
+#[derive(Debug)]
+pub(crate) struct MappedSlabs {
+    maps: Vec<Mmap>,
+    /// Map, start and end of each body, by first offset.
+    bodies: Vec<(usize, usize, usize)>,
+}
+
+/// The files of a store's slabs, in order.
+pub(crate) fn slab_files(store: &Path) -> Outcome<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(store.join("segments"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "slabs") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+impl MappedSlabs {
+    /// Maps the store's segments of slabs and finds the bodies of its one log.
+    pub(crate) fn open(store: &Path) -> Outcome<Self> {
+        let mut maps = Vec::new();
+        let mut bodies = Vec::new();
+        for path in slab_files(store)? {
+            let file = File::open(&path)?;
+            // SAFETY: the store is closed or only read, and its files never shrink.
+            let map = unsafe { Mmap::map(&file)? };
+            let Found::Valid(header) = SegmentHeader::decode(&map, None) else {
+                return Err(format!("{} has no header", path.display()).into());
+            };
+            for scanned in scan(&map, &header) {
+                let Some(found) = scanned.found.valid() else {
+                    continue;
+                };
+                if found.kind != BlockKind::Slab {
+                    continue;
+                }
+                let start = scanned.position.get() as usize;
+                let slab = SlabLayout::parse(&map[start..], &header.place(scanned.position));
+                let Found::Valid(layout) = slab else {
+                    return Err("a slab does not parse".into());
+                };
+                let end = start + layout.body_end() as usize;
+                bodies.push((
+                    layout.first_offset().get(),
+                    (maps.len(), start + SLAB_BODY_POSITION, end),
+                ));
+            }
+            maps.push(map);
+        }
+        bodies.sort_unstable();
+        Ok(MappedSlabs {
+            maps,
+            bodies: bodies.into_iter().map(|(_, body)| body).collect(),
+        })
+    }
+
+    /// Calls `visit` with each value, found in the barest way: a length, and the next one behind it.
+    #[inline]
+    pub(crate) fn walk(&self, mut visit: impl FnMut(&[u8])) {
+        for (map, start, end) in &self.bodies {
+            let mut rest = &self.maps[*map][*start..*end];
+            while let Some((header, body)) = rest.split_first_chunk::<8>() {
+                let length = (u64::from_le_bytes(*header) & u64::from(u32::MAX)) as usize;
+                visit(&body[..length]);
+                rest = &body[length.next_multiple_of(8)..];
+            }
+        }
+    }
+
+    /// Where each value begins, in order.
+    pub(crate) fn positions(&self) -> Vec<&[u8]> {
+        let mut found = Vec::new();
+        for (map, start, end) in &self.bodies {
+            let mut rest = &self.maps[*map][*start..*end];
+            while let Some((header, body)) = rest.split_first_chunk::<8>() {
+                let length = (u64::from_le_bytes(*header) & u64::from(u32::MAX)) as usize;
+                found.push(&body[..length]);
+                rest = &body[length.next_multiple_of(8)..];
+            }
+        }
+        found
+    }
+}
+
+/// Has the kernel forget the cached pages of these files.
+pub(crate) fn drop_caches(paths: &[PathBuf]) -> Outcome<()> {
+    for path in paths {
+        let file = File::open(path)?;
+        file.sync_all()?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    // Allowed to few; the advice above does where no map holds the pages.
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "1");
+    Ok(())
+}

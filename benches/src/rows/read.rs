@@ -1,0 +1,228 @@
+//! Reading: in order, warm and cold, and by offset.
+
+use std::time::{Duration, Instant};
+
+use lanterman::{Cursor, Options, Store, Verify};
+
+use crate::Outcome;
+use crate::bare::{self, MappedSlabs};
+use crate::context::{self, Context, LOG, Library, MESSAGE_BYTES, Random, megabytes};
+use crate::table::Sample;
+
+/// The least that a reader does with a message: look at eight bytes of it.
+#[inline]
+fn touch(value: &[u8]) -> u64 {
+    value
+        .first_chunk::<8>()
+        .map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// Reads all of it, eight bytes at a time.
+#[inline]
+fn read_all(value: &[u8]) -> u64 {
+    value
+        .chunks_exact(8)
+        .fold(0, |sum, word| sum.wrapping_add(touch(word)))
+}
+
+fn scan(store: &Store, visit: impl Fn(&[u8]) -> u64) -> Outcome<u64> {
+    let mut cursor = store.snapshot(LOG)?.cursor(0u64)?;
+    let (mut sum, mut count) = (0u64, 0u64);
+    while let Some(message) = cursor.next()? {
+        sum = sum.wrapping_add(visit(message.value()));
+        count += 1;
+    }
+    std::hint::black_box(sum);
+    Ok(count)
+}
+
+fn scan_bare(slabs: &MappedSlabs, visit: impl Fn(&[u8]) -> u64) -> u64 {
+    let (mut sum, mut count) = (0u64, 0u64);
+    slabs.walk(|value| {
+        sum = sum.wrapping_add(visit(value));
+        count += 1;
+    });
+    std::hint::black_box(sum);
+    count
+}
+
+fn checksum(value: &[u8]) -> u64 {
+    u64::from(crc32fast::hash(value))
+}
+
+/// The slabs of the library, which must hold nearly all of it: the rest is a tail that only the store can read.
+fn bare_slabs(library: &Library) -> Outcome<MappedSlabs> {
+    let slabs = MappedSlabs::open(&library.path)?;
+    let found = slabs.positions().len() as u64;
+    if found < library.messages - library.messages / 50 {
+        return Err(format!("{found} of {} messages are in slabs", library.messages).into());
+    }
+    Ok(slabs)
+}
+
+pub(super) fn scan_warm(context: &mut Context) -> Outcome<Vec<Sample>> {
+    let library = context.library()?;
+    let slabs = bare_slabs(&library)?;
+    let found = slabs.positions().len() as u64;
+    let store = context.open(&library.path)?;
+    let start = Instant::now();
+    scan(&store, touch)?;
+    let first = start.elapsed();
+    scan_bare(&slabs, touch);
+    let compare = |visit: fn(&[u8]) -> u64| -> Outcome<(f64, f64)> {
+        let turns = context.pick(3, 2);
+        let mut ours = || {
+            let read = scan(&store, visit)?;
+            if read == library.messages {
+                Ok(())
+            } else {
+                Err("messages are missing".into())
+            }
+        };
+        let limit = || {
+            scan_bare(&slabs, visit);
+            Ok(())
+        };
+        let (ours, limit) = context.alternate(turns, &mut ours, limit)?;
+        let rate =
+            |messages: u64, time: Duration| (messages * turns as u64) as f64 / 1e6 / time.as_secs_f64();
+        Ok((rate(library.messages, ours), rate(found, limit)))
+    };
+    let touched = compare(touch)?;
+    let summed = compare(checksum)?;
+    let always = context::open_again(&store, &library.path, Options::new().verify(Verify::Always))?;
+    let start = Instant::now();
+    scan(&always, touch)?;
+    let verified = library.messages as f64 / 1e6 / start.elapsed().as_secs_f64();
+    always.close()?;
+    let first = library.messages as f64 / 1e6 / first.as_secs_f64();
+    let walk = "walking the same slabs in a bare map";
+    Ok(vec![
+        Sample::rate(
+            "scan warm, touching 8 B of each 1 KiB",
+            "M/s",
+            touched.0,
+            touched.1,
+            walk,
+        )
+        .target(0.9),
+        Sample::rate(
+            "scan warm, a checksum over each",
+            "M/s",
+            summed.0,
+            summed.1,
+            "the same with crc32fast over each",
+        )
+        .target(0.9),
+        Sample::rate(
+            "scan warm, first since opening (checks every group once)",
+            "M/s",
+            first,
+            summed.1,
+            "the same with crc32fast over each",
+        ),
+        Sample::rate(
+            "scan warm, checking every group always",
+            "M/s",
+            verified,
+            summed.1,
+            "the same with crc32fast over each",
+        ),
+    ])
+}
+
+pub(super) fn scan_cold(context: &mut Context) -> Outcome<Vec<Sample>> {
+    let library = context.library()?;
+    let files = bare::slab_files(&library.path)?;
+    bare::drop_caches(&files)?;
+    let store = context.open(&library.path)?;
+    let start = Instant::now();
+    scan(&store, touch)?;
+    let ours = start.elapsed();
+    store.close()?;
+    bare::drop_caches(&files)?;
+    let start = Instant::now();
+    let read = bare::ring_read(&files)?;
+    let limit = start.elapsed();
+    let bytes = library.messages * MESSAGE_BYTES as u64;
+    let limit_name = "1 MiB direct reads of the same files, 8 in flight";
+    Ok(vec![
+        Sample::rate(
+            "scan cold, checking every group once",
+            "MB/s",
+            megabytes(bytes, ours),
+            megabytes(read, limit),
+            limit_name,
+        )
+        .target(0.95),
+    ])
+}
+
+pub(super) fn random(context: &mut Context) -> Outcome<Vec<Sample>> {
+    let library = context.library()?;
+    let slabs = bare_slabs(&library)?;
+    let positions = slabs.positions();
+    let store = context.open(&library.path)?;
+    scan(&store, touch)?;
+    let count = context.pick(1 << 20, 1 << 16);
+    let mut random = Random::new(77 + context.round as u64);
+    let offsets: Vec<u64> = (0..count)
+        .map(|_| random.next() % positions.len() as u64)
+        .collect();
+    let values: Vec<&[u8]> = offsets.iter().map(|offset| positions[*offset as usize]).collect();
+    let snapshot = store.snapshot(LOG)?;
+    let mut cursor: Cursor = snapshot.cursor(0u64)?;
+    let mut compare = |visit: fn(&[u8]) -> u64| -> Outcome<(f64, f64)> {
+        let ours = || {
+            let mut sum = 0u64;
+            for offset in &offsets {
+                sum = sum.wrapping_add(visit(cursor.get(*offset)?.value()));
+            }
+            std::hint::black_box(sum);
+            Ok(())
+        };
+        let limit = || {
+            let sum = values
+                .iter()
+                .fold(0u64, |sum, value| sum.wrapping_add(visit(value)));
+            std::hint::black_box(sum);
+            Ok(())
+        };
+        let turns = 2;
+        let (ours, limit) = context.alternate(turns, ours, limit)?;
+        let each = |time: Duration| time.as_nanos() as f64 / (count * turns) as f64;
+        Ok((each(ours), each(limit)))
+    };
+    let whole = compare(read_all)?;
+    let touched = compare(touch)?;
+    let start = Instant::now();
+    for offset in offsets.iter().take(count / 4) {
+        std::hint::black_box(read_all(snapshot.get(*offset)?.value()));
+    }
+    let kept = start.elapsed().as_nanos() as f64 / (count / 4) as f64;
+    let bare = "the same bytes of a bare map at a known position";
+    Ok(vec![
+        Sample::cost(
+            "random read by offset, warm, all of 1 KiB",
+            "ns",
+            whole.0,
+            whole.1,
+            bare,
+        )
+        .target(1.3),
+        Sample::cost(
+            "random read by offset, warm, 8 B of 1 KiB (reads overlap)",
+            "ns",
+            touched.0,
+            touched.1,
+            bare,
+        ),
+        Sample::cost(
+            "random read as counted bytes (Snapshot::get)",
+            "ns",
+            kept,
+            whole.1,
+            bare,
+        ),
+    ])
+}
