@@ -1,5 +1,13 @@
 //! Promise: no bytes make a decoder or an opening store panic, hang or give wrong bytes. Shown by running every fuzz body
 //! over the saved corpus and over inputs from fixed seeds; a planted mistake shows that this way finds mistakes.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test's numbers are small, and it fails by panicking"
+)]
 
 use std::panic::catch_unwind;
 use std::path::Path;
