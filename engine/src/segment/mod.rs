@@ -382,6 +382,11 @@ impl SegmentTable {
         self.slabs.lock().insert(entry.segment.get(), entry);
     }
 
+    /// Forgets a segment of slabs that cannot be opened and that no checkpoint describes.
+    pub(crate) fn forget_slabs(&self, id: SegmentId) {
+        self.slabs.lock().remove(&id.get());
+    }
+
     /// The segments of slabs in use. Their used bytes are exact for all but the one being filled.
     pub(crate) fn known_slabs(&self) -> Vec<SegmentEntry> {
         self.slabs.lock().values().copied().collect()
@@ -494,6 +499,19 @@ impl SegmentTable {
         if let Err(error) = self.get(id, SegmentKind::Journal) {
             tracing::warn!(segment = id.get(), %error, "an unused segment of the journal is left where it is");
         }
+    }
+
+    /// Notes a segment of slabs that was found and that nothing known so far refers to.
+    pub(crate) fn know_unused(&self, id: SegmentId) {
+        self.slabs.lock().entry(id.get()).or_insert(SegmentEntry {
+            segment: id,
+            generation: Generation::new(0),
+            kind: SegmentKind::Slabs,
+            segment_bytes: ByteLength::ZERO,
+            used_bytes: ByteLength::new(FIRST_BLOCK_POSITION),
+            live_bytes: ByteLength::ZERO,
+            free: false,
+        });
     }
 
     /// Notes that a slab is referred to, so that nothing is written over it.
