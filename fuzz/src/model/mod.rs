@@ -89,7 +89,7 @@ pub struct Summary {
 /// # Panics
 /// When the engine breaks a promise; that is what it is for.
 pub fn drive(input: &[u8]) {
-    run(input);
+    let _outcome = run(input);
 }
 
 /// As [`drive`], and says what was done.
