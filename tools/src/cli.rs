@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Inspect(crate::inspect::InspectCall),
     /// Check every checksum of a store, and that its structures fit each other
     Verify(crate::verify::VerifyCall),
+    /// Plan what can be done about damage, and do it if told so
+    Repair(crate::repair::RepairCall),
 }
 
 /// The name of a log as the library takes it.

@@ -16,6 +16,7 @@ mod output;
 mod problem;
 mod progress;
 mod read;
+mod repair;
 mod text;
 mod verify;
 
@@ -57,5 +58,6 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Logs(call) => logs::run(&call, output),
         Command::Inspect(call) => inspect::run(&call, output),
         Command::Verify(call) => verify::run(&call, output),
+        Command::Repair(call) => repair::run(&call, output),
     }
 }

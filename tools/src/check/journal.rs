@@ -71,7 +71,7 @@ impl Checker<'_> {
         self.report.journal.end_segment = end.segment.get();
         self.report.journal.end_position = end.position;
         let (wanted, (reason, resembles)) = last;
-        self.end_of_journal(slot.store, &end, wanted, reason, resembles)
+        self.end_of_journal(slot.store, &end, wanted, &reason, resembles)
     }
 
     /// The next commit with its place, or why there is none.
@@ -105,17 +105,39 @@ impl Checker<'_> {
         store: StoreId,
         end: &End,
         wanted: Version,
-        reason: String,
+        reason: &str,
         resembles: Option<String>,
     ) -> Result<(), Problem> {
+        let behind = self.behind_the_end(store, end, wanted)?;
+        if let Some(hole) = behind {
+            self.hole(hole, reason);
+        } else if let Some(resembles) = resembles {
+            let (segment, position) = (end.segment.get(), end.position);
+            self.report.note(format!(
+                "the journal ends at {segment:016x}.journal, position {position}, where version {wanted} is not whole \
+                 ({resembles}): a commit that was cut off before anybody was told that it is durable, or damage to the \
+                 very last commit; the two cannot be told apart"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What stands behind the end: a hole, if a commit there knows the missing version to have been durable.
+    fn behind_the_end(&self, store: StoreId, end: &End, wanted: Version) -> Result<Option<Hole>, Problem> {
         let mut names: Names = self
             .report
             .logs
             .values()
             .map(|log| (log.id, log.name.clone()))
             .collect();
-        let mut lost = Vec::new();
-        let (mut is_damage, mut newest) = (false, wanted);
+        let mut hole = Hole {
+            segment: end.segment,
+            position: end.position,
+            version: wanted,
+            lost: Vec::new(),
+            newest: wanted,
+        };
+        let mut is_damage = false;
         for segment in self.files.journals_from(end.segment) {
             if !segment.is_sound() && segment.generation.is_none() {
                 continue;
@@ -134,55 +156,42 @@ impl Checker<'_> {
                         && let Ok(view) = CommitView::parse(&bytes, &header)
                     {
                         is_damage |= version > wanted && view.durable_version() >= wanted;
-                        newest = newest.max(version);
-                        lost.extend(messages_of(&view, version, &mut names));
+                        hole.newest = hole.newest.max(version);
+                        hole.lost.extend(messages_of(&view, version, &mut names));
                     }
                 }
                 position += step;
             }
         }
-        let place = format!("{:016x}.journal, position {}", end.segment.get(), end.position);
-        if is_damage {
-            let detail = format!("version {wanted} was durable and is not whole: {reason}");
-            let file = self.files.get(end.segment, FileKind::Journal);
-            let finding =
-                file.map(|file| finding_in(DamageKind::Journal, file, end.position, detail.clone()));
-            let finding = finding.unwrap_or_else(|| missing(end.segment.get(), FileKind::Journal, detail));
-            let logs: BTreeMap<&str, (u64, u64)> =
-                lost.iter()
-                    .fold(BTreeMap::new(), |mut logs, lost: &LostMessages| {
-                        let known = logs
-                            .entry(lost.log.as_str())
-                            .or_insert((lost.offsets.start, lost.offsets.end));
-                        *known = (known.0.min(lost.offsets.start), known.1.max(lost.offsets.end));
-                        logs
-                    });
-            match logs.is_empty() {
-                true => self.report.find(finding),
-                false => {
-                    for (log, (first, behind)) in logs {
-                        self.report.damage.push(Finding {
-                            log: Some(log.to_owned()),
-                            offsets: Some(first..behind),
-                            ..finding.clone()
-                        });
-                    }
-                }
-            }
-            self.report.journal.hole = Some(Hole {
-                segment: end.segment,
-                position: end.position,
-                version: wanted,
-                lost,
-                newest,
-            });
-        } else if let Some(resembles) = resembles {
-            self.report.note(format!(
-                "the journal ends at {place}, where version {wanted} is not whole ({resembles}): a commit that was cut \
-                 off before anybody was told that it is durable, or damage to the very last commit; the two cannot be told apart"
-            ));
+        Ok(is_damage.then_some(hole))
+    }
+
+    /// Names the hole once for each log that is known to have lost something by it.
+    fn hole(&mut self, hole: Hole, reason: &str) {
+        let detail = format!("version {} was durable and is not whole: {reason}", hole.version);
+        let finding = match self.files.get(hole.segment, FileKind::Journal) {
+            Some(file) => finding_in(DamageKind::Journal, file, hole.position, detail),
+            None => missing(hole.segment.get(), FileKind::Journal, detail),
+        };
+        let mut logs: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for lost in &hole.lost {
+            let known = logs
+                .entry(lost.log.as_str())
+                .or_insert((lost.offsets.start, lost.offsets.end));
+            *known = (known.0.min(lost.offsets.start), known.1.max(lost.offsets.end));
         }
-        Ok(())
+        if logs.is_empty() {
+            self.report.damage.push(finding.clone());
+        }
+        for (log, (first, end)) in logs {
+            let (log, offsets) = (Some(log.to_owned()), Some(first..end));
+            self.report.damage.push(Finding {
+                log,
+                offsets,
+                ..finding.clone()
+            });
+        }
+        self.report.journal.hole = Some(hole);
     }
 
     /// Takes up what a commit says, and checks that it fits what was there.

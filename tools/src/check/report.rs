@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use lanterman_format::{SegmentId, Version};
+use lanterman_format::{Generation, SegmentId, SegmentKind, Version};
 use serde::{Serialize, Serializer};
 
 /// What is damaged.
@@ -151,6 +151,15 @@ pub(crate) struct Hole {
     pub(crate) newest: Version,
 }
 
+/// A segment whose header can be written anew from what another checksum proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProvenSegment {
+    pub(crate) segment: SegmentId,
+    pub(crate) kind: SegmentKind,
+    pub(crate) generation: Generation,
+    pub(crate) first_version: Version,
+}
+
 /// How the journal was read.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct JournalReport {
@@ -182,6 +191,9 @@ pub(crate) struct Report {
     /// Where the blocks of each segment of slabs end, as checkpoint and references say.
     #[serde(skip)]
     pub(crate) used_bytes: BTreeMap<u64, u64>,
+    /// Segments whose header is lost, but whose life the checksum of their first block proves.
+    #[serde(skip)]
+    pub(crate) proven: Vec<ProvenSegment>,
     pub(crate) notes: Vec<String>,
     pub(crate) damage: Vec<Finding>,
 }

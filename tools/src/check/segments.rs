@@ -1,11 +1,28 @@
 //! Headers of segments, and the blocks that gather tails.
 
-use lanterman_format::{BlockKind, FileKind, Found, StoreId, gathered};
+use lanterman_format::{BlockKind, FileKind, Found, Rule, StoreId, gathered};
 
 use super::{Checker, finding_in};
-use crate::check::report::{DamageKind, Finding};
-use crate::files::{FIRST_BLOCK, STEP};
+use crate::check::report::{DamageKind, Finding, ProvenSegment};
+use crate::files::{FIRST_BLOCK, STEP, SegmentFile};
 use crate::problem::Problem;
+
+/// What the first block proves of a segment whose header is lost. A header that is whole is not replaced, whatever it
+/// says: then the file is the wrong one, or was cut short.
+fn proven(segment: &SegmentFile, store: StoreId) -> Option<ProvenSegment> {
+    let is_newer = matches!(&segment.header, Found::Invalid(error) if error.rule == Rule::NewerVersion);
+    if segment.header.is_valid() || is_newer {
+        return None;
+    }
+    let (kind, generation) = (segment.segment_kind()?, segment.generation?);
+    let first = segment.block(store, FIRST_BLOCK).ok()?.valid()?;
+    Some(ProvenSegment {
+        segment: segment.id,
+        kind,
+        generation,
+        first_version: first.identity.version,
+    })
+}
 
 impl Checker<'_> {
     pub(super) fn segment_headers(&mut self) {
@@ -33,6 +50,9 @@ impl Checker<'_> {
             };
             self.report
                 .find(finding_in(DamageKind::SegmentHeader, segment, 0, detail));
+            self.report
+                .proven
+                .extend(self.slot.and_then(|slot| proven(segment, slot.store)));
         }
         for name in &self.files.foreign {
             self.report
