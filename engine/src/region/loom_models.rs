@@ -52,9 +52,7 @@ fn two_intruders_are_never_inside_together() {
         add_one(&gated.intrude());
         intruder.join().unwrap();
         // SAFETY: as above.
-        gated
-            .intrude()
-            .with(|number| assert_eq!(unsafe { *number }, 2));
+        gated.intrude().with(|number| assert_eq!(unsafe { *number }, 2));
     });
 }
 
