@@ -157,11 +157,15 @@ impl Core {
         'again: loop {
             let mut staged: Vec<StagedLog> = Vec::with_capacity(logs.len());
             for (log, part) in logs {
+                let reserved = || Error::Reserved {
+                    name: log.name.as_str().to_owned(),
+                };
+                if log.filling.load(Ordering::Acquire) {
+                    return Err(reserved());
+                }
                 let mut tail = log.tail.intrude();
                 if tail.reserved {
-                    return Err(Error::Reserved {
-                        name: log.name.as_str().to_owned(),
-                    });
+                    return Err(reserved());
                 }
                 let room = self.make_room(log, &mut tail, part.body.len() as u64, part.count)?;
                 if room == Room::NoMemory {
