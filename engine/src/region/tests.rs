@@ -1,4 +1,8 @@
 //! Tests of chunks: against a plain list of messages, beside readers, and sealed.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers of tests are small, or only their low bits count"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
