@@ -21,6 +21,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 
 use crate::sys::{futex, membarrier};
 
+/// A word that nobody holds.
+const FREE: u32 = 0;
+/// A word that is held, and nobody sleeps on.
+const HELD: u32 = 1;
+/// A word that is held, and on which somebody sleeps: whoever frees it must wake him.
+const AWAITED: u32 = 2;
 /// How often an intruder looks before he lets other threads run.
 const SPINS: u32 = 100;
 
@@ -34,9 +40,9 @@ struct Line<T>(T);
 pub(crate) struct Gated<T> {
     /// The owner is inside.
     inside: Line<AtomicBool>,
-    /// An intruder wants in, or is in: 1.
+    /// An intruder wants in, or is in.
     wanted: Line<AtomicU32>,
-    /// Intruders exclude each other: 1 while one is about.
+    /// Intruders exclude each other: held while one is about.
     intruding: AtomicU32,
     owned: AtomicBool,
     /// Barriers of the kernel serve; decided once for the process.
@@ -83,6 +89,9 @@ impl<T> Gated<T> {
         if self.owned.swap(true, Ordering::AcqRel) {
             return None;
         }
+        // With the fence in `keep_owner_out`: either the intruder sees that there is an owner, or the owner sees, at
+        // every entry from here on, that the intruder wants in.
+        fence(Ordering::SeqCst);
         Some(Owner {
             gated: Arc::clone(self),
         })
@@ -110,39 +119,84 @@ impl<T> Gated<T> {
 
     #[cold]
     fn wait_outside(&self) {
-        while self.wanted.0.load(Ordering::Acquire) != 0 {
-            futex::wait(&self.wanted.0, 1);
+        let wanted = &self.wanted.0;
+        while wanted.load(Ordering::Acquire) != FREE {
+            let marked = wanted.compare_exchange(HELD, AWAITED, Ordering::AcqRel, Ordering::Acquire);
+            if marked.is_ok() || marked == Err(AWAITED) {
+                futex::wait(wanted, AWAITED);
+            }
         }
     }
 
     /// Waits for the other intruder, if any, and for the owner to be outside; then is inside.
     pub(crate) fn intrude(self: &Arc<Self>) -> Intruder<T> {
-        while self.intruding.swap(1, Ordering::Acquire) != 0 {
-            futex::wait(&self.intruding, 1);
-        }
+        self.keep_intruders_out();
         self.keep_owner_out();
         Intruder {
             gated: Arc::clone(self),
         }
     }
 
-    /// The same, but only if nobody is inside: never waits.
-    pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
-        if self.intruding.swap(1, Ordering::Acquire) != 0 {
-            return None;
+    /// The same for many values at once, at the price of one barrier. Everybody who takes several must take them in
+    /// the same order.
+    pub(crate) fn intrude_all<'a>(all: impl Iterator<Item = &'a Arc<Self>> + Clone) -> Vec<Intruder<T>>
+    where
+        T: 'a,
+    {
+        let mut owned = None;
+        for gated in all.clone() {
+            gated.keep_intruders_out();
+            if gated.is_owned_when_wanted() {
+                owned = Some(gated);
+            }
         }
-        self.wanted.0.store(1, Ordering::Relaxed);
-        self.intruder_fence();
-        let intruder = Intruder {
+        if let Some(gated) = owned {
+            gated.intruder_fence();
+        }
+        all.map(|gated| {
+            gated.wait_for_owner();
+            Intruder {
+                gated: Arc::clone(gated),
+            }
+        })
+        .collect()
+    }
+
+    /// The same unless another intruder is about.
+    pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
+        let free = self.intruding.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
+        free.ok()?;
+        self.keep_owner_out();
+        Some(Intruder {
             gated: Arc::clone(self),
-        };
-        // Dropping the intruder withdraws the wish; he has not looked at the value.
-        (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
+        })
+    }
+
+    fn keep_intruders_out(&self) {
+        let free = self.intruding.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
+        if free.is_ok() {
+            return;
+        }
+        while self.intruding.swap(AWAITED, Ordering::Acquire) != FREE {
+            futex::wait(&self.intruding, AWAITED);
+        }
+    }
+
+    /// Says that an intruder wants in; whether there is an owner whom a barrier must tell.
+    fn is_owned_when_wanted(&self) -> bool {
+        self.wanted.0.store(HELD, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.owned.load(Ordering::Acquire)
     }
 
     fn keep_owner_out(&self) {
-        self.wanted.0.store(1, Ordering::Relaxed);
-        self.intruder_fence();
+        if self.is_owned_when_wanted() {
+            self.intruder_fence();
+        }
+        self.wait_for_owner();
+    }
+
+    fn wait_for_owner(&self) {
         let mut turns = 0u32;
         // Acquire: what the owner did inside is visible when he is seen outside.
         while self.inside.0.load(Ordering::Acquire) {
@@ -165,7 +219,7 @@ impl<T> Owner<T> {
             gated.inside.0.store(true, Ordering::Relaxed);
             gated.owner_fence();
             // Acquire: what an intruder did is visible when his wish is seen gone.
-            if gated.wanted.0.load(Ordering::Acquire) == 0 {
+            if gated.wanted.0.load(Ordering::Acquire) == FREE {
                 return Entered { gated };
             }
             gated.inside.0.store(false, Ordering::Release);
@@ -225,10 +279,12 @@ impl<T> DerefMut for Intruder<T> {
 
 impl<T> Drop for Intruder<T> {
     fn drop(&mut self) {
-        self.gated.wanted.0.store(0, Ordering::Release);
-        futex::wake_all(&self.gated.wanted.0);
-        self.gated.intruding.store(0, Ordering::Release);
-        futex::wake_all(&self.gated.intruding);
+        if self.gated.wanted.0.swap(FREE, Ordering::AcqRel) == AWAITED {
+            futex::wake_all(&self.gated.wanted.0);
+        }
+        if self.gated.intruding.swap(FREE, Ordering::AcqRel) == AWAITED {
+            futex::wake_all(&self.gated.intruding);
+        }
     }
 }
 
@@ -255,6 +311,42 @@ mod tests {
         let inside = gated.intrude();
         assert!(gated.try_intrude().is_none());
         drop(inside);
+    }
+
+    #[test]
+    fn owners_that_come_and_go_and_intruders_in_many_values_never_meet_inside() {
+        let all: Vec<_> = (0..3).map(|_| Arc::new(Gated::new((0u64, 0u64)))).collect();
+        std::thread::scope(|scope| {
+            for gated in &all {
+                scope.spawn(move || {
+                    for _ in 0..5_000 {
+                        let mut owner = gated.take_owner().unwrap();
+                        for _ in 0..3 {
+                            let mut pair = owner.enter();
+                            pair.0 += 1;
+                            std::hint::spin_loop();
+                            pair.1 += 1;
+                        }
+                    }
+                });
+            }
+            for _ in 0..2 {
+                let all = &all;
+                scope.spawn(move || {
+                    for _ in 0..2_000 {
+                        for mut inside in Gated::intrude_all(all.iter()) {
+                            assert_eq!(inside.0, inside.1, "somebody was inside at the same time");
+                            inside.0 += 1;
+                            std::hint::spin_loop();
+                            inside.1 += 1;
+                        }
+                    }
+                });
+            }
+        });
+        for gated in &all {
+            assert_eq!(*gated.intrude(), (19_000, 19_000));
+        }
     }
 
     fn count_from_both_sides(asymmetric: bool) {
