@@ -97,13 +97,12 @@ const TOOLS_BANNED: [(&str, &str); 4] = [
 
 /// Everything up to the unit tests at the end of a file.
 fn without_tests(text: &str) -> &str {
-    match text
-        .find("\n#[cfg(test)]\nmod tests {")
-        .or_else(|| text.find("\n#[cfg(all(test, "))
-    {
-        Some(end) => text.get(..end).unwrap_or(text),
-        None => text,
-    }
+    let heads = [
+        "\n#[cfg(test)]\nmod tests {",
+        "\n#[cfg(test)]\n#[cfg(not(loom))]\nmod tests {",
+    ];
+    let end = heads.iter().find_map(|head| text.find(head));
+    text.get(..end.unwrap_or(text.len())).unwrap_or(text)
 }
 
 fn is_code(line: &str) -> bool {

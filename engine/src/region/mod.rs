@@ -11,5 +11,6 @@ pub(crate) mod root;
 
 #[cfg(all(test, loom))]
 mod loom_models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
