@@ -199,11 +199,12 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
             }
             continue;
         };
-        core.segments.know_slabs(lanterman_format::checkpoint::SegmentEntry {
-            generation: segment.generation,
-            segment_bytes: ByteLength::new(segment.bytes),
-            ..known
-        });
+        core.segments
+            .know_slabs(lanterman_format::checkpoint::SegmentEntry {
+                generation: segment.generation,
+                segment_bytes: ByteLength::new(segment.bytes),
+                ..known
+            });
         if newest.is_none() {
             newest = Some((segment, known.used_bytes.get()));
         }
