@@ -78,6 +78,8 @@ pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Res
         }
         table.know_slabs(known);
     }
+    // Where the checkpoint's own block opened a new segment, its list was written before that segment was there.
+    table.note_used(&slot.checkpoint);
     Ok(Loaded {
         version: checkpoint.version,
         next_log: checkpoint.next_log.get(),
@@ -177,41 +179,37 @@ fn root_of(table: &SegmentTable, entry: &CatalogEntry) -> Result<Root> {
 
 /// Where the next slab goes: behind everything that the checkpoint or the journal refers to.
 pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator> {
-    let mut known: BTreeMap<u64, u64> = core
-        .segments
-        .known_slabs()
-        .iter()
-        .map(|entry| (entry.segment.get(), entry.used_bytes.get()))
-        .collect();
     for id in &listing.slabs {
-        known
-            .entry(id.get())
-            .or_insert(crate::segment::FIRST_BLOCK_POSITION);
+        core.segments.know_unused(*id);
     }
     let (first, max) = (
         core.options.slab_segment_bytes_first,
         core.options.slab_segment_bytes_max,
     );
-    for (id, used) in known.iter().rev() {
-        let Ok(segment) = core
-            .segments
-            .get(lanterman_format::ids::SegmentId::new(*id), SegmentKind::Slabs)
-        else {
+    let mut newest = None;
+    for known in core.segments.known_slabs().into_iter().rev() {
+        // What only the journal refers to is known without its length, which the next checkpoint must tell.
+        let is_complete = known.segment_bytes > ByteLength::ZERO;
+        if is_complete && newest.is_some() {
+            continue;
+        }
+        let Ok(segment) = core.segments.get(known.segment, SegmentKind::Slabs) else {
+            if !is_complete {
+                core.segments.forget_slabs(known.segment);
+            }
             continue;
         };
         core.segments
             .know_slabs(lanterman_format::checkpoint::SegmentEntry {
-                segment: segment.id,
                 generation: segment.generation,
-                kind: SegmentKind::Slabs,
                 segment_bytes: ByteLength::new(segment.bytes),
-                used_bytes: ByteLength::new(*used),
-                live_bytes: ByteLength::ZERO,
-                free: false,
+                ..known
             });
-        return Ok(SlabAllocator::new(Some((segment, *used)), first, max));
+        if newest.is_none() {
+            newest = Some((segment, known.used_bytes.get()));
+        }
     }
-    Ok(SlabAllocator::new(None, first, max))
+    Ok(SlabAllocator::new(newest, first, max))
 }
 
 impl Core {

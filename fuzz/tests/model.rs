@@ -1,5 +1,13 @@
 //! Promise: whatever is done to a store, in whatever order and with whatever crashes between, it answers like a plain
 //! list of messages. Shown by driving both with the same decisions, from fixed seeds and from proptest.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test's numbers are small, and it fails by panicking"
+)]
 
 use lanterman_fuzz::choices::Seeded;
 use lanterman_fuzz::model;

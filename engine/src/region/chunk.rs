@@ -224,7 +224,7 @@ impl Chunk {
         let published = self.published();
         let body = self.bytes(BODY..published.body_end).unwrap_or_default();
         let positions: Vec<u32> = self.positions_of(0..u64::from(published.entries));
-        let (summary, histogram) = summarise(body, self.opened_ms, time_ms)?;
+        let (summary, histogram) = summarise(body, &positions, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
             first_offset: Offset::new(self.first_offset),
@@ -309,7 +309,7 @@ impl Chunk {
             .into_iter()
             .map(rebased)
             .collect();
-        let (summary, histogram) = summarise(body, self.opened_ms, time_ms)?;
+        let (summary, histogram) = summarise(body, &positions, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
             first_offset: Offset::new(self.first_offset.saturating_add(from)),
@@ -376,16 +376,36 @@ fn unpack(word: u64) -> Published {
     Published { entries, body_end }
 }
 
-fn summarise(body: &[u8], opened_ms: i64, sealed_ms: i64) -> Result<(Summary, Histogram32)> {
+/// Summary and histogram of a body whose buffers begin at `positions`. The positions, and runs of equal lengths, make
+/// the turns independent of each other: sealing is most of what the helper thread does.
+fn summarise(
+    body: &[u8],
+    positions: &[u32],
+    opened_ms: i64,
+    sealed_ms: i64,
+) -> Result<(Summary, Histogram32)> {
     let mut summary = Summary::default();
     let mut histogram = Histogram32::default();
-    for found in buffer::walk(body) {
-        let (_, message) = found.map_err(|_| Error::Internal {
+    let (mut length, mut run) = (0u32, 0u32);
+    for position in positions {
+        let at = position.saturating_sub(BODY) as usize;
+        let message = BufferView::parse(body.get(at..).unwrap_or_default()).map_err(|_| Error::Internal {
             what: "a chunk holds whole buffers",
         })?;
-        summary.add_buffer(&message);
-        histogram.add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
+        let value_bytes = u32::try_from(message.value().len()).unwrap_or(u32::MAX);
+        if message.is_plain() {
+            summary.messages = summary.messages.saturating_add(1);
+            summary.value_bytes = summary.value_bytes.saturating_add(u64::from(value_bytes));
+        } else {
+            summary.add_buffer(&message);
+        }
+        if value_bytes != length {
+            histogram.add_run(length, run);
+            (length, run) = (value_bytes, 0);
+        }
+        run = run.saturating_add(1);
     }
+    histogram.add_run(length, run);
     // Messages without a time of their own were appended between the two.
     summary.time_min_ms = summary.time_min_ms.min(opened_ms.min(sealed_ms));
     summary.time_max_ms = summary.time_max_ms.max(sealed_ms);

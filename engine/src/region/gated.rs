@@ -116,12 +116,20 @@ impl<T> Gated<T> {
     /// Says that an intruder wants in. Afterwards an owner who is inside can be seen there, and one who comes sees the
     /// wish.
     fn announce(&self) {
+        if self.wish_needs_barrier() {
+            Self::barrier();
+        }
+    }
+
+    /// Says that an intruder wants in; whether the kernel's barrier must follow before anything may be concluded.
+    fn wish_needs_barrier(&self) -> bool {
         self.wanted.0.store(TAKEN, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         // Acquire: what an owner did who is gone is visible to the intruder.
-        if !self.asymmetric || !self.owned.load(Ordering::Acquire) {
-            return;
-        }
+        self.asymmetric && self.owned.load(Ordering::Acquire)
+    }
+
+    fn barrier() {
         // The kernel answers only want of memory here, which passes; without the barrier nothing may be concluded.
         while atomics::barrier().is_err() {
             yield_now();
@@ -164,6 +172,30 @@ impl<T> Gated<T> {
             gated: Arc::clone(self),
             lends: PhantomData,
         }
+    }
+
+    /// The same for many values at once, at the price of one barrier. Everybody who takes several must take them in the
+    /// same order.
+    pub(crate) fn intrude_all<'a>(all: impl Iterator<Item = &'a Arc<Self>> + Clone) -> Vec<Intruder<T>>
+    where
+        T: 'a,
+    {
+        let mut needs_barrier = false;
+        for gated in all.clone() {
+            gated.keep_intruders_out();
+            needs_barrier |= gated.wish_needs_barrier();
+        }
+        if needs_barrier {
+            Self::barrier();
+        }
+        all.map(|gated| {
+            gated.wait_for_owner();
+            Intruder {
+                gated: Arc::clone(gated),
+                lends: PhantomData,
+            }
+        })
+        .collect()
     }
 
     /// The same, but only if nobody is inside: never waits.

@@ -222,12 +222,18 @@ impl OpenSlab {
     /// The bytes to begin a walk in, and what is known of them.
     #[inline]
     pub(super) fn checked_body(&self, verify: Verify) -> CheckedBody<'_> {
-        let fresh = self.fresh.get().filter(|_| !self.first.is_ready(verify));
-        let held = fresh.map_or(&self.first, |fresh| fresh);
+        if self.first.is_ready(verify) {
+            return CheckedBody {
+                bytes: self.body(&self.first),
+                is_all_ready: true,
+                is_fresh: false,
+            };
+        }
+        let held = self.current();
         CheckedBody {
             bytes: self.body(held),
             is_all_ready: held.is_ready(verify),
-            is_fresh: fresh.is_some(),
+            is_fresh: !std::ptr::eq(held, &self.first),
         }
     }
 
@@ -274,6 +280,7 @@ impl OpenSlab {
         self.fresh.get().map_or(&self.first, |fresh| fresh)
     }
 
+    #[inline]
     fn body<'a>(&self, held: &'a Held) -> &'a [u8] {
         held.bytes
             .as_slice()

@@ -89,7 +89,7 @@ pub struct Summary {
 /// # Panics
 /// When the engine breaks a promise; that is what it is for.
 pub fn drive(input: &[u8]) {
-    let _outcome = run(input);
+    let _ = run(input);
 }
 
 /// As [`drive`], and says what was done.

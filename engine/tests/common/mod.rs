@@ -1,0 +1,64 @@
+//! What the tests of promises share: small limits, values that tell their offset, comparison without long output.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "each test uses a part of this; tests fail by panicking, and their numbers are small"
+)]
+
+use std::sync::Arc;
+
+use lanterman::disk::{Disk, MemoryDisk};
+use lanterman::{Background, Options, Store};
+
+pub const PATH: &str = "/store";
+
+/// Limits so small that growing, sealing, rolling and checkpoints happen in a short test; no thread in the background.
+pub fn small() -> Options {
+    Options::new()
+        .background(Background::Manual)
+        .slab_bytes_max(64 << 10)
+        .tail_memory_bytes(1 << 20)
+        .journal_bytes_max(64 << 10)
+        .slab_segment_bytes(64 << 10, 512 << 10)
+        .journal_segment_bytes(64 << 10, 128 << 10)
+}
+
+pub fn open_on(disk: Arc<dyn Disk>) -> Store {
+    small().disk(disk).open_copying(PATH).unwrap()
+}
+
+pub fn memory() -> Arc<MemoryDisk> {
+    Arc::new(MemoryDisk::new())
+}
+
+/// A value that says which it is, of a length that varies.
+pub fn value(number: u64) -> Vec<u8> {
+    let mut value = number.to_le_bytes().to_vec();
+    value.resize(8 + (number as usize * 37) % 400, number as u8);
+    value
+}
+
+/// Checks that the log holds exactly the values from `first` on, as many as it says; gives its end.
+pub fn check_values(store: &Store, log: &str, first: u64) -> u64 {
+    let Ok(log) = store.log(log) else { return 0 };
+    let end = log.end().get();
+    let mut cursor = log.cursor(0u64).unwrap();
+    for offset in 0..end {
+        let message = cursor.next().unwrap().expect("a message below the end");
+        assert!(
+            message.offset().get() == offset,
+            "offset {} where {offset} must be",
+            message.offset()
+        );
+        assert!(
+            message.value() == value(first + offset),
+            "another value at {offset}"
+        );
+    }
+    assert!(cursor.next().unwrap().is_none(), "a message behind the end");
+    end
+}

@@ -1,0 +1,331 @@
+//! One body for each decoder of the format.
+//!
+//! Each takes the input twice: as it is, and as the content of a structure whose checksums are then made to fit, because
+//! a checksum stops nearly every input that a fuzzer makes, and a hostile writer can compute checksums too. What decodes
+//! is then read to its end, so that nothing that a decoder let through can fail later.
+
+use lanterman_format::block::{BlockIdentity, BlockKind, Place, decode_block_header, encode_block_header};
+use lanterman_format::buffer::{BufferView, walk};
+use lanterman_format::catalog::decode_page;
+use lanterman_format::checkpoint::Checkpoint;
+use lanterman_format::checksum::crc32;
+use lanterman_format::commit::CommitView;
+use lanterman_format::error::Found;
+use lanterman_format::ids::{Generation, Position, SegmentId, StoreId, Version};
+use lanterman_format::name::{LogName, parse_segment_file_name, segment_file_name};
+use lanterman_format::root_slot::{RootSlot, choose};
+use lanterman_format::scan::{proof_of_durability, scan_from};
+use lanterman_format::segment::SegmentHeader;
+use lanterman_format::slab::SlabLayout;
+use lanterman_format::{gathered, node};
+
+/// Bytes of a block's header.
+const HEAD: usize = 64;
+/// Bytes of a page, of a root slot and of the header of a segment; its last four are the checksum.
+const PAGE: usize = 4096;
+const STORE: StoreId = StoreId::from_bytes([7; 16]);
+
+fn identity() -> BlockIdentity {
+    BlockIdentity {
+        store: STORE,
+        segment: SegmentId::new(3),
+        generation: Generation::new(2),
+        position: Position::new(4096),
+        version: Version::new(9),
+    }
+}
+
+fn place() -> Place {
+    let BlockIdentity {
+        store,
+        segment,
+        generation,
+        position,
+        ..
+    } = identity();
+    Place {
+        store,
+        segment,
+        generation,
+        position,
+    }
+}
+
+/// A block of this kind with `payload` behind its header; `covered` gives the checksum of the payload.
+fn block(kind: BlockKind, payload: &[u8], covered: impl FnOnce(u32, &[u8]) -> u32) -> Vec<u8> {
+    let mut block = vec![0; HEAD];
+    block.extend_from_slice(payload);
+    let seed = identity().seed();
+    let crc = covered(seed, &block);
+    let length = block.len() as u32;
+    encode_block_header(&identity(), kind, length, crc, &mut block).expect("a short block");
+    block
+}
+
+fn whole(seed: u32, block: &[u8]) -> u32 {
+    crc32(seed, &block[HEAD..])
+}
+
+fn part(block: &[u8], from: usize, to: usize) -> &[u8] {
+    let to = to.min(block.len());
+    &block[from.min(to)..to]
+}
+
+fn number_at(block: &[u8], at: usize) -> usize {
+    let bytes = block
+        .get(at..at + 4)
+        .map_or([0; 4], |bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]);
+    u32::from_le_bytes(bytes) as usize
+}
+
+/// The header of a block.
+pub fn block_header(input: &[u8]) {
+    if let Found::Valid(header) = decode_block_header(input, &place()) {
+        assert!(header.identity.store == STORE, "a block of another store passed");
+    }
+}
+
+/// One stored message, and a run of them.
+pub fn buffer(input: &[u8]) {
+    if let Ok(view) = BufferView::parse(input) {
+        read_buffer(&view);
+        assert!(
+            view.stored_bytes() as usize <= input.len(),
+            "a buffer longer than its bytes"
+        );
+    }
+    let mut reached = 0;
+    for found in walk(input) {
+        let Ok((position, view)) = found else { return };
+        assert!(position as usize == reached, "a walk left bytes out");
+        reached += view.stored_bytes() as usize;
+        read_buffer(&view);
+    }
+}
+
+fn read_buffer(view: &BufferView<'_>) {
+    let is_valid = view.validate().is_ok();
+    let _ = (view.value_type(), view.time_ms(), view.key(), view.count());
+    let bytes: usize = view.headers().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(
+        !is_valid || bytes <= view.stored_bytes() as usize,
+        "headers longer than their buffer"
+    );
+}
+
+/// A commit block, with its bodies and changes.
+pub fn commit(input: &[u8]) {
+    let sealed = block(BlockKind::Commit, input, |seed, block| {
+        let directory_bytes = number_at(block, HEAD + 32);
+        crc32(seed, part(block, HEAD, HEAD + 64 + directory_bytes))
+    });
+    for bytes in [input, &sealed] {
+        let Found::Valid(header) = decode_block_header(bytes, &place()) else {
+            continue;
+        };
+        let Ok(view) = CommitView::parse(bytes, &header) else {
+            continue;
+        };
+        for frame in view.frames() {
+            if let Ok(body) = frame.body {
+                buffer(body);
+            }
+        }
+        let adopted = view
+            .adoptions()
+            .map(|adoption| adoption.offset_count)
+            .fold(0u64, u64::wrapping_add);
+        let changed = view.changes().filter(Result::is_ok).count();
+        let _ = (adopted, changed, view.counts());
+    }
+}
+
+/// A slab: head, trailer, index, groups.
+pub fn slab(input: &[u8]) {
+    let sealed = block(BlockKind::Slab, input, |seed, block| {
+        let body_end = number_at(block, 96);
+        crc32(
+            crc32(seed, part(block, HEAD, 256)),
+            part(block, body_end, block.len()),
+        )
+    });
+    for bytes in [input, &sealed] {
+        let Found::Valid(layout) = SlabLayout::parse(bytes, &place()) else {
+            continue;
+        };
+        let _ = (
+            layout.histogram(bytes),
+            layout.description(bytes),
+            layout.verify_all(bytes).is_ok(),
+        );
+        for group in 0..layout.group_count().min(64) {
+            let range = layout.group_range(group);
+            assert!(range.end <= bytes.len(), "a group behind the end of its slab");
+            assert!(
+                layout.groups_of(range).contains(&group),
+                "a group that does not hold its own bytes"
+            );
+        }
+        for offset in (0..layout.offset_count().min(64)).chain([u64::MAX]) {
+            if let Some(position) = layout.position_of(bytes, offset) {
+                assert!(
+                    (position as usize) < bytes.len(),
+                    "a position behind the end of its slab"
+                );
+                let _ = BufferView::parse(&bytes[position as usize..]);
+            }
+        }
+    }
+}
+
+/// A node of a tree.
+pub fn tree_node(input: &[u8]) {
+    let sealed = block(BlockKind::Node, input, whole);
+    for bytes in [input, &sealed] {
+        if let Found::Valid(parts) = node::decode(bytes, &place()) {
+            assert!(
+                parts.entries.len() * 128 <= bytes.len(),
+                "more entries than their bytes"
+            );
+            let rising = parts
+                .entries
+                .is_sorted_by(|left, right| left.offset_end < right.offset_end);
+            assert!(rising, "entries that do not rise");
+        }
+    }
+}
+
+/// A page of the catalog.
+pub fn catalog_page(input: &[u8]) {
+    let sealed = block(BlockKind::CatalogPage, input, whole);
+    for bytes in [input, &sealed] {
+        if let Found::Valid(page) = decode_page(bytes, &place()) {
+            assert!(
+                page.entries.len() * 160 <= bytes.len(),
+                "more entries than their bytes"
+            );
+            for entry in &page.entries {
+                assert!(
+                    entry.start_offset <= entry.tree_end && entry.tree_end <= entry.end_offset,
+                    "ends out of order"
+                );
+            }
+        }
+    }
+}
+
+/// A checkpoint.
+pub fn checkpoint(input: &[u8]) {
+    let sealed = block(BlockKind::Checkpoint, input, whole);
+    for bytes in [input, &sealed] {
+        if let Found::Valid(found) = Checkpoint::decode(bytes, &place()) {
+            let mut again = Vec::new();
+            found
+                .encode(&identity(), &mut again)
+                .expect("what was read can be written");
+            assert!(
+                Checkpoint::decode(&again, &place()) == Found::Valid(found),
+                "written, it reads as another one"
+            );
+        }
+    }
+}
+
+/// The header of gathered tails.
+pub fn gathered_tails(input: &[u8]) {
+    let sealed = block(BlockKind::Gathered, input, |seed, block| {
+        crc32(seed, part(block, HEAD, HEAD + 64))
+    });
+    for bytes in [input, &sealed] {
+        let _ = gathered::decode(bytes, &place());
+    }
+}
+
+/// A page from `input` whose checksum fits.
+fn page(input: &[u8], magic: &[u8]) -> Vec<u8> {
+    let mut page = magic.to_vec();
+    page.extend_from_slice(input);
+    page.resize(PAGE, 0);
+    let crc = crc32(0, &page[..PAGE - 4]);
+    page[PAGE - 4..].copy_from_slice(&crc.to_le_bytes());
+    page
+}
+
+/// Both slots of a root file, and the choice between them.
+pub fn root_slots(input: &[u8]) {
+    let (first, second) = input.split_at(input.len() / 2);
+    let decode = |bytes: &[u8], slot| RootSlot::decode(bytes, slot);
+    let _ = choose(&decode(first, 0), &decode(second, 1));
+    let sealed = [page(first, b""), page(second, b"")];
+    let found = [decode(&sealed[0], 0), decode(&sealed[1], 1)];
+    for (slot, found) in found.iter().enumerate() {
+        if let Found::Valid(found) = found {
+            let mut again = [0; PAGE];
+            found.encode(slot as u32, &mut again);
+            assert!(
+                decode(&again, slot as u32) == Found::Valid(*found),
+                "written, it reads as another one"
+            );
+        }
+    }
+    if let Ok(Some(chosen)) = choose(&found[0], &found[1]) {
+        assert!(
+            found.contains(&Found::Valid(chosen)),
+            "a slot that is neither of the two"
+        );
+    }
+}
+
+/// The header of a segment.
+pub fn segment_header(input: &[u8]) {
+    let sealed = page(input, b"");
+    for bytes in [input, &sealed] {
+        for store in [None, Some(&STORE)] {
+            if let Found::Valid(found) = SegmentHeader::decode(bytes, store) {
+                let mut again = [0; PAGE];
+                found.encode(&mut again);
+                assert!(
+                    SegmentHeader::decode(&again, store) == Found::Valid(found),
+                    "written, it reads as another"
+                );
+            }
+        }
+    }
+}
+
+/// A whole segment, block by block, and the search for a proof behind a hole.
+pub fn segment_scan(input: &[u8]) {
+    let Some(header) = input.get(..PAGE) else { return };
+    let Found::Valid(header) = SegmentHeader::decode(header, None) else {
+        return;
+    };
+    let mut last = None;
+    for scanned in scan_from(input, &header, Position::new(PAGE as u64)) {
+        assert!(last < Some(scanned.position), "a scan that goes back");
+        last = Some(scanned.position);
+    }
+    let _ = proof_of_durability(input, &header, Position::new(PAGE as u64), Version::new(1));
+}
+
+/// Names of logs and of files.
+pub fn names(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    if let Ok(name) = LogName::parse(text) {
+        assert!(
+            (1..=255).contains(&name.as_str().len()),
+            "a name of a forbidden length"
+        );
+        assert!(
+            !name.as_str().chars().any(char::is_control),
+            "a name with control characters"
+        );
+    }
+    if let Some((id, kind)) = parse_segment_file_name(text) {
+        assert!(
+            segment_file_name(id, kind) == text,
+            "a file name that is written otherwise"
+        );
+    }
+}

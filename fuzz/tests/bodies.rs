@@ -1,0 +1,176 @@
+//! Promise: no bytes make a decoder or an opening store panic, hang or give wrong bytes. Shown by running every fuzz body
+//! over the saved corpus and over inputs from fixed seeds; a planted mistake shows that this way finds mistakes.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test's numbers are small, and it fails by panicking"
+)]
+
+use std::panic::catch_unwind;
+use std::path::Path;
+
+use lanterman_fuzz::choices::Seeded;
+use lanterman_fuzz::{TARGETS, Target, canary, model};
+
+/// The input of a seed: any bytes, or few different ones, which gets further into decoders.
+fn input(seed: u64, bytes_max: u64) -> Vec<u8> {
+    let mut seeded = Seeded::new(seed);
+    let bytes = seeded.below(bytes_max + 1) as usize;
+    let sparse = seeded.below(2) == 0;
+    let mut input = seeded.bytes(bytes);
+    if sparse {
+        let mut numbers = Seeded::new(!seed);
+        input
+            .iter_mut()
+            .for_each(|byte| *byte = if numbers.below(8) == 0 { *byte % 17 } else { 0 });
+    }
+    input
+}
+
+fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
+        .collect();
+    found.sort();
+    found
+}
+
+fn over_corpus_and_seeds(target: &Target) {
+    let saved = corpus(target.name);
+    assert!(!saved.is_empty(), "target {} has no corpus", target.name);
+    for (file, input) in saved {
+        assert!(
+            catch_unwind(|| (target.body)(&input)).is_ok(),
+            "target {}: {file} fails",
+            target.name
+        );
+    }
+    for seed in 0..target.seeds {
+        let input = input(seed, target.input_bytes_max);
+        assert!(
+            catch_unwind(|| (target.body)(&input)).is_ok(),
+            "target {}: seed {seed} fails",
+            target.name
+        );
+    }
+}
+
+#[test]
+fn no_decoder_panics_over_corpus_and_seeds() {
+    TARGETS
+        .iter()
+        .filter(|target| target.name != "open_mutated")
+        .for_each(over_corpus_and_seeds);
+}
+
+#[test]
+fn a_store_with_changed_files_gives_errors_or_the_same_answers() {
+    TARGETS
+        .iter()
+        .filter(|target| target.name == "open_mutated")
+        .for_each(over_corpus_and_seeds);
+}
+
+#[test]
+fn the_saved_decisions_of_the_model_hold() {
+    for (file, input) in corpus("model") {
+        assert!(catch_unwind(|| model::drive(&input)).is_ok(), "{file} fails");
+    }
+}
+
+#[test]
+fn a_planted_mistake_is_found() {
+    let found = (0..5000).find(|seed| catch_unwind(|| canary::wrong_decoder(&input(*seed, 300))).is_err());
+    assert!(found.is_some(), "the harness looks at nothing");
+}
+
+/// Run by hand when the format changes: `cargo test -p lanterman-fuzz --test bodies -- --ignored`.
+#[test]
+#[ignore = "writes the corpus, from a store of the present format"]
+fn the_corpus_is_made_from_a_small_store() {
+    use lanterman_format::block::{BlockKind, Place, decode_block_header};
+    use lanterman_format::ids::Position;
+    use lanterman_format::segment::SegmentHeader;
+    let save = |target: &str, name: &str, bytes: &[u8]| {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(name), bytes).unwrap();
+    };
+    let mut counts = std::collections::HashMap::new();
+    for (path, bytes) in lanterman_fuzz::store::golden_files() {
+        if path.ends_with("root") {
+            save("root_slots", "golden", &bytes);
+            continue;
+        }
+        let Some(header) = SegmentHeader::decode(&bytes, None).valid() else {
+            continue;
+        };
+        save(
+            "segment_header",
+            &format!("golden-{}", header.segment),
+            &bytes[..160],
+        );
+        for scanned in lanterman_format::scan::scan_from(&bytes, &header, Position::new(4096)) {
+            let Some(found) = scanned.found.valid() else {
+                continue;
+            };
+            let target = match found.kind {
+                BlockKind::Commit => "commit",
+                BlockKind::Slab => "slab",
+                BlockKind::Node => "tree_node",
+                BlockKind::Checkpoint => "checkpoint",
+                BlockKind::Gathered => "gathered_tails",
+                BlockKind::CatalogPage => "catalog_page",
+                _ => continue,
+            };
+            let count: &mut u32 = counts.entry(target).or_default();
+            let start = scanned.position.get() as usize;
+            let block = &bytes[start..start + found.block_bytes as usize];
+            if *count < 3 && block.len() < 20_000 {
+                *count += 1;
+                save(target, &format!("golden-{count}"), &block[64..]);
+                save("block_header", target, &block[..64]);
+            }
+            if target == "gathered_tails" {
+                save(target, "golden", &block[64..128]);
+                // The first of the slabs that are gathered stands right behind.
+                let place = Place {
+                    store: found.identity.store,
+                    segment: found.identity.segment,
+                    generation: found.identity.generation,
+                    position: Position::new(scanned.position.get() + 128),
+                };
+                if let Some(slab) = decode_block_header(&block[128..], &place).valid() {
+                    save("slab", "gathered", &block[192..128 + slab.block_bytes as usize]);
+                }
+            }
+        }
+        if bytes.len() <= 64 << 10 {
+            save("segment_scan", "golden", &bytes[..bytes.len().min(24 << 10)]);
+        }
+    }
+    save(
+        "buffer",
+        "plain",
+        &[5, 0, 0, 0, 0, 0, 0, 1, 104, 101, 108, 108, 111, 0, 0, 0],
+    );
+    save("names", "file", b"0000000000000001.journal");
+    save("names", "path", "../\u{e9}/log".as_bytes());
+    for seed in 0..3 {
+        save(
+            "open_mutated",
+            &format!("seed-{seed}"),
+            &Seeded::new(seed).bytes(24),
+        );
+        save("model", &format!("seed-{seed}"), &Seeded::new(seed).bytes(900));
+    }
+    save("canary", "small", &[3, 1, 2, 3]);
+}
