@@ -142,8 +142,10 @@ pub(crate) fn run(call: &AppendCall, output: &mut Output) -> Result<Outcome, Pro
     let report = appending.report();
     drop(appending);
     close(store, call.durability)?;
-    // Also where a message was refused: those before it are in the log.
-    tell(output, call.json, &report)?;
+    // Also where a message was refused: those before it are in the log. Where a commit failed, its error says which are.
+    if kept.is_ok() {
+        tell(output, call.json, &report)?;
+    }
     outcome.and(kept).map(|()| Outcome::Well)
 }
 

@@ -13,7 +13,8 @@ use crate::text::Table;
 /// List the logs of a store
 ///
 /// Shows each log's first offset, the offset behind its newest message, and how far it would survive a killed process
-/// (committed) and a power cut (durable), as the journal has it. Reads only, also beside a running writer.
+/// (committed) and a power cut (durable). Of messages that stand in the journal alone a reader does not know whether
+/// they are durable, and says that they are not. Reads only, also beside a running writer.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     lanterman logs demo\n  \

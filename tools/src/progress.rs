@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::text::Size;
+
 /// Work shorter than this shows nothing.
 const PATIENCE: Duration = Duration::from_millis(600);
 
@@ -37,9 +39,25 @@ impl Progress {
         if !self.wanted || (self.bar.is_none() && self.began.elapsed() < PATIENCE) {
             return;
         }
-        let (total, what) = (self.total_bytes, self.what);
-        let bar = self.bar.get_or_insert_with(|| make_bar(what, total));
+        let total = self.total_bytes;
+        let text = self.text();
+        let bar = self.bar.get_or_insert_with(|| make_bar(total));
         bar.set_position(self.done_bytes);
+        bar.set_message(text);
+    }
+
+    /// What is done, how fast, and how long it will take: from the whole time, so that a late bar begins with the truth.
+    fn text(&self) -> String {
+        let seconds = self.began.elapsed().as_secs().max(1);
+        let rate = (self.done_bytes / seconds).max(1);
+        let (what, done, rate_text) = (self.what, Size(self.done_bytes), Size(rate));
+        match self
+            .total_bytes
+            .and_then(|total| total.checked_sub(self.done_bytes))
+        {
+            Some(left) => format!("{what} {done}, {rate_text}/s, {} s left", left / rate),
+            None => format!("{what} {done}, {rate_text}/s"),
+        }
     }
 
     /// Takes the bar away.
@@ -56,21 +74,16 @@ impl Drop for Progress {
     }
 }
 
-fn make_bar(what: &'static str, total_bytes: Option<u64>) -> ProgressBar {
+fn make_bar(total_bytes: Option<u64>) -> ProgressBar {
     let target = ProgressDrawTarget::stderr_with_hz(5);
-    let (bar, template) = match total_bytes {
-        Some(total) => (
-            ProgressBar::with_draw_target(Some(total), target),
-            "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
-        ),
-        None => (
-            ProgressBar::with_draw_target(None, target),
-            "{msg} {bytes}, {bytes_per_sec}, {elapsed}",
-        ),
+    let template = if total_bytes.is_some() {
+        "{bar:30} {msg}"
+    } else {
+        "{msg}"
     };
+    let bar = ProgressBar::with_draw_target(total_bytes, target);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.set_message(what);
     bar
 }

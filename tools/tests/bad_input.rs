@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use common::{Place, code, lanterman, run, run_with, stderr, stdout, tree_of, well};
+use lanterman_format::{FormatVersion, Found, RootSlot};
 
 #[track_caller]
 fn refused(output: &std::process::Output, expected: i32, words: &[&str]) {
@@ -169,4 +170,36 @@ fn every_command_explains_itself_with_examples_and_exit_codes() {
             assert!(text.contains(part), "{part} is not in the help of {command}");
         }
     }
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_left_alone_by_every_command() {
+    let place = Place::new();
+    let store = place.text("store");
+    well(&run_with(&["append", &store, "log"], b"x\n"));
+    let root = place.path("store/root");
+    let mut bytes = std::fs::read(&root).unwrap();
+    let Found::Valid(slot) = RootSlot::decode(&bytes[4096..], 1) else {
+        panic!("the slot is whole")
+    };
+    let format = FormatVersion {
+        major: slot.format.major + 1,
+        minor: 0,
+    };
+    let mut page = [0u8; 4096];
+    RootSlot { format, ..slot }.encode(1, &mut page);
+    bytes[4096..8192].copy_from_slice(&page);
+    std::fs::write(&root, bytes).unwrap();
+    let before = tree_of(&place.path("store"));
+    refused(&run_with(&["append", &store, "log"], b"x\n"), 2, &["newer"]);
+    for arguments in [
+        &["read", store.as_str(), "log"][..],
+        &["logs", &store],
+        &["verify", &store],
+        &["inspect", &store],
+    ] {
+        refused(&run(arguments), 2, &["newer"]);
+    }
+    refused(&run(&["repair", &store, "--apply"]), 2, &["newer"]);
+    assert!(tree_of(&place.path("store")) == before, "something was written");
 }
