@@ -112,7 +112,11 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
     if wishes.commit {
         core.groups.lead(core);
     }
+    if wishes.flush {
+        core.pool.prepare();
+    }
     while core.flusher.lock().drive(core, true)? == Progress::Working {
+        core.pool.prepare();
         core.groups.lead(core);
     }
     core.commit_by_time()?;

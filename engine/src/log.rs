@@ -96,6 +96,9 @@ pub(crate) struct LogState {
     pub(crate) id: LogId,
     pub(crate) name: LogName,
     pub(crate) tail: Arc<Gated<TailState>>,
+    /// The same as `reserved` of the tail, known without the gate: whoever fills a message is inside it meanwhile, and
+    /// must not wait for himself.
+    pub(crate) filling: AtomicBool,
     root: RootCell<Root>,
     generation: AtomicU64,
     changing: Mutex<()>,
@@ -119,6 +122,7 @@ impl LogState {
             id,
             name,
             tail: Arc::new(Gated::new(TailState::default())),
+            filling: AtomicBool::new(false),
             generation: AtomicU64::new(root.generation),
             root: RootCell::new(root),
             changing: Mutex::new(()),

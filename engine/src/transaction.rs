@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::memory::Room;
 use crate::options::Durability;
+use crate::region::gated::Gated;
 use crate::writer::{NewMessage, check_fields, encode};
 
 /// Largest transaction in bytes of stored messages: it is one block of the journal, which must stay within its limit.
@@ -154,22 +155,21 @@ impl Core {
 
     /// Puts the messages behind the ends of their logs, unseen, and keeps the gates closed.
     fn stage(&self, logs: &[(Arc<LogState>, Part)]) -> Result<Vec<StagedLog>> {
-        'again: loop {
+        loop {
             let mut staged: Vec<StagedLog> = Vec::with_capacity(logs.len());
-            for (log, part) in logs {
-                let mut tail = log.tail.intrude();
+            if let Some((log, _)) = logs.iter().find(|(log, _)| log.filling.load(Ordering::Acquire)) {
+                return Err(reserved(log));
+            }
+            let mut has_memory = true;
+            let tails = Gated::intrude_all(logs.iter().map(|(log, _)| &log.tail));
+            for ((log, part), mut tail) in logs.iter().zip(tails) {
                 if tail.reserved {
-                    return Err(Error::Reserved {
-                        name: log.name.as_str().to_owned(),
-                    });
+                    return Err(reserved(log));
                 }
                 let room = self.make_room(log, &mut tail, part.body.len() as u64, part.count)?;
                 if room == Room::NoMemory {
-                    // Memory comes back only when no gate is held.
-                    drop(tail);
-                    drop(staged);
-                    self.wait_for_memory()?;
-                    continue 'again;
+                    has_memory = false;
+                    break;
                 }
                 let writer = tail.writer.as_mut().ok_or(Error::Internal {
                     what: "room has a chunk",
@@ -183,8 +183,21 @@ impl Core {
                     count: part.count,
                 });
             }
+            if !has_memory {
+                // Memory comes back only when no gate is held.
+                drop(staged);
+                self.wait_for_memory()?;
+                continue;
+            }
             return Ok(staged);
         }
+    }
+}
+
+/// The error for a log in which a message is being filled in place.
+fn reserved(log: &LogState) -> Error {
+    Error::Reserved {
+        name: log.name.as_str().to_owned(),
     }
 }
 

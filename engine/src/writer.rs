@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use lanterman_format::buffer::{BufferFields, ValueType};
@@ -223,6 +224,7 @@ impl Writer {
                 == Room::Made
             {
                 tail.reserved = true;
+                self.log.filling.store(true, Ordering::Release);
                 break;
             }
             drop(tail);
@@ -486,6 +488,7 @@ impl Reservation<'_> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
+        self.writer.log.filling.store(false, Ordering::Release);
         self.writer.owner.enter().reserved = false;
     }
 }

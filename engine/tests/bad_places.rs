@@ -37,9 +37,43 @@ fn hostile_names_are_names_like_any_other_or_refused_and_never_paths() {
     let store = Store::open_copying(directory.path().join("store")).unwrap();
     let longest = "x".repeat(255);
     let taken = [
-        "..", ".", "/", "//", "../../etc/passwd", "a/../b", "/tmp/evil", "C:\\evil", "con", "nul", "CON", "con ", "a.",
-        "~", "$HOME", "*", "?", "|", "<>", "\"", "'", "`id`", "%00", "%2e%2e", "-rf", "\u{202e}txt", "\u{e9}", "e\u{301}",
-        "\u{1F4A9}", "root", "lock", "segments", "0000000000000001.journal", " ", "name", "NAME", longest.as_str(),
+        "..",
+        ".",
+        "/",
+        "//",
+        "../../etc/passwd",
+        "a/../b",
+        "/tmp/evil",
+        "C:\\evil",
+        "con",
+        "nul",
+        "CON",
+        "con ",
+        "a.",
+        "~",
+        "$HOME",
+        "*",
+        "?",
+        "|",
+        "<>",
+        "\"",
+        "'",
+        "`id`",
+        "%00",
+        "%2e%2e",
+        "-rf",
+        "\u{202e}txt",
+        "\u{e9}",
+        "e\u{301}",
+        "\u{1F4A9}",
+        "root",
+        "lock",
+        "segments",
+        "0000000000000001.journal",
+        " ",
+        "name",
+        "NAME",
+        longest.as_str(),
     ];
     for name in taken {
         let mut writer = store.writer(name).unwrap();
@@ -48,11 +82,31 @@ fn hostile_names_are_names_like_any_other_or_refused_and_never_paths() {
     }
     let too_long = "x".repeat(256);
     let wide = "\u{e9}".repeat(128);
-    for name in ["", "\0", "a\0b", "a\nb", "\r", "\t", "\u{7f}", "\u{85}", "\u{1b}[31m", too_long.as_str(), wide.as_str()] {
+    for name in [
+        "",
+        "\0",
+        "a\0b",
+        "a\nb",
+        "\r",
+        "\t",
+        "\u{7f}",
+        "\u{85}",
+        "\u{1b}[31m",
+        too_long.as_str(),
+        wide.as_str(),
+    ] {
         let error = store.writer(name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::FixTheCall, "{name:?}");
-        assert!(store.create_log(name).is_err() && store.log(name).is_err() && store.snapshot(name).is_err(), "{name:?}");
-        assert!(store.transaction(|transaction| transaction.append(name, b"x")).is_err(), "{name:?}");
+        assert!(
+            store.create_log(name).is_err() && store.log(name).is_err() && store.snapshot(name).is_err(),
+            "{name:?}"
+        );
+        assert!(
+            store
+                .transaction(|transaction| transaction.append(name, b"x"))
+                .is_err(),
+            "{name:?}"
+        );
     }
     assert_eq!(store.logs().len(), taken.len());
     drop(store);
@@ -62,10 +116,16 @@ fn hostile_names_are_names_like_any_other_or_refused_and_never_paths() {
         assert_eq!(cursor.next().unwrap().unwrap().value(), name.as_bytes());
     }
     drop(store);
-    let kinds = [".journal", ".slabs", ".free", "lock", "root", "readers", "segments", "store"];
+    let kinds = [
+        ".journal", ".slabs", ".free", "lock", "root", "readers", "segments", "store",
+    ];
     for path in names_in(directory.path()) {
         let name = path.file_name().unwrap().to_str().unwrap();
-        assert!(kinds.iter().any(|kind| name.ends_with(kind)), "a file of another kind: {}", path.display());
+        assert!(
+            kinds.iter().any(|kind| name.ends_with(kind)),
+            "a file of another kind: {}",
+            path.display()
+        );
     }
 }
 
@@ -78,14 +138,20 @@ fn a_directory_that_is_no_store_is_refused_and_left_as_it_was() {
         std::fs::write(path.join(foreign), b"mine").unwrap();
         let before = names_in(&path);
         for read_only in [false, true] {
-            let error = Options::new().read_only(read_only).open_copying(&path).unwrap_err();
+            let error = Options::new()
+                .read_only(read_only)
+                .open_copying(&path)
+                .unwrap_err();
             assert!(matches!(error, Error::NotAStore { .. }), "{foreign}: {error}");
         }
         assert_eq!(names_in(&path), before);
     }
     let file = directory.path().join("file");
     std::fs::write(&file, b"mine").unwrap();
-    assert!(matches!(Store::open_copying(&file).unwrap_err(), Error::NotAStore { .. }));
+    assert!(matches!(
+        Store::open_copying(&file).unwrap_err(),
+        Error::NotAStore { .. }
+    ));
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
 }
 
@@ -93,12 +159,24 @@ fn a_directory_that_is_no_store_is_refused_and_left_as_it_was() {
 fn what_does_not_exist_is_not_made_by_a_reader() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nothing");
-    assert!(matches!(Options::new().read_only(true).open_copying(&path).unwrap_err(), Error::NoStore { .. }));
-    assert!(matches!(Options::new().create(false).open_copying(&path).unwrap_err(), Error::NoStore { .. }));
+    assert!(matches!(
+        Options::new().read_only(true).open_copying(&path).unwrap_err(),
+        Error::NoStore { .. }
+    ));
+    assert!(matches!(
+        Options::new().create(false).open_copying(&path).unwrap_err(),
+        Error::NoStore { .. }
+    ));
     assert!(!path.exists());
     let store = Store::open_copying(&path).unwrap();
-    assert!(matches!(store.log("nobody").unwrap_err(), Error::UnknownLog { .. }));
-    assert!(matches!(store.snapshot("nobody").unwrap_err(), Error::UnknownLog { .. }));
+    assert!(matches!(
+        store.log("nobody").unwrap_err(),
+        Error::UnknownLog { .. }
+    ));
+    assert!(matches!(
+        store.snapshot("nobody").unwrap_err(),
+        Error::UnknownLog { .. }
+    ));
 }
 
 #[test]
@@ -118,7 +196,10 @@ fn a_newer_format_is_refused_by_name_and_left_as_it_was() {
     let mut before = BTreeMap::new();
     tree(&path, &mut before);
     let error = Store::open_copying(&path).unwrap_err();
-    assert!(matches!(error, Error::NewerFormat { found_major: 99, .. }), "{error}");
+    assert!(
+        matches!(error, Error::NewerFormat { found_major: 99, .. }),
+        "{error}"
+    );
     assert_eq!(error.kind(), ErrorKind::FixTheCall);
     let mut after = BTreeMap::new();
     tree(&path, &mut after);

@@ -82,7 +82,13 @@ fn nothing_is_acknowledged_after_a_failed_sync_until_the_store_is_opened_again()
             assert_eq!(writer.commit(durability).unwrap_err().kind(), ErrorKind::Reopen);
         }
         assert_eq!(store.checkpoint().unwrap_err().kind(), ErrorKind::Reopen);
-        assert_eq!(store.transaction(|tx| tx.append("other", b"x")).unwrap_err().kind(), ErrorKind::Reopen);
+        assert_eq!(
+            store
+                .transaction(|tx| tx.append("other", b"x"))
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Reopen
+        );
         // Reading goes on.
         assert!(check_values(&store, "events", 0) >= 2);
         drop((writer, store));
@@ -99,7 +105,9 @@ fn every_failing_change_leaves_what_was_acknowledged() {
     let run = |faulty: &Arc<FaultyDisk>| {
         let store = common::small().disk(faulty.clone()).open_copying(common::PATH);
         let Ok(store) = store else { return 0 };
-        let Ok(mut writer) = store.writer("events") else { return 0 };
+        let Ok(mut writer) = store.writer("events") else {
+            return 0;
+        };
         let mut acknowledged = 0;
         for number in 0..300 {
             if writer.append(&value(number)).is_err() {
@@ -123,15 +131,26 @@ fn every_failing_change_leaves_what_was_acknowledged() {
         faulty.operations()
     };
     for number in 0..count {
-        for fault in [Fault::Error(5), Fault::Error(28), Fault::Torn { bytes: 700, error: 5 }, Fault::ShortRead { bytes: 9 }] {
+        for fault in [
+            Fault::Error(5),
+            Fault::Error(28),
+            Fault::Torn { bytes: 700, error: 5 },
+            Fault::ShortRead { bytes: 9 },
+        ] {
             let memory = memory();
             let faulty = Arc::new(FaultyDisk::new(memory.clone()));
             faulty.fail_at(number, fault);
             let acknowledged = run(&faulty);
-            for image in [memory.kill_image().unwrap(), memory.crash_image(|_, _| Fate::Lost).unwrap()] {
+            for image in [
+                memory.kill_image().unwrap(),
+                memory.crash_image(|_, _| Fate::Lost).unwrap(),
+            ] {
                 let store = open_on(Arc::new(image));
                 let found = check_values(&store, "events", 0);
-                assert!(found >= acknowledged, "fault {fault:?} at {number}: {found} of {acknowledged}");
+                assert!(
+                    found >= acknowledged,
+                    "fault {fault:?} at {number}: {found} of {acknowledged}"
+                );
             }
         }
     }

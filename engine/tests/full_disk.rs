@@ -47,7 +47,11 @@ fn a_full_disk_is_a_typed_error_and_appending_goes_on_when_there_is_room() {
 fn appends_without_commits_meet_the_full_disk_when_memory_is_used_up() {
     for when_full in [WhenFull::Wait, WhenFull::Refuse] {
         let disk = memory();
-        let store = common::small().when_full(when_full).disk(disk.clone()).open_copying(common::PATH).unwrap();
+        let store = common::small()
+            .when_full(when_full)
+            .disk(disk.clone())
+            .open_copying(common::PATH)
+            .unwrap();
         let mut writer = store.writer("events").unwrap();
         disk.set_space(Some(disk.used_bytes()));
         let mut next = 0;

@@ -31,13 +31,22 @@ fn a_second_handle_for_writing_is_refused_and_one_for_reading_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let store = Store::open_copying(&path).unwrap();
-    assert!(matches!(Store::open_copying(&path).unwrap_err(), Error::Locked { .. }));
+    assert!(matches!(
+        Store::open_copying(&path).unwrap_err(),
+        Error::Locked { .. }
+    ));
     let reader = Options::new().read_only(true).open_copying(&path).unwrap();
-    assert!(matches!(reader.writer("events").unwrap_err(), Error::ReadOnly { .. }));
+    assert!(matches!(
+        reader.writer("events").unwrap_err(),
+        Error::ReadOnly { .. }
+    ));
     // The lock lasts as long as a writer, whatever became of the store's handle.
     let writer = store.writer("events").unwrap();
     drop(store);
-    assert!(matches!(Store::open_copying(&path).unwrap_err(), Error::Locked { .. }));
+    assert!(matches!(
+        Store::open_copying(&path).unwrap_err(),
+        Error::Locked { .. }
+    ));
     drop(writer);
     drop(Store::open_copying(&path).unwrap());
 }
@@ -62,7 +71,9 @@ fn closing_frees_the_lock_while_readers_read_on() {
 #[test]
 #[ignore = "the child of the test below"]
 fn a_process_that_waits_to_be_killed() {
-    let Ok(path) = std::env::var("LANTERMAN_TEST_STORE") else { return };
+    let Ok(path) = std::env::var("LANTERMAN_TEST_STORE") else {
+        return;
+    };
     let store = Store::open_copying(path).unwrap();
     let mut writer = store.writer("events").unwrap();
     writer.append(b"acknowledged").unwrap();
@@ -88,14 +99,23 @@ fn the_lock_of_a_killed_process_is_free_and_what_it_committed_is_there() {
         .spawn()
         .unwrap();
     while !ready.exists() {
-        assert!(child.try_wait().unwrap().is_none(), "the child ended before it was ready");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the child ended before it was ready"
+        );
         std::thread::yield_now();
     }
-    assert!(matches!(Store::open_copying(&path).unwrap_err(), Error::Locked { .. }));
+    assert!(matches!(
+        Store::open_copying(&path).unwrap_err(),
+        Error::Locked { .. }
+    ));
     child.kill().unwrap();
     child.wait().unwrap();
     let store = Store::open_copying(&path).unwrap();
     let log = store.log("events").unwrap();
     assert_eq!(log.end().get(), 1);
-    assert_eq!(log.cursor(0u64).unwrap().next().unwrap().unwrap().value(), b"acknowledged");
+    assert_eq!(
+        log.cursor(0u64).unwrap().next().unwrap().unwrap().value(),
+        b"acknowledged"
+    );
 }

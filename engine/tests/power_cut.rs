@@ -65,7 +65,11 @@ fn workload(disk: &Arc<RecordingDisk>) -> Vec<Acknowledged> {
             store.checkpoint().unwrap();
         }
         while store.step().unwrap() {}
-        acknowledged.push(Acknowledged { changes: disk.operation_count(), ends: durable, transactions });
+        acknowledged.push(Acknowledged {
+            changes: disk.operation_count(),
+            ends: durable,
+            transactions,
+        });
     }
     std::mem::forget(store);
     acknowledged
@@ -77,8 +81,16 @@ fn check(image: MemoryDisk, promised: Option<&Acknowledged>) {
     let ends = LOGS.map(|name| check_values(&store, name, 0));
     let pairs = store.log("pairs").map_or(0, |log| log.end().get());
     if let Some(promised) = promised {
-        assert!(ends[0] >= promised.ends[0] && ends[1] >= promised.ends[1], "{ends:?} of {:?}", promised.ends);
-        assert!(pairs >= promised.transactions, "{pairs} of {} transactions", promised.transactions);
+        assert!(
+            ends[0] >= promised.ends[0] && ends[1] >= promised.ends[1],
+            "{ends:?} of {:?}",
+            promised.ends
+        );
+        assert!(
+            pairs >= promised.transactions,
+            "{pairs} of {} transactions",
+            promised.transactions
+        );
     }
     // It takes new messages as if nothing had been.
     let mut writer = store.writer(LOGS[0]).unwrap();
@@ -95,13 +107,23 @@ fn a_power_cut_after_any_change_loses_nothing_that_was_acknowledged() {
     let mut replay = Replay::new(MemoryDisk::new());
     let mut states = 0;
     for (number, operation) in operations.iter().enumerate() {
-        let promised = acknowledged.iter().rev().find(|acknowledged| acknowledged.changes <= number);
+        let promised = acknowledged
+            .iter()
+            .rev()
+            .find(|acknowledged| acknowledged.changes <= number);
         let is_write = matches!(operation, Operation::Write { .. });
         if is_write && replay.begin(operation).unwrap() {
             states += cut(&replay, promised, number as u64);
         }
         replay.apply(operation).unwrap();
-        states += cut(&replay, acknowledged.iter().rev().find(|found| found.changes <= number + 1), number as u64);
+        states += cut(
+            &replay,
+            acknowledged
+                .iter()
+                .rev()
+                .find(|found| found.changes <= number + 1),
+            number as u64,
+        );
     }
     assert!(states > 1000, "only {states} states");
 }
@@ -114,7 +136,10 @@ fn cut(replay: &Replay, promised: Option<&Acknowledged>, seed: u64) -> usize {
     let step = choices.len().div_ceil(4).max(1);
     let mut states = 0;
     for fates in choices.iter().skip(seed as usize % step).step_by(step) {
-        let image = replay.disk().crash_image(|unit, _| fates.get(unit).copied().unwrap_or(Fate::Lost)).unwrap();
+        let image = replay
+            .disk()
+            .crash_image(|unit, _| fates.get(unit).copied().unwrap_or(Fate::Lost))
+            .unwrap();
         check(image, promised);
         states += 1;
     }

@@ -48,7 +48,10 @@ fn a_last_block_cut_anywhere_is_the_end_of_the_log() {
         let end = check_values(&store, "events", 0);
         // Where the cut is behind the block's bytes, nothing is missing.
         assert!(end == 4 || end == 5, "cut at {cut}: {end} messages");
-        assert!(cut >= 64 || end == 4, "a block without a header was taken for whole");
+        assert!(
+            cut >= 64 || end == 4,
+            "a block without a header was taken for whole"
+        );
         let mut writer = store.writer("events").unwrap();
         writer.append(&value(end)).unwrap();
         writer.commit(Durability::Disk).unwrap();
@@ -64,7 +67,11 @@ fn a_hole_before_a_block_that_knew_it_durable_is_damage() {
         let error = small().disk(disk.clone()).open_copying(common::PATH).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RestoreData, "hole {hole}: {error}");
         let text = error.to_string();
-        assert!(text.contains("0000000000000001.journal") && text.contains(&format!("{}", FIRST_BLOCK + hole * 4096)), "{text}");
+        assert!(
+            text.contains("0000000000000001.journal")
+                && text.contains(&format!("{}", FIRST_BLOCK + hole * 4096)),
+            "{text}"
+        );
     }
 }
 

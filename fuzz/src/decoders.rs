@@ -36,8 +36,19 @@ fn identity() -> BlockIdentity {
 }
 
 fn place() -> Place {
-    let BlockIdentity { store, segment, generation, position, .. } = identity();
-    Place { store, segment, generation, position }
+    let BlockIdentity {
+        store,
+        segment,
+        generation,
+        position,
+        ..
+    } = identity();
+    Place {
+        store,
+        segment,
+        generation,
+        position,
+    }
 }
 
 /// A block of this kind with `payload` behind its header; `covered` gives the checksum of the payload.
@@ -61,7 +72,9 @@ fn part(block: &[u8], from: usize, to: usize) -> &[u8] {
 }
 
 fn number_at(block: &[u8], at: usize) -> usize {
-    let bytes = block.get(at..at + 4).map_or([0; 4], |bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let bytes = block
+        .get(at..at + 4)
+        .map_or([0; 4], |bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]);
     u32::from_le_bytes(bytes) as usize
 }
 
@@ -76,7 +89,10 @@ pub fn block_header(input: &[u8]) {
 pub fn buffer(input: &[u8]) {
     if let Ok(view) = BufferView::parse(input) {
         read_buffer(&view);
-        assert!(view.stored_bytes() as usize <= input.len(), "a buffer longer than its bytes");
+        assert!(
+            view.stored_bytes() as usize <= input.len(),
+            "a buffer longer than its bytes"
+        );
     }
     let mut reached = 0;
     for found in walk(input) {
@@ -91,7 +107,10 @@ fn read_buffer(view: &BufferView<'_>) {
     let is_valid = view.validate().is_ok();
     let _ = (view.value_type(), view.time_ms(), view.key(), view.count());
     let bytes: usize = view.headers().map(|(name, value)| name.len() + value.len()).sum();
-    assert!(!is_valid || bytes <= view.stored_bytes() as usize, "headers longer than their buffer");
+    assert!(
+        !is_valid || bytes <= view.stored_bytes() as usize,
+        "headers longer than their buffer"
+    );
 }
 
 /// A commit block, with its bodies and changes.
@@ -101,14 +120,21 @@ pub fn commit(input: &[u8]) {
         crc32(seed, part(block, HEAD, HEAD + 64 + directory_bytes))
     });
     for bytes in [input, &sealed] {
-        let Found::Valid(header) = decode_block_header(bytes, &place()) else { continue };
-        let Ok(view) = CommitView::parse(bytes, &header) else { continue };
+        let Found::Valid(header) = decode_block_header(bytes, &place()) else {
+            continue;
+        };
+        let Ok(view) = CommitView::parse(bytes, &header) else {
+            continue;
+        };
         for frame in view.frames() {
             if let Ok(body) = frame.body {
                 buffer(body);
             }
         }
-        let adopted = view.adoptions().map(|adoption| adoption.offset_count).fold(0u64, u64::wrapping_add);
+        let adopted = view
+            .adoptions()
+            .map(|adoption| adoption.offset_count)
+            .fold(0u64, u64::wrapping_add);
         let changed = view.changes().filter(Result::is_ok).count();
         let _ = (adopted, changed, view.counts());
     }
@@ -118,19 +144,34 @@ pub fn commit(input: &[u8]) {
 pub fn slab(input: &[u8]) {
     let sealed = block(BlockKind::Slab, input, |seed, block| {
         let body_end = number_at(block, 96);
-        crc32(crc32(seed, part(block, HEAD, 256)), part(block, body_end, block.len()))
+        crc32(
+            crc32(seed, part(block, HEAD, 256)),
+            part(block, body_end, block.len()),
+        )
     });
     for bytes in [input, &sealed] {
-        let Found::Valid(layout) = SlabLayout::parse(bytes, &place()) else { continue };
-        let _ = (layout.histogram(bytes), layout.description(bytes), layout.verify_all(bytes).is_ok());
+        let Found::Valid(layout) = SlabLayout::parse(bytes, &place()) else {
+            continue;
+        };
+        let _ = (
+            layout.histogram(bytes),
+            layout.description(bytes),
+            layout.verify_all(bytes).is_ok(),
+        );
         for group in 0..layout.group_count().min(64) {
             let range = layout.group_range(group);
             assert!(range.end <= bytes.len(), "a group behind the end of its slab");
-            assert!(layout.groups_of(range).contains(&group), "a group that does not hold its own bytes");
+            assert!(
+                layout.groups_of(range).contains(&group),
+                "a group that does not hold its own bytes"
+            );
         }
         for offset in (0..layout.offset_count().min(64)).chain([u64::MAX]) {
             if let Some(position) = layout.position_of(bytes, offset) {
-                assert!((position as usize) < bytes.len(), "a position behind the end of its slab");
+                assert!(
+                    (position as usize) < bytes.len(),
+                    "a position behind the end of its slab"
+                );
                 let _ = BufferView::parse(&bytes[position as usize..]);
             }
         }
@@ -142,8 +183,13 @@ pub fn tree_node(input: &[u8]) {
     let sealed = block(BlockKind::Node, input, whole);
     for bytes in [input, &sealed] {
         if let Found::Valid(parts) = node::decode(bytes, &place()) {
-            assert!(parts.entries.len() * 128 <= bytes.len(), "more entries than their bytes");
-            let rising = parts.entries.is_sorted_by(|left, right| left.offset_end < right.offset_end);
+            assert!(
+                parts.entries.len() * 128 <= bytes.len(),
+                "more entries than their bytes"
+            );
+            let rising = parts
+                .entries
+                .is_sorted_by(|left, right| left.offset_end < right.offset_end);
             assert!(rising, "entries that do not rise");
         }
     }
@@ -154,9 +200,15 @@ pub fn catalog_page(input: &[u8]) {
     let sealed = block(BlockKind::CatalogPage, input, whole);
     for bytes in [input, &sealed] {
         if let Found::Valid(page) = decode_page(bytes, &place()) {
-            assert!(page.entries.len() * 160 <= bytes.len(), "more entries than their bytes");
+            assert!(
+                page.entries.len() * 160 <= bytes.len(),
+                "more entries than their bytes"
+            );
             for entry in &page.entries {
-                assert!(entry.start_offset <= entry.tree_end && entry.tree_end <= entry.end_offset, "ends out of order");
+                assert!(
+                    entry.start_offset <= entry.tree_end && entry.tree_end <= entry.end_offset,
+                    "ends out of order"
+                );
             }
         }
     }
@@ -168,15 +220,22 @@ pub fn checkpoint(input: &[u8]) {
     for bytes in [input, &sealed] {
         if let Found::Valid(found) = Checkpoint::decode(bytes, &place()) {
             let mut again = Vec::new();
-            found.encode(&identity(), &mut again).expect("what was read can be written");
-            assert!(Checkpoint::decode(&again, &place()) == Found::Valid(found), "written, it reads as another one");
+            found
+                .encode(&identity(), &mut again)
+                .expect("what was read can be written");
+            assert!(
+                Checkpoint::decode(&again, &place()) == Found::Valid(found),
+                "written, it reads as another one"
+            );
         }
     }
 }
 
 /// The header of gathered tails.
 pub fn gathered_tails(input: &[u8]) {
-    let sealed = block(BlockKind::Gathered, input, |seed, block| crc32(seed, part(block, HEAD, HEAD + 64)));
+    let sealed = block(BlockKind::Gathered, input, |seed, block| {
+        crc32(seed, part(block, HEAD, HEAD + 64))
+    });
     for bytes in [input, &sealed] {
         let _ = gathered::decode(bytes, &place());
     }
@@ -203,11 +262,17 @@ pub fn root_slots(input: &[u8]) {
         if let Found::Valid(found) = found {
             let mut again = [0; PAGE];
             found.encode(slot as u32, &mut again);
-            assert!(decode(&again, slot as u32) == Found::Valid(*found), "written, it reads as another one");
+            assert!(
+                decode(&again, slot as u32) == Found::Valid(*found),
+                "written, it reads as another one"
+            );
         }
     }
     if let Ok(Some(chosen)) = choose(&found[0], &found[1]) {
-        assert!(found.contains(&Found::Valid(chosen)), "a slot that is neither of the two");
+        assert!(
+            found.contains(&Found::Valid(chosen)),
+            "a slot that is neither of the two"
+        );
     }
 }
 
@@ -219,7 +284,10 @@ pub fn segment_header(input: &[u8]) {
             if let Found::Valid(found) = SegmentHeader::decode(bytes, store) {
                 let mut again = [0; PAGE];
                 found.encode(&mut again);
-                assert!(SegmentHeader::decode(&again, store) == Found::Valid(found), "written, it reads as another");
+                assert!(
+                    SegmentHeader::decode(&again, store) == Found::Valid(found),
+                    "written, it reads as another"
+                );
             }
         }
     }
@@ -228,7 +296,9 @@ pub fn segment_header(input: &[u8]) {
 /// A whole segment, block by block, and the search for a proof behind a hole.
 pub fn segment_scan(input: &[u8]) {
     let Some(header) = input.get(..PAGE) else { return };
-    let Found::Valid(header) = SegmentHeader::decode(header, None) else { return };
+    let Found::Valid(header) = SegmentHeader::decode(header, None) else {
+        return;
+    };
     let mut last = None;
     for scanned in scan_from(input, &header, Position::new(PAGE as u64)) {
         assert!(last < Some(scanned.position), "a scan that goes back");
@@ -239,12 +309,23 @@ pub fn segment_scan(input: &[u8]) {
 
 /// Names of logs and of files.
 pub fn names(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     if let Ok(name) = LogName::parse(text) {
-        assert!((1..=255).contains(&name.as_str().len()), "a name of a forbidden length");
-        assert!(!name.as_str().chars().any(char::is_control), "a name with control characters");
+        assert!(
+            (1..=255).contains(&name.as_str().len()),
+            "a name of a forbidden length"
+        );
+        assert!(
+            !name.as_str().chars().any(char::is_control),
+            "a name with control characters"
+        );
     }
     if let Some((id, kind)) = parse_segment_file_name(text) {
-        assert!(segment_file_name(id, kind) == text, "a file name that is written otherwise");
+        assert!(
+            segment_file_name(id, kind) == text,
+            "a file name that is written otherwise"
+        );
     }
 }

@@ -12,10 +12,10 @@
     reason = "everything here is a test: it fails by panicking, and panicking is its answer"
 )]
 
-pub mod choices;
-pub mod model;
 pub mod canary;
+pub mod choices;
 pub mod decoders;
+pub mod model;
 pub mod store;
 
 /// A fuzz target: its name, which is also that of its entry point and of its corpus, and its body.
@@ -32,7 +32,12 @@ pub struct Target {
 }
 
 const fn target(name: &'static str, body: fn(&[u8]), seeds: u64, input_bytes_max: u64) -> Target {
-    Target { name, body, seeds, input_bytes_max }
+    Target {
+        name,
+        body,
+        seeds,
+        input_bytes_max,
+    }
 }
 
 /// All targets but the canary.

@@ -78,8 +78,13 @@ fn golden() -> &'static Golden {
             }
         }
         // As a power cut leaves it: the journal is not empty.
-        let image = disk.crash_image(|_, _| lanterman::disk::Fate::Lost).expect("memory for an image");
-        Golden { files: files_of(&image), logs }
+        let image = disk
+            .crash_image(|_, _| lanterman::disk::Fate::Lost)
+            .expect("memory for an image");
+        Golden {
+            files: files_of(&image),
+            logs,
+        }
     })
 }
 
@@ -94,7 +99,10 @@ fn files_of(disk: &MemoryDisk) -> Vec<(PathBuf, Vec<u8>)> {
     for directory in [PATH.to_owned(), format!("{PATH}/segments")] {
         let mut names = disk.list(Path::new(&directory)).expect("a directory");
         names.sort();
-        for name in names.iter().filter(|name| !["segments", "lock", "readers"].contains(&name.as_str())) {
+        for name in names
+            .iter()
+            .filter(|name| !["segments", "lock", "readers"].contains(&name.as_str()))
+        {
             let path = Path::new(&directory).join(name);
             let file = disk.open(&path, OpenMode::Read).expect("a file");
             let mut bytes = vec![0; file.bytes().expect("its length") as usize];
@@ -120,13 +128,20 @@ fn mutate(files: &mut [(PathBuf, Vec<u8>)], choices: &mut Choices<'_>) {
         match act {
             0..=2 => bytes[position] ^= 1 << choices.below(8),
             3 => bytes[position] = choices.byte(),
-            4 => bytes[position & !511..].iter_mut().take(512).for_each(|byte| *byte = 0),
+            4 => bytes[position & !511..]
+                .iter_mut()
+                .take(512)
+                .for_each(|byte| *byte = 0),
             5 => bytes.truncate(position),
             6 => bytes.resize(bytes.len() + choices.index(9000), choices.byte()),
             _ if target != other => {
                 let from = files[other].1.clone();
                 let start = position & !4095;
-                files[target].1[start..].iter_mut().zip(from.iter().skip(start)).take(4096).for_each(|(to, from)| *to = *from);
+                files[target].1[start..]
+                    .iter_mut()
+                    .zip(from.iter().skip(start))
+                    .take(4096)
+                    .for_each(|(to, from)| *to = *from);
             }
             _ => bytes.rotate_left(position & !4095),
         }
@@ -140,7 +155,8 @@ pub fn open_mutated(input: &[u8]) {
     mutate(&mut files, &mut Choices::new(input));
     let disk = Arc::new(MemoryDisk::new());
     for directory in [PATH, "/store/segments"] {
-        disk.create_directory(Path::new(directory)).expect("a new directory");
+        disk.create_directory(Path::new(directory))
+            .expect("a new directory");
     }
     for (path, bytes) in &files {
         let file = disk.open(path, OpenMode::CreateNew).expect("a new file");
@@ -170,12 +186,21 @@ fn go_on(store: &Store) -> Result<()> {
 fn read_all(store: &Store, golden: &Golden) {
     for information in store.logs() {
         let Some(number) = LOGS.iter().position(|name| *name == information.name) else {
-            assert!(information.name == "new", "a log that nobody made: {:?}", information.name);
+            assert!(
+                information.name == "new",
+                "a log that nobody made: {:?}",
+                information.name
+            );
             continue;
         };
         let wanted = &golden.logs[number];
-        assert!(information.end.get() <= wanted.len() as u64, "more messages than were appended");
-        let Ok(log) = store.log(LOGS[number]) else { continue };
+        assert!(
+            information.end.get() <= wanted.len() as u64,
+            "more messages than were appended"
+        );
+        let Ok(log) = store.log(LOGS[number]) else {
+            continue;
+        };
         let mut next = log.start().get();
         while next < information.end.get() {
             let Ok(mut cursor) = log.cursor(next) else { break };
@@ -183,8 +208,14 @@ fn read_all(store: &Store, golden: &Golden) {
                 match cursor.next() {
                     Ok(Some(message)) => {
                         let offset = message.offset().get() as usize;
-                        assert!(message.offset().get() == next, "offsets that do not follow each other");
-                        assert!(message.value() == wanted[offset], "wrong bytes in log {number} at {offset}");
+                        assert!(
+                            message.offset().get() == next,
+                            "offsets that do not follow each other"
+                        );
+                        assert!(
+                            message.value() == wanted[offset],
+                            "wrong bytes in log {number} at {offset}"
+                        );
                         next += 1;
                     }
                     Ok(None) => {

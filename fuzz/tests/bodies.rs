@@ -23,14 +23,18 @@ fn input(seed: u64, bytes_max: u64) -> Vec<u8> {
     let mut input = seeded.bytes(bytes);
     if sparse {
         let mut numbers = Seeded::new(!seed);
-        input.iter_mut().for_each(|byte| *byte = if numbers.below(8) == 0 { *byte % 17 } else { 0 });
+        input
+            .iter_mut()
+            .for_each(|byte| *byte = if numbers.below(8) == 0 { *byte % 17 } else { 0 });
     }
     input
 }
 
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
     let mut found: Vec<_> = entries
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.display().to_string(), std::fs::read(&path).unwrap()))
@@ -43,22 +47,36 @@ fn over_corpus_and_seeds(target: &Target) {
     let saved = corpus(target.name);
     assert!(!saved.is_empty(), "target {} has no corpus", target.name);
     for (file, input) in saved {
-        assert!(catch_unwind(|| (target.body)(&input)).is_ok(), "target {}: {file} fails", target.name);
+        assert!(
+            catch_unwind(|| (target.body)(&input)).is_ok(),
+            "target {}: {file} fails",
+            target.name
+        );
     }
     for seed in 0..target.seeds {
         let input = input(seed, target.input_bytes_max);
-        assert!(catch_unwind(|| (target.body)(&input)).is_ok(), "target {}: seed {seed} fails", target.name);
+        assert!(
+            catch_unwind(|| (target.body)(&input)).is_ok(),
+            "target {}: seed {seed} fails",
+            target.name
+        );
     }
 }
 
 #[test]
 fn no_decoder_panics_over_corpus_and_seeds() {
-    TARGETS.iter().filter(|target| target.name != "open_mutated").for_each(over_corpus_and_seeds);
+    TARGETS
+        .iter()
+        .filter(|target| target.name != "open_mutated")
+        .for_each(over_corpus_and_seeds);
 }
 
 #[test]
 fn a_store_with_changed_files_gives_errors_or_the_same_answers() {
-    TARGETS.iter().filter(|target| target.name == "open_mutated").for_each(over_corpus_and_seeds);
+    TARGETS
+        .iter()
+        .filter(|target| target.name == "open_mutated")
+        .for_each(over_corpus_and_seeds);
 }
 
 #[test]
@@ -92,10 +110,18 @@ fn the_corpus_is_made_from_a_small_store() {
             save("root_slots", "golden", &bytes);
             continue;
         }
-        let Some(header) = SegmentHeader::decode(&bytes, None).valid() else { continue };
-        save("segment_header", &format!("golden-{}", header.segment), &bytes[..160]);
+        let Some(header) = SegmentHeader::decode(&bytes, None).valid() else {
+            continue;
+        };
+        save(
+            "segment_header",
+            &format!("golden-{}", header.segment),
+            &bytes[..160],
+        );
         for scanned in lanterman_format::scan::scan_from(&bytes, &header, Position::new(4096)) {
-            let Some(found) = scanned.found.valid() else { continue };
+            let Some(found) = scanned.found.valid() else {
+                continue;
+            };
             let target = match found.kind {
                 BlockKind::Commit => "commit",
                 BlockKind::Slab => "slab",
@@ -131,11 +157,19 @@ fn the_corpus_is_made_from_a_small_store() {
             save("segment_scan", "golden", &bytes[..bytes.len().min(24 << 10)]);
         }
     }
-    save("buffer", "plain", &[5, 0, 0, 0, 0, 0, 0, 1, 104, 101, 108, 108, 111, 0, 0, 0]);
+    save(
+        "buffer",
+        "plain",
+        &[5, 0, 0, 0, 0, 0, 0, 1, 104, 101, 108, 108, 111, 0, 0, 0],
+    );
     save("names", "file", b"0000000000000001.journal");
     save("names", "path", "../\u{e9}/log".as_bytes());
     for seed in 0..3 {
-        save("open_mutated", &format!("seed-{seed}"), &Seeded::new(seed).bytes(24));
+        save(
+            "open_mutated",
+            &format!("seed-{seed}"),
+            &Seeded::new(seed).bytes(24),
+        );
         save("model", &format!("seed-{seed}"), &Seeded::new(seed).bytes(900));
     }
     save("canary", "small", &[3, 1, 2, 3]);

@@ -21,7 +21,10 @@ fn input(seed: u64) -> Vec<u8> {
 
 /// Number of a variable of the environment, for longer runs by hand.
 fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
 }
 
 #[test]

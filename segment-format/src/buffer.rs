@@ -169,6 +169,12 @@ impl<'a> BufferView<'a> {
         self.value
     }
 
+    /// Whether it is one message, not deleted, with nothing beside its value.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.flags == 0 && u64::from(self.value_type) != ValueType::TOMBSTONES.get()
+    }
+
     /// The type of the value.
     #[inline]
     pub fn value_type(&self) -> ValueType {

@@ -151,6 +151,14 @@ macro_rules! histogram {
                 }
             }
 
+            /// Counts a value that came `count` times.
+            #[inline]
+            pub fn add_run(&mut self, value_bytes: u32, count: $count) {
+                if let Some(bucket) = self.buckets.get_mut(bucket_of(value_bytes)) {
+                    *bucket = bucket.saturating_add(count);
+                }
+            }
+
             /// Adds what another histogram counts.
             pub fn merge(&mut self, other: &Self) {
                 for (bucket, count) in self.buckets.iter_mut().zip(other.buckets) {

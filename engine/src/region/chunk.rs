@@ -17,7 +17,6 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use lanterman_format::block::BlockIdentity;
 use lanterman_format::buffer::{self, BufferFields, BufferView, ValueType};
@@ -27,6 +26,7 @@ use lanterman_format::slab::{self, GROUP_BYTES, SLAB_BODY_POSITION, SlabDescript
 use lanterman_format::summary::{HISTOGRAM_BUCKETS, Histogram32, Summary};
 use parking_lot::Mutex;
 
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::error::{Error, Result};
 use crate::sys::SharedBytes;
 use crate::tail::pool::Lease;
@@ -62,7 +62,7 @@ pub(crate) struct ChunkSealed {
     pub(crate) histogram: Histogram32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct Line(AtomicU64);
 
@@ -91,10 +91,8 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn new(mut lease: Lease, first_offset: u64, opened_ms: i64) -> Self {
-        let published = Line::default();
-        published.0.store(u64::from(BODY), Ordering::Relaxed);
         Chunk {
-            published,
+            published: Line(AtomicU64::new(u64::from(BODY))),
             memory: lease.memory(),
             capacity: lease.capacity(),
             first_offset,
@@ -122,6 +120,11 @@ impl Chunk {
     pub(crate) fn end_offset(&self) -> u64 {
         self.first_offset
             .saturating_add(u64::from(self.published().entries))
+    }
+
+    /// When the first message came, in milliseconds since 1970.
+    pub(crate) fn opened_ms(&self) -> i64 {
+        self.opened_ms
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -221,7 +224,7 @@ impl Chunk {
         let published = self.published();
         let body = self.bytes(BODY..published.body_end).unwrap_or_default();
         let positions: Vec<u32> = self.positions_of(0..u64::from(published.entries));
-        let (summary, histogram) = summarise(body, self.opened_ms, time_ms)?;
+        let (summary, histogram) = summarise(body, &positions, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
             first_offset: Offset::new(self.first_offset),
@@ -263,13 +266,12 @@ impl Chunk {
         })
     }
 
-    /// The sealed chunk as bytes that do not change while they are held.
+    /// The sealed chunk as bytes that do not change while they are held; no bytes while it still has its writer.
     pub(crate) fn image(self: &Arc<Self>, sealed: &ChunkSealed) -> SharedBytes {
         let mut images = self.images.lock();
         *images = images.saturating_add(1);
-        let length = usize::try_from(sealed.stored_bytes)
-            .unwrap_or(0)
-            .min(self.capacity as usize);
+        let wanted = if self.is_closed() { sealed.stored_bytes } else { 0 };
+        let length = usize::try_from(wanted).unwrap_or(0).min(self.capacity as usize);
         Arc::new(Image {
             chunk: Arc::clone(self),
             length,
@@ -307,7 +309,7 @@ impl Chunk {
             .into_iter()
             .map(rebased)
             .collect();
-        let (summary, histogram) = summarise(body, self.opened_ms, time_ms)?;
+        let (summary, histogram) = summarise(body, &positions, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
             first_offset: Offset::new(self.first_offset.saturating_add(from)),
@@ -374,16 +376,36 @@ fn unpack(word: u64) -> Published {
     Published { entries, body_end }
 }
 
-fn summarise(body: &[u8], opened_ms: i64, sealed_ms: i64) -> Result<(Summary, Histogram32)> {
+/// Summary and histogram of a body whose buffers begin at `positions`. The positions, and runs of equal lengths, make
+/// the turns independent of each other: sealing is most of what the helper thread does.
+fn summarise(
+    body: &[u8],
+    positions: &[u32],
+    opened_ms: i64,
+    sealed_ms: i64,
+) -> Result<(Summary, Histogram32)> {
     let mut summary = Summary::default();
     let mut histogram = Histogram32::default();
-    for found in buffer::walk(body) {
-        let (_, message) = found.map_err(|_| Error::Internal {
+    let (mut length, mut run) = (0u32, 0u32);
+    for position in positions {
+        let at = position.saturating_sub(BODY) as usize;
+        let message = BufferView::parse(body.get(at..).unwrap_or_default()).map_err(|_| Error::Internal {
             what: "a chunk holds whole buffers",
         })?;
-        summary.add_buffer(&message);
-        histogram.add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
+        let value_bytes = u32::try_from(message.value().len()).unwrap_or(u32::MAX);
+        if message.is_plain() {
+            summary.messages = summary.messages.saturating_add(1);
+            summary.value_bytes = summary.value_bytes.saturating_add(u64::from(value_bytes));
+        } else {
+            summary.add_buffer(&message);
+        }
+        if value_bytes != length {
+            histogram.add_run(length, run);
+            (length, run) = (value_bytes, 0);
+        }
+        run = run.saturating_add(1);
     }
+    histogram.add_run(length, run);
     // Messages without a time of their own were appended between the two.
     summary.time_min_ms = summary.time_min_ms.min(opened_ms.min(sealed_ms));
     summary.time_max_ms = summary.time_max_ms.max(sealed_ms);
@@ -398,9 +420,9 @@ struct Image {
 
 impl AsRef<[u8]> for Image {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the length was bounded by the capacity of the memory when the image was made; the body is published,
-        // head and trailer were written before the image was made, under the lock that counted it, and sealing refuses
-        // to write them again while the count stands.
+        // SAFETY: the length was bounded by the capacity of the memory when the image was made, and is zero unless the
+        // writer was gone by then; so only sealing could still write, and it refuses while this image is counted, under
+        // the lock that counted it. Memory of the pool is never uninitialised: the kernel hands it out as zeros.
         unsafe { std::slice::from_raw_parts(self.chunk.memory.as_ptr(), self.length) }
     }
 }
@@ -572,6 +594,10 @@ impl ChunkWriter {
 
     /// Appends a message with whatever it has, and publishes it.
     pub(crate) fn append_fields(&mut self, fields: &BufferFields<'_>) -> Result<u64, Full> {
+        // A chunk finds its buffers by number, which only counts messages when each buffer is one.
+        if fields.count != 1 {
+            return Err(Full);
+        }
         let stored = fields.encoded_bytes().map_err(|_| Full)?;
         let room = self.spare(stored as usize, 1).ok_or(Full)?;
         fields.encode(room).map_err(|_| Full)?;

@@ -9,23 +9,33 @@
 //! Invariants:
 //! - there is at most one [`Owner`] of a value, and it cannot enter twice, since a guard borrows it mutably;
 //! - there is at most one intruder inside, and he is inside only while the owner is not.
+//!
+//! An intruder pays for the barrier only while there is an owner: becoming the owner and wanting in are ordered by
+//! fences, so either the new owner sees the wish or the intruder sees the owner. The owner's thread must not intrude
+//! while it is inside: it would wait for itself.
 #![allow(
     unsafe_code,
     reason = "hands out references into a cell; each block names what keeps the other side out"
 )]
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 
-use crate::sys::{futex, membarrier};
+use crate::atomics::{
+    self, AtomicBool, AtomicU32, Ordering, SPINS, YIELDS, compiler_fence, fence, spin_loop, yield_now,
+};
 
-/// How often an intruder looks before he lets other threads run.
-const SPINS: u32 = 100;
+/// Nobody wants in, or nobody is about.
+const FREE: u32 = 0;
+/// Somebody does, or is; nobody sleeps until he leaves.
+const TAKEN: u32 = 1;
+/// The same, and somebody sleeps until he leaves.
+const AWAITED: u32 = 2;
 
 /// The word of one side, on a cache line of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 struct Line<T>(T);
 
@@ -34,9 +44,9 @@ struct Line<T>(T);
 pub(crate) struct Gated<T> {
     /// The owner is inside.
     inside: Line<AtomicBool>,
-    /// An intruder wants in, or is in: 1.
+    /// An intruder wants in, or is in; [`AWAITED`] when the owner sleeps.
     wanted: Line<AtomicU32>,
-    /// Intruders exclude each other: 1 while one is about.
+    /// Intruders exclude each other; [`AWAITED`] when another one sleeps.
     intruding: AtomicU32,
     owned: AtomicBool,
     /// Barriers of the kernel serve; decided once for the process.
@@ -58,22 +68,26 @@ pub(crate) struct Owner<T> {
 #[derive(Debug)]
 pub(crate) struct Entered<'a, T> {
     gated: &'a Gated<T>,
+    /// A guard that threads share lends the value to all of them, which a value must allow that a gate need not.
+    lends: PhantomData<T>,
 }
 
 /// An intruder inside; may be sent to another thread.
 #[derive(Debug)]
 pub(crate) struct Intruder<T> {
     gated: Arc<Gated<T>>,
+    /// As in [`Entered`].
+    lends: PhantomData<T>,
 }
 
 impl<T> Gated<T> {
     pub(crate) fn new(value: T) -> Self {
         Gated {
-            inside: Line::default(),
-            wanted: Line::default(),
-            intruding: AtomicU32::new(0),
+            inside: Line(AtomicBool::new(false)),
+            wanted: Line(AtomicU32::new(FREE)),
+            intruding: AtomicU32::new(FREE),
             owned: AtomicBool::new(false),
-            asymmetric: membarrier::available(),
+            asymmetric: atomics::barrier_available(),
             value: UnsafeCell::new(value),
         }
     }
@@ -83,6 +97,8 @@ impl<T> Gated<T> {
         if self.owned.swap(true, Ordering::AcqRel) {
             return None;
         }
+        // With the fence in `announce`: an intruder who saw no owner is seen by this one.
+        fence(Ordering::SeqCst);
         Some(Owner {
             gated: Arc::clone(self),
         })
@@ -97,60 +113,117 @@ impl<T> Gated<T> {
         }
     }
 
-    fn intruder_fence(&self) {
-        if !self.asymmetric {
-            fence(Ordering::SeqCst);
-            return;
+    /// Says that an intruder wants in. Afterwards an owner who is inside can be seen there, and one who comes sees the
+    /// wish.
+    fn announce(&self) {
+        if self.wish_needs_barrier() {
+            Self::barrier();
         }
+    }
+
+    /// Says that an intruder wants in; whether the kernel's barrier must follow before anything may be concluded.
+    fn wish_needs_barrier(&self) -> bool {
+        self.wanted.0.store(TAKEN, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        // Acquire: what an owner did who is gone is visible to the intruder.
+        self.asymmetric && self.owned.load(Ordering::Acquire)
+    }
+
+    fn barrier() {
         // The kernel answers only want of memory here, which passes; without the barrier nothing may be concluded.
-        while membarrier::barrier().is_err() {
-            std::thread::yield_now();
+        while atomics::barrier().is_err() {
+            yield_now();
         }
     }
 
     #[cold]
     fn wait_outside(&self) {
-        while self.wanted.0.load(Ordering::Acquire) != 0 {
-            futex::wait(&self.wanted.0, 1);
+        let wanted = &self.wanted.0;
+        loop {
+            // Acquire: what an intruder did is visible when his wish is seen gone.
+            match wanted.compare_exchange(TAKEN, AWAITED, Ordering::Acquire, Ordering::Acquire) {
+                Err(FREE) => return,
+                _ => atomics::wait(wanted, AWAITED),
+            }
+        }
+    }
+
+    /// Waits until no other intruder is about.
+    fn keep_intruders_out(&self) {
+        if self
+            .intruding
+            .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+        {
+            return;
+        }
+        // Whoever has slept takes the word as awaited: he cannot know whether others sleep on.
+        while self.intruding.swap(AWAITED, Ordering::Acquire) != FREE {
+            atomics::wait(&self.intruding, AWAITED);
         }
     }
 
     /// Waits for the other intruder, if any, and for the owner to be outside; then is inside.
     pub(crate) fn intrude(self: &Arc<Self>) -> Intruder<T> {
-        while self.intruding.swap(1, Ordering::Acquire) != 0 {
-            futex::wait(&self.intruding, 1);
-        }
-        self.keep_owner_out();
+        self.keep_intruders_out();
+        self.announce();
+        self.wait_for_owner();
         Intruder {
             gated: Arc::clone(self),
+            lends: PhantomData,
         }
+    }
+
+    /// The same for many values at once, at the price of one barrier. Everybody who takes several must take them in the
+    /// same order.
+    pub(crate) fn intrude_all<'a>(all: impl Iterator<Item = &'a Arc<Self>> + Clone) -> Vec<Intruder<T>>
+    where
+        T: 'a,
+    {
+        let mut needs_barrier = false;
+        for gated in all.clone() {
+            gated.keep_intruders_out();
+            needs_barrier |= gated.wish_needs_barrier();
+        }
+        if needs_barrier {
+            Self::barrier();
+        }
+        all.map(|gated| {
+            gated.wait_for_owner();
+            Intruder {
+                gated: Arc::clone(gated),
+                lends: PhantomData,
+            }
+        })
+        .collect()
     }
 
     /// The same, but only if nobody is inside: never waits.
     pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
-        if self.intruding.swap(1, Ordering::Acquire) != 0 {
-            return None;
-        }
-        self.wanted.0.store(1, Ordering::Relaxed);
-        self.intruder_fence();
+        self.intruding
+            .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        self.announce();
         let intruder = Intruder {
             gated: Arc::clone(self),
+            lends: PhantomData,
         };
         // Dropping the intruder withdraws the wish; he has not looked at the value.
         (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
     }
 
-    fn keep_owner_out(&self) {
-        self.wanted.0.store(1, Ordering::Relaxed);
-        self.intruder_fence();
+    fn wait_for_owner(&self) {
         let mut turns = 0u32;
         // Acquire: what the owner did inside is visible when he is seen outside.
         while self.inside.0.load(Ordering::Acquire) {
             turns = turns.saturating_add(1);
             if turns < SPINS {
-                std::hint::spin_loop();
+                spin_loop();
+            } else if turns < YIELDS {
+                yield_now();
             } else {
-                std::thread::yield_now();
+                // An owner who is inside for long does not say when he leaves, which would cost him an atomic exchange.
+                atomics::pause(&self.wanted.0, TAKEN);
             }
         }
     }
@@ -165,8 +238,11 @@ impl<T> Owner<T> {
             gated.inside.0.store(true, Ordering::Relaxed);
             gated.owner_fence();
             // Acquire: what an intruder did is visible when his wish is seen gone.
-            if gated.wanted.0.load(Ordering::Acquire) == 0 {
-                return Entered { gated };
+            if gated.wanted.0.load(Ordering::Acquire) == FREE {
+                return Entered {
+                    gated,
+                    lends: PhantomData,
+                };
             }
             gated.inside.0.store(false, Ordering::Release);
             gated.wait_outside();
@@ -210,7 +286,7 @@ impl<T> Deref for Intruder<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: `intruding` admits one intruder, and `keep_owner_out` returned with the owner outside; he stays there
+        // SAFETY: `intruding` admits one intruder, and `wait_for_owner` returned with the owner outside; he stays there
         // while `wanted` is set, which is until this guard is dropped.
         unsafe { &*self.gated.value.get() }
     }
@@ -225,14 +301,16 @@ impl<T> DerefMut for Intruder<T> {
 
 impl<T> Drop for Intruder<T> {
     fn drop(&mut self) {
-        self.gated.wanted.0.store(0, Ordering::Release);
-        futex::wake_all(&self.gated.wanted.0);
-        self.gated.intruding.store(0, Ordering::Release);
-        futex::wake_all(&self.gated.intruding);
+        if self.gated.wanted.0.swap(FREE, Ordering::Release) == AWAITED {
+            atomics::wake_all(&self.gated.wanted.0);
+        }
+        if self.gated.intruding.swap(FREE, Ordering::Release) == AWAITED {
+            atomics::wake_all(&self.gated.intruding);
+        }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

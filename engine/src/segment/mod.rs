@@ -460,27 +460,35 @@ impl SegmentTable {
         Ok(file)
     }
 
-    /// Ends the life of segments that nothing refers to: some are kept as spares, the others unlinked.
+    /// Ends the life of segments that nothing refers to: some are kept as spares, the largest ones, the others
+    /// unlinked.
     pub(crate) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
         for id in ids {
             let Some(segment) = self.open.write().remove(&id.get()) else {
                 continue;
             };
             let spare = self.directory.join(segment_file_name(*id, FileKind::Free));
-            let keep = self.spares.lock().len() < SPARE_FILES_MAX;
-            let outcome = if keep {
-                self.disk.rename(&segment.path, &spare)
-            } else {
-                self.disk.unlink(&segment.path)
-            };
-            outcome.map_err(|source| Error::io("retire", &segment.path, source))?;
-            if keep {
-                let generation = segment.generation;
-                self.spares.lock().push(Spare {
+            self.disk
+                .rename(&segment.path, &spare)
+                .map_err(|source| Error::io("retire", &segment.path, source))?;
+            let surplus = {
+                let mut spares = self.spares.lock();
+                spares.push(Spare {
                     path: spare,
                     bytes: segment.bytes,
-                    generation,
+                    generation: segment.generation,
                 });
+                // Segments grow with the store: the small spares of its first minutes would fit nothing any more,
+                // and every new segment would be written over blocks that never were written before.
+                let smallest =
+                    (0..spares.len()).min_by_key(|index| spares.get(*index).map(|spare| spare.bytes));
+                let surplus = smallest.filter(|_| spares.len() > SPARE_FILES_MAX);
+                surplus.map(|index| spares.swap_remove(index))
+            };
+            if let Some(surplus) = surplus {
+                self.disk
+                    .unlink(&surplus.path)
+                    .map_err(|source| Error::io("remove", &surplus.path, source))?;
             }
         }
         Ok(())

@@ -6,8 +6,8 @@
 //!   window, and never in its place.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use lanterman_format::slab::EntryPlace;
 use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
@@ -73,11 +73,6 @@ impl OpenSlab {
             fresh: OnceLock::new(),
             used: AtomicBool::new(false),
         }
-    }
-
-    /// Where the slab is.
-    pub(crate) fn reference(&self) -> &Reference {
-        &self.reference
     }
 
     /// What its header says.
@@ -151,6 +146,7 @@ impl OpenSlab {
     }
 
     /// Where buffer number `entry` begins, or `None` if there are fewer.
+    #[cfg(test)]
     pub(crate) fn position_of_entry(&self, entry: u32) -> Option<u32> {
         self.layout.entry_position(self.first.bytes.as_slice(), entry)
     }
@@ -205,6 +201,7 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`message_at`](Self::message_at), for the first bad group.
+    #[cfg(test)]
     pub(crate) fn verify_groups(&self, groups: Range<u32>, source: &dyn SlabSource) -> Result<(), SlabError> {
         let context = ReadContext {
             source,
@@ -225,12 +222,18 @@ impl OpenSlab {
     /// The bytes to begin a walk in, and what is known of them.
     #[inline]
     pub(super) fn checked_body(&self, verify: Verify) -> CheckedBody<'_> {
-        let fresh = self.fresh.get().filter(|_| !self.first.is_ready(verify));
-        let held = fresh.map_or(&self.first, |fresh| fresh);
+        if self.first.is_ready(verify) {
+            return CheckedBody {
+                bytes: self.body(&self.first),
+                is_all_ready: true,
+                is_fresh: false,
+            };
+        }
+        let held = self.current();
         CheckedBody {
             bytes: self.body(held),
             is_all_ready: held.is_ready(verify),
-            is_fresh: fresh.is_some(),
+            is_fresh: !std::ptr::eq(held, &self.first),
         }
     }
 
@@ -277,6 +280,7 @@ impl OpenSlab {
         self.fresh.get().map_or(&self.first, |fresh| fresh)
     }
 
+    #[inline]
     fn body<'a>(&self, held: &'a Held) -> &'a [u8] {
         held.bytes
             .as_slice()

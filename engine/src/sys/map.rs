@@ -97,6 +97,7 @@ impl Mapping {
     }
 
     /// The bytes of `range`, or nothing when it is not within the map.
+    #[inline]
     pub fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
         let length = length_within(&range, self.map.len()).ok()?;
         let first = self.map.as_ptr().wrapping_add(range.start);

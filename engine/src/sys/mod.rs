@@ -15,6 +15,7 @@ pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod membarrier;
 pub(crate) mod memory;
+pub(crate) mod prefetch;
 pub(crate) mod ring;
 pub(crate) mod shared;
 

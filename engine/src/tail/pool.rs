@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::region::chunk::ChunkWriter;
 use crate::sys::memory::{OffHeap, Touch};
 
@@ -21,9 +21,18 @@ const SMALLEST: u64 = 4 << 10;
 /// Each class is so many times the one before.
 const STEP: u64 = 4;
 /// Memory is asked of the system in pieces of this size.
+#[cfg(not(all(loom, test)))]
 const ARENA_BYTES: u64 = 2 << 20;
+/// Each entry of an index is an object that loom follows: one small chunk is enough.
+#[cfg(all(loom, test))]
+const ARENA_BYTES: u64 = SMALLEST;
+/// Full chunks that are kept ready while slabs are written.
+const READY_PIECES: u64 = 4;
 /// Bytes of a chunk for each entry of its index: messages whose stored form is smaller fill the index first.
+#[cfg(not(all(loom, test)))]
 const BYTES_PER_ENTRY: u64 = 24;
+#[cfg(all(loom, test))]
+const BYTES_PER_ENTRY: u64 = 1024;
 /// What a slab takes beside buffers and index: head, histogram, roundings. The checksum table comes on top.
 const FIXED_BYTES: u64 = 512;
 
@@ -138,7 +147,7 @@ impl Pool {
 
     fn piece(&self, capacity: u64) -> Option<Piece> {
         let Some(index) = self.class_index(capacity) else {
-            return cut(capacity, capacity)?.pop();
+            return cut(capacity, capacity, Touch::Later)?.pop();
         };
         let mut free = self.free.lock();
         if free.len() <= index {
@@ -148,10 +157,36 @@ impl Pool {
         if let Some(piece) = list.pop() {
             return Some(piece);
         }
-        let mut fresh = cut(capacity, ARENA_BYTES.max(capacity))?;
+        let mut fresh = cut(capacity, ARENA_BYTES.max(capacity), Touch::Later)?;
         let piece = fresh.pop();
         list.append(&mut fresh);
         piece
+    }
+
+    /// Has a few full chunks ready whose pages are made, so that an appender in a hurry does not wait for the kernel
+    /// to clear them. For the helper thread, while slabs are written.
+    pub(crate) fn prepare(&self) {
+        let capacity = self.slab_bytes_max;
+        let Some(index) = self.class_index(capacity) else {
+            return;
+        };
+        let ready = || self.free.lock().get(index).map_or(0, Vec::len);
+        let (in_use, retired) = self.held_bytes();
+        let wanted = in_use.saturating_add(capacity.saturating_mul(READY_PIECES)) <= self.budget
+            && retired < self.budget;
+        if !wanted || ready() as u64 >= READY_PIECES {
+            return;
+        }
+        let Some(mut fresh) = cut(capacity, ARENA_BYTES.max(capacity), Touch::Now) else {
+            return;
+        };
+        let mut free = self.free.lock();
+        if free.len() <= index {
+            free.resize_with(index.saturating_add(1), Vec::new);
+        }
+        if let Some(list) = free.get_mut(index) {
+            list.append(&mut fresh);
+        }
     }
 
     fn give_back(&self, piece: Piece) {
@@ -183,6 +218,17 @@ impl Pool {
         drop(freed);
     }
 
+    /// Bytes kept for chunks to come.
+    #[cfg(test)]
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.free
+            .lock()
+            .iter()
+            .flatten()
+            .map(|piece| piece.capacity)
+            .sum()
+    }
+
     /// Bytes that chunks hold: those that writers need, and those kept for readers alone.
     pub(crate) fn held_bytes(&self) -> (u64, u64) {
         (
@@ -193,9 +239,9 @@ impl Pool {
 }
 
 /// New memory, cut into pieces of one size.
-fn cut(capacity: u64, arena_bytes: u64) -> Option<Vec<Piece>> {
+fn cut(capacity: u64, arena_bytes: u64, touch: Touch) -> Option<Vec<Piece>> {
     let bytes = usize::try_from(arena_bytes).ok()?;
-    let arena = Arc::new(OffHeap::with_huge_pages(bytes, Touch::Later).ok()?);
+    let arena = Arc::new(OffHeap::with_huge_pages(bytes, touch).ok()?);
     let entries = usize::try_from(capacity / BYTES_PER_ENTRY).ok()?;
     let count = arena_bytes.checked_div(capacity)?;
     let piece = |number: u64| Piece {

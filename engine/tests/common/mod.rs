@@ -49,8 +49,15 @@ pub fn check_values(store: &Store, log: &str, first: u64) -> u64 {
     let mut cursor = log.cursor(0u64).unwrap();
     for offset in 0..end {
         let message = cursor.next().unwrap().expect("a message below the end");
-        assert!(message.offset().get() == offset, "offset {} where {offset} must be", message.offset());
-        assert!(message.value() == value(first + offset), "another value at {offset}");
+        assert!(
+            message.offset().get() == offset,
+            "offset {} where {offset} must be",
+            message.offset()
+        );
+        assert!(
+            message.value() == value(first + offset),
+            "another value at {offset}"
+        );
     }
     assert!(cursor.next().unwrap().is_none(), "a message behind the end");
     end

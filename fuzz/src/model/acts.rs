@@ -31,7 +31,11 @@ impl Driver<'_> {
     }
 
     fn durability(&mut self) -> Durability {
-        if self.choices.byte() & 1 == 0 { Durability::Disk } else { Durability::Process }
+        if self.choices.byte() & 1 == 0 {
+            Durability::Disk
+        } else {
+            Durability::Process
+        }
     }
 
     /// The log to work on, with its writer open.
@@ -62,7 +66,11 @@ impl Driver<'_> {
 
     /// Appends by `append`, again and again where memory is used up; `None` when something failed and nothing was
     /// appended.
-    fn persist<T>(&mut self, number: usize, mut append: impl FnMut(&mut lanterman::Writer) -> Result<T>) -> Option<T> {
+    fn persist<T>(
+        &mut self,
+        number: usize,
+        mut append: impl FnMut(&mut lanterman::Writer) -> Result<T>,
+    ) -> Option<T> {
         for _ in 0..TRIES_MAX {
             let writer = self.writers[number].as_mut().expect("a writer was opened");
             let error = match append(writer) {
@@ -70,7 +78,10 @@ impl Driver<'_> {
                 Err(error) => error,
             };
             let end = self.store().log(NAMES[number]).map_or(0, |log| log.end().get());
-            assert!(end == self.logs[number].end(), "a failed append moved the end: {error}");
+            assert!(
+                end == self.logs[number].end(),
+                "a failed append moved the end: {error}"
+            );
             if !matches!(error, Error::WouldBlock { .. }) {
                 trace!(self, "append failed: {error}");
                 self.expect_trouble(&error);
@@ -98,7 +109,10 @@ impl Driver<'_> {
         let message = Expected::plain(bytes, self.number());
         trace!(self, "append {bytes} to {number}");
         if let Some(offset) = self.persist(number, |writer| writer.append(&message.value)) {
-            assert!(offset.get() == self.logs[number].append(message), "another offset");
+            assert!(
+                offset.get() == self.logs[number].append(message),
+                "another offset"
+            );
         }
     }
 
@@ -113,8 +127,13 @@ impl Driver<'_> {
             }
             self.appended_bytes += bytes + 8;
             let message = Expected::plain(bytes, self.number());
-            let Some(offset) = self.persist(number, |writer| writer.append(&message.value)) else { return };
-            assert!(offset.get() == self.logs[number].append(message), "another offset");
+            let Some(offset) = self.persist(number, |writer| writer.append(&message.value)) else {
+                return;
+            };
+            assert!(
+                offset.get() == self.logs[number].append(message),
+                "another offset"
+            );
         }
     }
 
@@ -128,7 +147,10 @@ impl Driver<'_> {
         let new = message.as_new(&headers);
         let appended = self.persist(number, |writer| writer.append_message(&new));
         if let Some(offset) = appended {
-            assert!(offset.get() == self.logs[number].append(message.clone()), "another offset");
+            assert!(
+                offset.get() == self.logs[number].append(message.clone()),
+                "another offset"
+            );
         }
     }
 
@@ -143,9 +165,14 @@ impl Driver<'_> {
         }
         trace!(self, "append a batch of {count} to {number}");
         let headers: Vec<_> = messages.iter().map(Expected::header_slices).collect();
-        let new: Vec<NewMessage<'_>> =
-            messages.iter().zip(&headers).map(|(message, headers)| message.as_new(headers)).collect();
-        let Some(first) = self.persist(number, |writer| writer.append_batch(new.clone())) else { return };
+        let new: Vec<NewMessage<'_>> = messages
+            .iter()
+            .zip(&headers)
+            .map(|(message, headers)| message.as_new(headers))
+            .collect();
+        let Some(first) = self.persist(number, |writer| writer.append_batch(new.clone())) else {
+            return;
+        };
         let log = &mut self.logs[number];
         assert!(first.get() == log.end(), "another first offset");
         log.batches.push(log.end()..log.end() + count);
@@ -168,10 +195,17 @@ impl Driver<'_> {
             let name = NAMES[number];
             let refused = store.transaction(|transaction| transaction.append(name, b"between"));
             assert!(refused.is_err(), "a transaction came into a reservation");
-            if is_published { room.publish().map(Some) } else { Ok(None) }
+            if is_published {
+                room.publish().map(Some)
+            } else {
+                Ok(None)
+            }
         });
         if let Some(Some(offset)) = outcome {
-            assert!(offset.get() == self.logs[number].append(message), "another offset");
+            assert!(
+                offset.get() == self.logs[number].append(message),
+                "another offset"
+            );
         }
     }
 
@@ -180,7 +214,11 @@ impl Driver<'_> {
         let end = self.logs[number].end();
         let bytes = self.size();
         let message = Expected::plain(bytes, self.number());
-        let expected = if self.choices.one_in(2) { end } else { self.choices.below(end + 10) };
+        let expected = if self.choices.one_in(2) {
+            end
+        } else {
+            self.choices.below(end + 10)
+        };
         trace!(self, "append {bytes} to {number} if its end {end} is {expected}");
         let outcome = self.persist(number, |writer| {
             match writer.append_if(Offset::new(expected), &NewMessage::new(&message.value)) {
@@ -192,12 +230,23 @@ impl Driver<'_> {
             }
         });
         if let Some(Some(offset)) = outcome {
-            assert!(expected == end, "a condition that does not hold was taken for true");
-            assert!(offset.get() == self.logs[number].append(message), "another offset");
+            assert!(
+                expected == end,
+                "a condition that does not hold was taken for true"
+            );
+            assert!(
+                offset.get() == self.logs[number].append(message),
+                "another offset"
+            );
         }
     }
 
-    fn settled<T>(&mut self, numbers: impl Iterator<Item = usize>, durability: Durability, outcome: Result<T>) {
+    fn settled<T>(
+        &mut self,
+        numbers: impl Iterator<Item = usize>,
+        durability: Durability,
+        outcome: Result<T>,
+    ) {
         trace!(self, "committed at {durability:?}: {:?}", outcome.as_ref().err());
         match outcome {
             Ok(_) => {
@@ -214,10 +263,19 @@ impl Driver<'_> {
         }
         let store = self.store().clone();
         for information in store.logs() {
-            let log = &self.logs[NAMES.iter().position(|name| *name == information.name).expect("only our logs")];
+            let log = &self.logs[NAMES
+                .iter()
+                .position(|name| *name == information.name)
+                .expect("only our logs")];
             let (committed, durable) = (information.committed_end.get(), information.durable_end.get());
-            assert!(committed >= log.committed, "the committed end is behind what was acknowledged");
-            assert!(durable >= log.durable, "the durable end is behind what was acknowledged");
+            assert!(
+                committed >= log.committed,
+                "the committed end is behind what was acknowledged"
+            );
+            assert!(
+                durable >= log.durable,
+                "the durable end is behind what was acknowledged"
+            );
         }
     }
 
@@ -225,7 +283,10 @@ impl Driver<'_> {
         let Some(number) = self.writer() else { return };
         let durability = self.durability();
         trace!(self, "commit {number}");
-        let outcome = self.writers[number].as_mut().expect("a writer was opened").commit(durability);
+        let outcome = self.writers[number]
+            .as_mut()
+            .expect("a writer was opened")
+            .commit(durability);
         self.settled(std::iter::once(number), durability, outcome);
     }
 
@@ -234,7 +295,10 @@ impl Driver<'_> {
         let durability = self.durability();
         let is_dropped = self.choices.one_in(3);
         trace!(self, "commit {number} later, dropped={is_dropped}");
-        let future = self.writers[number].as_mut().expect("a writer was opened").commit_async(durability);
+        let future = self.writers[number]
+            .as_mut()
+            .expect("a writer was opened")
+            .commit_async(durability);
         let outcome = match future {
             Ok(future) if is_dropped => {
                 drop(future);
@@ -262,14 +326,22 @@ impl Driver<'_> {
             let (bytes, id) = (self.size(), self.number());
             messages.push((number, Expected::full(&mut self.choices, bytes, id)));
         }
-        trace!(self, "transaction over {:?}", messages.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+        trace!(
+            self,
+            "transaction over {:?}",
+            messages.iter().map(|(number, _)| *number).collect::<Vec<_>>()
+        );
         for _ in 0..TRIES_MAX {
             let outcome = self.store().transaction(|transaction| {
                 transaction.durability(durability);
                 for (number, message) in &messages {
                     transaction.append_message(NAMES[*number], &message.as_new(&message.header_slices()))?;
                 }
-                if is_given_up { lanterman::abort("changed its mind") } else { Ok(()) }
+                if is_given_up {
+                    lanterman::abort("changed its mind")
+                } else {
+                    Ok(())
+                }
             });
             match outcome {
                 Err(Error::WouldBlock { .. }) if !self.is_space_limited => {
@@ -284,7 +356,10 @@ impl Driver<'_> {
                 }
                 Err(Error::WouldBlock { .. }) => return,
                 Err(error) if is_given_up => {
-                    assert!(matches!(error, Error::Aborted { .. }), "given up, and yet: {error}");
+                    assert!(
+                        matches!(error, Error::Aborted { .. }),
+                        "given up, and yet: {error}"
+                    );
                     return;
                 }
                 outcome => {
@@ -316,9 +391,15 @@ impl Driver<'_> {
         match outcome {
             Ok(receipt) => {
                 for (number, offsets) in &parts {
-                    assert!(receipt.offsets[NAMES[*number]] == *offsets, "the receipt names other offsets");
+                    assert!(
+                        receipt.offsets[NAMES[*number]] == *offsets,
+                        "the receipt names other offsets"
+                    );
                 }
-                assert!(receipt.offsets.len() == parts.len(), "the receipt names other logs");
+                assert!(
+                    receipt.offsets.len() == parts.len(),
+                    "the receipt names other logs"
+                );
                 append(&mut self.logs);
                 self.transactions.push(parts.clone());
                 self.settled(parts.into_keys(), durability, Ok(()));
@@ -327,7 +408,10 @@ impl Driver<'_> {
                 trace!(self, "transaction failed: {error}");
                 for number in parts.keys() {
                     let end = self.store().log(NAMES[*number]).map_or(0, |log| log.end().get());
-                    assert!(end == self.logs[*number].end(), "a failed transaction moved an end");
+                    assert!(
+                        end == self.logs[*number].end(),
+                        "a failed transaction moved an end"
+                    );
                 }
                 self.expect_trouble(&error);
                 if self.is_broken {
@@ -341,7 +425,11 @@ impl Driver<'_> {
 
     pub(super) fn checkpoint(&mut self) {
         let outcome = self.store().checkpoint();
-        trace!(self, "checkpoint {:?}", outcome.as_ref().map(|receipt| receipt.is_some()));
+        trace!(
+            self,
+            "checkpoint {:?}",
+            outcome.as_ref().map(|receipt| receipt.is_some())
+        );
         if let Err(error) = outcome {
             self.expect_trouble(&error);
         }

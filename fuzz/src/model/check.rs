@@ -10,7 +10,9 @@ impl Driver<'_> {
     /// An error must be one that the disk explains; whether the store can go on follows from its kind.
     pub(super) fn expect_trouble(&mut self, error: &lanterman::Error) {
         match error.kind() {
-            ErrorKind::FreeSpace => assert!(self.is_space_limited, "the disk is full without a limit: {error}"),
+            ErrorKind::FreeSpace => {
+                assert!(self.is_space_limited, "the disk is full without a limit: {error}")
+            }
             ErrorKind::Reopen | ErrorKind::System => {
                 assert!(self.faulty.fired() > 0, "nothing failed below, and yet: {error}");
                 self.is_broken = true;
@@ -26,28 +28,47 @@ impl Driver<'_> {
         }
         for (number, name) in NAMES.iter().enumerate() {
             let Ok(log) = self.store().log(name) else {
-                assert!(self.logs[number].end() == 0, "log {name:?} is unknown and should have messages");
+                assert!(
+                    self.logs[number].end() == 0,
+                    "log {name:?} is unknown and should have messages"
+                );
                 continue;
             };
             let wanted = &self.logs[number];
-            assert!(log.end().get() == wanted.end(), "log {name:?} ends at {}, not {}", log.end(), wanted.end());
-            let mut cursor = log.cursor(0u64).unwrap_or_else(|error| panic!("cursor on {name:?}: {error}"));
+            assert!(
+                log.end().get() == wanted.end(),
+                "log {name:?} ends at {}, not {}",
+                log.end(),
+                wanted.end()
+            );
+            let mut cursor = log
+                .cursor(0u64)
+                .unwrap_or_else(|error| panic!("cursor on {name:?}: {error}"));
             read_all(&mut cursor, name, wanted, wanted.end());
         }
     }
 
     pub(super) fn hold_snapshot(&mut self) {
         let number = self.choices.index(NAMES.len());
-        let Ok(snapshot) = self.store().snapshot(NAMES[number]) else { return };
+        let Ok(snapshot) = self.store().snapshot(NAMES[number]) else {
+            return;
+        };
         let wanted = &self.logs[number].messages;
-        assert!(snapshot.end().get() == wanted.len() as u64, "a snapshot holds all that was appended");
+        assert!(
+            snapshot.end().get() == wanted.len() as u64,
+            "a snapshot holds all that was appended"
+        );
         trace!(self, "hold snapshot of {number} at {}", wanted.len());
         if self.snapshots.len() >= HELD_MAX {
             self.check_snapshot_at(0);
             self.snapshots.remove(0);
         }
         let wanted = self.logs[number].messages.clone();
-        self.snapshots.push(HeldSnapshot { snapshot, log: number, wanted });
+        self.snapshots.push(HeldSnapshot {
+            snapshot,
+            log: number,
+            wanted,
+        });
     }
 
     pub(super) fn check_snapshot(&mut self) {
@@ -68,26 +89,54 @@ impl Driver<'_> {
             held.wanted[count as usize].check_kept(name, count, &message);
             count += 1;
         }
-        assert!(count == end, "the snapshot of {name:?} has {count} messages, not {end}");
+        assert!(
+            count == end,
+            "the snapshot of {name:?} has {count} messages, not {end}"
+        );
         let behind = held.snapshot.get(end).map(|_| ()).map_err(|error| error.kind());
-        assert!(behind == Err(ErrorKind::FixTheCall), "a message behind the end of a snapshot");
+        assert!(
+            behind == Err(ErrorKind::FixTheCall),
+            "a message behind the end of a snapshot"
+        );
     }
 
     pub(super) fn hold_cursor(&mut self) {
         let number = self.choices.index(NAMES.len());
         let is_durable = self.choices.byte() & 1 == 1;
-        let Ok(log) = self.store().log(NAMES[number]) else { return };
-        let end = if is_durable { log.information().durable_end.get() } else { self.logs[number].end() };
+        let Ok(log) = self.store().log(NAMES[number]) else {
+            return;
+        };
+        let end = if is_durable {
+            log.information().durable_end.get()
+        } else {
+            self.logs[number].end()
+        };
         let next = self.choices.below(end + 1);
-        let cursor = if is_durable { log.durable_cursor(next) } else { log.cursor(next) };
+        let cursor = if is_durable {
+            log.durable_cursor(next)
+        } else {
+            log.cursor(next)
+        };
         let cursor = cursor.unwrap_or_else(|error| panic!("cursor at {next} of {end}: {error}"));
-        let behind = if is_durable { log.durable_cursor(end + 1) } else { log.cursor(end + 1) };
-        assert!(behind.is_err_and(|error| error.kind() == ErrorKind::FixTheCall), "a cursor behind the end");
+        let behind = if is_durable {
+            log.durable_cursor(end + 1)
+        } else {
+            log.cursor(end + 1)
+        };
+        assert!(
+            behind.is_err_and(|error| error.kind() == ErrorKind::FixTheCall),
+            "a cursor behind the end"
+        );
         trace!(self, "hold cursor on {number} at {next} durable={is_durable}");
         if self.cursors.len() >= HELD_MAX {
             self.cursors.remove(0);
         }
-        self.cursors.push(HeldCursor { cursor, log: number, next, is_durable });
+        self.cursors.push(HeldCursor {
+            cursor,
+            log: number,
+            next,
+            is_durable,
+        });
     }
 
     /// A held cursor reads on, to the end or a little.
@@ -101,7 +150,10 @@ impl Driver<'_> {
             few => u64::from(few & 15),
         };
         let durable_end = |held: &HeldCursor| {
-            let log = self.store.as_ref().and_then(|store| store.log(NAMES[held.log]).ok());
+            let log = self
+                .store
+                .as_ref()
+                .and_then(|store| store.log(NAMES[held.log]).ok());
             log.map_or(0, |log| log.information().durable_end.get())
         };
         let limit = durable_end(&self.cursors[index]);
@@ -109,13 +161,27 @@ impl Driver<'_> {
         trace!(self, "follow {} from {}", held.log, held.next);
         let (name, wanted) = (NAMES[held.log], &self.logs[held.log]);
         while left > 0 {
-            let Some(message) = held.cursor.next().unwrap_or_else(|error| panic!("follow {name:?}: {error}")) else {
+            let Some(message) = held
+                .cursor
+                .next()
+                .unwrap_or_else(|error| panic!("follow {name:?}: {error}"))
+            else {
                 let end = if held.is_durable { limit } else { wanted.end() };
-                assert!(held.next == end, "a cursor of {name:?} stops at {}, the end is {end}", held.next);
+                assert!(
+                    held.next == end,
+                    "a cursor of {name:?} stops at {}, the end is {end}",
+                    held.next
+                );
                 return;
             };
-            assert!(!held.is_durable || held.next < limit, "a durable cursor of {name:?} reads what is not durable");
-            assert!(held.next < wanted.end(), "a cursor of {name:?} reads behind the end");
+            assert!(
+                !held.is_durable || held.next < limit,
+                "a durable cursor of {name:?} reads what is not durable"
+            );
+            assert!(
+                held.next < wanted.end(),
+                "a cursor of {name:?} reads behind the end"
+            );
             wanted.at(held.next).check(name, held.next, &message);
             held.next += 1;
             left -= 1;
@@ -124,7 +190,9 @@ impl Driver<'_> {
 
     pub(super) fn get_some(&mut self) {
         let number = self.choices.index(NAMES.len());
-        let Ok(log) = self.store().log(NAMES[number]) else { return };
+        let Ok(log) = self.store().log(NAMES[number]) else {
+            return;
+        };
         let mut cursor = log.cursor(0u64).expect("the start of a log");
         let end = self.logs[number].end();
         let mut offsets = Vec::new();
@@ -132,7 +200,10 @@ impl Driver<'_> {
             let offset = self.choices.below(end + 2);
             let found = cursor.get(offset);
             if offset >= end {
-                assert!(found.is_err_and(|error| error.kind() == ErrorKind::FixTheCall), "a message behind the end");
+                assert!(
+                    found.is_err_and(|error| error.kind() == ErrorKind::FixTheCall),
+                    "a message behind the end"
+                );
                 continue;
             }
             offsets.push(offset);
@@ -141,7 +212,9 @@ impl Driver<'_> {
         }
         let many = log.snapshot().get_many(&offsets).expect("offsets below the end");
         for (offset, found) in offsets.iter().zip(&many) {
-            self.logs[number].at(*offset).check_kept(NAMES[number], *offset, found);
+            self.logs[number]
+                .at(*offset)
+                .check_kept(NAMES[number], *offset, found);
         }
     }
 
@@ -151,18 +224,30 @@ impl Driver<'_> {
         let mut ends = vec![0; NAMES.len()];
         for (number, name) in NAMES.iter().enumerate() {
             let Ok(snapshot) = all.log(name) else {
-                assert!(self.logs[number].committed == 0, "{name:?} is missing in the newest version");
+                assert!(
+                    self.logs[number].committed == 0,
+                    "{name:?} is missing in the newest version"
+                );
                 continue;
             };
             ends[number] = snapshot.end().get();
             let wanted = &self.logs[number];
-            assert!(ends[number] >= wanted.committed, "the newest version lacks committed messages of {name:?}");
-            assert!(ends[number] <= wanted.end(), "the newest version has more of {name:?} than was appended");
+            assert!(
+                ends[number] >= wanted.committed,
+                "the newest version lacks committed messages of {name:?}"
+            );
+            assert!(
+                ends[number] <= wanted.end(),
+                "the newest version has more of {name:?} than was appended"
+            );
             let mut cursor = snapshot.cursor(0u64).expect("the start");
             read_all(&mut cursor, name, wanted, ends[number]);
         }
         for parts in &self.transactions {
-            assert!(wholeness(parts, |log| ends[log]).is_some(), "a version with half a transaction");
+            assert!(
+                wholeness(parts, |log| ends[log]).is_some(),
+                "a version with half a transaction"
+            );
         }
     }
 
@@ -173,7 +258,8 @@ impl Driver<'_> {
         if self.reader.is_none() {
             let is_mapped = self.choices.byte() & 1 == 1;
             let options = self.options.clone().read_only(true).disk(self.memory.clone());
-            let reader = open_with(options, is_mapped).unwrap_or_else(|error| panic!("open read-only: {error}"));
+            let reader =
+                open_with(options, is_mapped).unwrap_or_else(|error| panic!("open read-only: {error}"));
             self.reader = Some(reader);
             trace!(self, "open a reader mapped={is_mapped}");
         }
@@ -185,18 +271,30 @@ impl Driver<'_> {
         for (number, name) in NAMES.iter().enumerate() {
             let wanted = &self.logs[number];
             let Ok(log) = reader.log(name) else {
-                assert!(wanted.committed == 0, "a reader beside the writer does not know {name:?}");
+                assert!(
+                    wanted.committed == 0,
+                    "a reader beside the writer does not know {name:?}"
+                );
                 continue;
             };
             ends[number] = log.end().get();
             let (end, committed) = (ends[number], wanted.committed);
-            assert!(end >= committed, "a reader sees {name:?} to {end}, {committed} are committed");
-            assert!(end <= wanted.end(), "a reader sees more of {name:?} than was appended");
+            assert!(
+                end >= committed,
+                "a reader sees {name:?} to {end}, {committed} are committed"
+            );
+            assert!(
+                end <= wanted.end(),
+                "a reader sees more of {name:?} than was appended"
+            );
             let mut cursor = log.cursor(0u64).expect("the start of a log");
             read_all(&mut cursor, name, wanted, end);
         }
         for parts in &self.transactions {
-            assert!(wholeness(parts, |log| ends[log]).is_some(), "a reader sees half a transaction");
+            assert!(
+                wholeness(parts, |log| ends[log]).is_some(),
+                "a reader sees half a transaction"
+            );
         }
         if self.choices.one_in(3) {
             self.reader = None;
@@ -207,9 +305,14 @@ impl Driver<'_> {
 /// Reads from the start, compares, and expects the end at `end`.
 fn read_all(cursor: &mut Cursor, name: &str, wanted: &ModelLog, end: u64) {
     for offset in 0..end {
-        let found = cursor.next().unwrap_or_else(|error| panic!("read {name:?} at {offset}: {error}"));
+        let found = cursor
+            .next()
+            .unwrap_or_else(|error| panic!("read {name:?} at {offset}: {error}"));
         let found = found.unwrap_or_else(|| panic!("{name:?} ends at {offset}, not at {end}"));
         wanted.at(offset).check(name, offset, &found);
     }
-    assert!(cursor.next().expect("the end").is_none(), "{name:?} has more than {end} messages");
+    assert!(
+        cursor.next().expect("the end").is_none(),
+        "{name:?} has more than {end} messages"
+    );
 }

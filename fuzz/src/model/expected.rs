@@ -22,7 +22,13 @@ impl Expected {
     /// A message of bytes whose content follows from `number`.
     pub(super) fn plain(bytes: usize, number: u64) -> Self {
         let value = Seeded::new(number).bytes(bytes).into();
-        Expected { value, key: None, time_ms: None, headers: Vec::new(), value_type: ValueType::BYTES }
+        Expected {
+            value,
+            key: None,
+            time_ms: None,
+            headers: Vec::new(),
+            value_type: ValueType::BYTES,
+        }
     }
 
     /// A message that may have everything that a message can have.
@@ -49,11 +55,16 @@ impl Expected {
 
     /// Headers in the form in which a new message takes them.
     pub(super) fn header_slices(&self) -> Vec<(&[u8], &[u8])> {
-        self.headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect()
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+            .collect()
     }
 
     pub(super) fn as_new<'a>(&'a self, headers: &'a [(&'a [u8], &'a [u8])]) -> NewMessage<'a> {
-        let mut message = NewMessage::new(&self.value).value_type(self.value_type).headers(headers);
+        let mut message = NewMessage::new(&self.value)
+            .value_type(self.value_type)
+            .headers(headers);
         if let Some(key) = &self.key {
             message = message.key(key);
         }
@@ -64,21 +75,56 @@ impl Expected {
     }
 
     pub(super) fn check(&self, log: &str, offset: u64, found: &Message<'_>) {
-        assert!(found.offset().get() == offset, "log {log:?}: asked for {offset}, found {}", found.offset());
+        assert!(
+            found.offset().get() == offset,
+            "log {log:?}: asked for {offset}, found {}",
+            found.offset()
+        );
         let lengths = (self.value.len(), found.value().len());
-        assert!(lengths.0 == lengths.1, "log {log:?}, offset {offset}: wanted and found bytes {lengths:?}");
-        assert!(*self.value == *found.value(), "log {log:?}, offset {offset}: another value of the same length");
-        assert!(self.key.as_deref() == found.key(), "log {log:?}, offset {offset}: another key");
-        assert!(self.time_ms == found.time_ms(), "log {log:?}, offset {offset}: another time");
-        assert!(self.value_type == found.value_type(), "log {log:?}, offset {offset}: another type");
-        assert!(found.headers().eq(self.header_slices()), "log {log:?}, offset {offset}: other headers");
+        assert!(
+            lengths.0 == lengths.1,
+            "log {log:?}, offset {offset}: wanted and found bytes {lengths:?}"
+        );
+        assert!(
+            *self.value == *found.value(),
+            "log {log:?}, offset {offset}: another value of the same length"
+        );
+        assert!(
+            self.key.as_deref() == found.key(),
+            "log {log:?}, offset {offset}: another key"
+        );
+        assert!(
+            self.time_ms == found.time_ms(),
+            "log {log:?}, offset {offset}: another time"
+        );
+        assert!(
+            self.value_type == found.value_type(),
+            "log {log:?}, offset {offset}: another type"
+        );
+        assert!(
+            found.headers().eq(self.header_slices()),
+            "log {log:?}, offset {offset}: other headers"
+        );
     }
 
     pub(super) fn check_kept(&self, log: &str, offset: u64, found: &KeptMessage) {
-        assert!(found.offset().get() == offset, "log {log:?}: asked for {offset}, found {}", found.offset());
-        assert!(*self.value == found.value()[..], "log {log:?}, offset {offset}: another value in kept bytes");
-        assert!(self.key.as_deref() == found.key().map(|key| &key[..]), "log {log:?}, offset {offset}: another key");
-        assert!(self.time_ms == found.time_ms(), "log {log:?}, offset {offset}: another time");
+        assert!(
+            found.offset().get() == offset,
+            "log {log:?}: asked for {offset}, found {}",
+            found.offset()
+        );
+        assert!(
+            *self.value == found.value()[..],
+            "log {log:?}, offset {offset}: another value in kept bytes"
+        );
+        assert!(
+            self.key.as_deref() == found.key().map(|key| &key[..]),
+            "log {log:?}, offset {offset}: another key"
+        );
+        assert!(
+            self.time_ms == found.time_ms(),
+            "log {log:?}, offset {offset}: another time"
+        );
     }
 }
 

@@ -208,7 +208,10 @@ impl<'a> Driver<'a> {
         let skip = self.choices.below(8);
         let fault = match self.choices.below(3) {
             0 => Fault::Error(EIO),
-            1 => Fault::Torn { bytes: self.choices.index(5000), error: EIO },
+            1 => Fault::Torn {
+                bytes: self.choices.index(5000),
+                error: EIO,
+            },
             _ => {
                 self.may_have_lost = true;
                 Fault::SyncLost { error: EIO }
@@ -223,7 +226,10 @@ impl<'a> Driver<'a> {
         self.memory.set_space(None);
         self.close_and_reopen();
         self.check_everything();
-        Summary { messages: self.logs.iter().map(|log| log.messages.len()).sum(), appended_bytes: self.appended_bytes }
+        Summary {
+            messages: self.logs.iter().map(|log| log.messages.len()).sum(),
+            appended_bytes: self.appended_bytes,
+        }
     }
 }
 
@@ -243,7 +249,11 @@ const EIO: i32 = 5;
 
 fn small_options(choices: &mut Choices<'_>) -> Options {
     let what = choices.byte();
-    let when_full = if what & 1 == 0 { WhenFull::Wait } else { WhenFull::Refuse };
+    let when_full = if what & 1 == 0 {
+        WhenFull::Wait
+    } else {
+        WhenFull::Refuse
+    };
     let verify = match what >> 1 & 3 {
         0 | 1 => Verify::Once,
         2 => Verify::Always,
@@ -255,7 +265,11 @@ fn small_options(choices: &mut Choices<'_>) -> Options {
         .verify(verify)
         .slab_bytes_max(64 << 10)
         // Snapshots hold memory: where appends wait for it, there must be enough for all that are held.
-        .tail_memory_bytes(if when_full == WhenFull::Wait { 16 << 20 } else { 1 << 20 })
+        .tail_memory_bytes(if when_full == WhenFull::Wait {
+            16 << 20
+        } else {
+            1 << 20
+        })
         .message_bytes_max(400 << 10)
         .journal_bytes_max(64 << 10)
         .slab_segment_bytes(64 << 10, 512 << 10)

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use lanterman::disk::{Fate, FaultyDisk, MemoryDisk};
 use lanterman::Options;
+use lanterman::disk::{Fate, FaultyDisk, MemoryDisk};
 
 use super::expected::wholeness;
 use super::{Driver, NAMES, PATH, trace};
@@ -71,7 +71,9 @@ impl Driver<'_> {
             0 => Fate::Lost,
             1 => Fate::Kept,
             _ => match seeded.below(16) {
-                0 => Fate::Torn { bytes: seeded.below(4096) as usize },
+                0 => Fate::Torn {
+                    bytes: seeded.below(4096) as usize,
+                },
                 1..=7 => Fate::Lost,
                 _ => Fate::Kept,
             },
@@ -100,29 +102,59 @@ impl Driver<'_> {
 
     fn compare_after_reopening(&mut self, is_power_cut: bool) {
         let found = self.store().logs();
-        assert!(found.iter().all(|log| NAMES.contains(&log.name.as_str())), "a log that nobody made");
+        assert!(
+            found.iter().all(|log| NAMES.contains(&log.name.as_str())),
+            "a log that nobody made"
+        );
         let mut ends = vec![0; NAMES.len()];
         for (number, name) in NAMES.iter().enumerate() {
             let log = &self.logs[number];
             let promised = if is_power_cut { log.durable } else { log.committed };
             let Some(information) = found.iter().find(|found| found.name == *name) else {
-                assert!(promised == 0 && !log.is_created, "log {name:?} is gone, {promised} messages were promised");
+                assert!(
+                    promised == 0 && !log.is_created,
+                    "log {name:?} is gone, {promised} messages were promised"
+                );
                 continue;
             };
             let end = information.end.get();
-            assert!(end >= promised, "log {name:?} ends at {end}, {promised} messages were promised");
-            assert!(end <= log.end(), "log {name:?} ends at {end}, only {} were appended", log.end());
-            let torn = log.batches.iter().find(|batch| batch.contains(&end) && batch.start != end);
-            assert!(torn.is_none(), "log {name:?} ends at {end} within the batch {torn:?}");
-            assert!(information.start.get() == 0, "log {name:?} starts at {}", information.start);
-            assert!(information.durable_end.get() == end, "log {name:?}: all that is found is durable");
+            assert!(
+                end >= promised,
+                "log {name:?} ends at {end}, {promised} messages were promised"
+            );
+            assert!(
+                end <= log.end(),
+                "log {name:?} ends at {end}, only {} were appended",
+                log.end()
+            );
+            let torn = log
+                .batches
+                .iter()
+                .find(|batch| batch.contains(&end) && batch.start != end);
+            assert!(
+                torn.is_none(),
+                "log {name:?} ends at {end} within the batch {torn:?}"
+            );
+            assert!(
+                information.start.get() == 0,
+                "log {name:?} starts at {}",
+                information.start
+            );
+            assert!(
+                information.durable_end.get() == end,
+                "log {name:?}: all that is found is durable"
+            );
             ends[number] = end;
         }
         for parts in &self.transactions {
             let whole = wholeness(parts, |log| ends[log]);
-            assert!(whole.is_some(), "half a transaction: {parts:?} in logs that end at {ends:?}");
+            assert!(
+                whole.is_some(),
+                "half a transaction: {parts:?} in logs that end at {ends:?}"
+            );
         }
-        self.transactions.retain(|parts| wholeness(parts, |log| ends[log]) == Some(true));
+        self.transactions
+            .retain(|parts| wholeness(parts, |log| ends[log]) == Some(true));
         for (number, name) in NAMES.iter().enumerate() {
             let is_there = found.iter().any(|found| found.name == *name);
             self.logs[number].cut(ends[number]);
@@ -135,17 +167,26 @@ impl Driver<'_> {
     /// Takes the watermarks at their word.
     pub(super) fn note_promises(&mut self, store: &lanterman::Store) {
         for information in store.logs() {
-            let number = NAMES.iter().position(|name| *name == information.name).expect("only our logs");
+            let number = NAMES
+                .iter()
+                .position(|name| *name == information.name)
+                .expect("only our logs");
             let log = &mut self.logs[number];
             let (committed, durable) = (information.committed_end.get(), information.durable_end.get());
-            assert!(committed <= log.end() && durable <= log.end(), "a watermark behind the end");
+            assert!(
+                committed <= log.end() && durable <= log.end(),
+                "a watermark behind the end"
+            );
             log.committed = log.committed.max(committed).max(durable);
             log.durable = log.durable.max(durable);
         }
     }
 }
 
-#[allow(unsafe_code, reason = "the door to mapped files; the disk is in memory and nobody else's")]
+#[allow(
+    unsafe_code,
+    reason = "the door to mapped files; the disk is in memory and nobody else's"
+)]
 pub(super) fn open_with(options: Options, is_mapped: bool) -> lanterman::Result<lanterman::Store> {
     if is_mapped {
         // SAFETY: the files are in memory and no other program can reach them.

@@ -1,0 +1,44 @@
+//! Promise: a store that lives writes its journal over blocks that were written before, in segments of full size.
+//!
+//! Shown by what lies ready for reuse after the journal has grown and gone round several times.
+
+use lanterman::{Background, Durability, Options};
+
+const SEGMENT_BYTES_MAX: u64 = 256 << 10;
+
+#[test]
+fn segments_of_full_size_are_kept_for_reuse_and_the_small_ones_of_the_first_minutes_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let options = Options::new()
+        .background(Background::Manual)
+        .journal_segment_bytes(64 << 10, SEGMENT_BYTES_MAX);
+    let store = options.open_copying(&path).unwrap();
+    let mut writer = store.writer("log").unwrap();
+    for _ in 0..12 {
+        for _ in 0..12 {
+            writer.append(&[7; 40 << 10]).unwrap();
+            writer.commit(Durability::Process).unwrap();
+        }
+        store.checkpoint().unwrap();
+    }
+    let mut spares = Vec::new();
+    for entry in std::fs::read_dir(path.join("segments")).unwrap() {
+        let entry = entry.unwrap();
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "free")
+        {
+            spares.push(entry.metadata().unwrap().len());
+        }
+    }
+    assert!(
+        !spares.is_empty(),
+        "the journal has gone round, so something lies ready"
+    );
+    assert!(
+        spares.iter().all(|bytes| *bytes == SEGMENT_BYTES_MAX),
+        "spares of {spares:?} bytes"
+    );
+}

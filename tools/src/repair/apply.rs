@@ -1,0 +1,200 @@
+//! Carrying a plan out. Every file that is changed is copied and synced before.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+
+use lanterman::disk::{Disk, FileLock, SystemDisk, SystemOptions};
+use lanterman::{Clock, SystemClock};
+use lanterman_format::name::segment_file_name;
+use lanterman_format::root_slot::ROOT_SLOT_BYTES;
+use lanterman_format::segment::SEGMENT_HEADER_BYTES;
+use lanterman_format::{
+    ByteLength, FileKind, FormatVersion, Found, Generation, RootSlot, SegmentHeader, SegmentId, SegmentKind,
+    Sequence, StoreId, Version,
+};
+
+use crate::files::{RootBytes, STEP, StoreFiles};
+use crate::problem::Problem;
+use crate::repair::plan::{Action, Plan};
+
+/// Zeros are written in pieces of this size.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Takes the lock that a writer would take.
+pub(super) fn lock(store: &Path) -> Result<Box<dyn FileLock>, Problem> {
+    let path = store.join("lock");
+    let options = SystemOptions {
+        ring: lanterman::disk::Choice::Off,
+        direct: lanterman::disk::Choice::Off,
+        maps: None,
+    };
+    let disk = SystemDisk::new(options).map_err(|error| Problem::io("prepare to lock", &path, error))?;
+    let lock = disk
+        .lock(&path)
+        .map_err(|error| Problem::io("lock", &path, error))?;
+    lock.ok_or_else(|| {
+        lanterman::Error::Locked {
+            path: store.to_path_buf(),
+        }
+        .into()
+    })
+}
+
+/// Carries the plan out; gives the directory with the files as they were.
+pub(super) fn apply(store: &Path, plan: &Plan) -> Result<PathBuf, Problem> {
+    let kept = make_directory(store)?;
+    for action in &plan.actions {
+        match action {
+            Action::RewriteRootSlot { slot } => rewrite_root_slot(store, &kept, *slot)?,
+            Action::RebuildSegmentHeader {
+                segment,
+                kind,
+                generation,
+                first_version,
+            } => {
+                rebuild_header(store, &kept, *segment, *kind, *generation, *first_version)?;
+            }
+            Action::CutJournal {
+                segment, position, ..
+            } => cut_journal(store, &kept, *segment, *position)?,
+        }
+    }
+    Ok(kept)
+}
+
+/// A new directory beside the store: within it, only what belongs to a store may stand.
+fn make_directory(store: &Path) -> Result<PathBuf, Problem> {
+    let absolute = store
+        .canonicalize()
+        .map_err(|error| Problem::io("find", store, error))?;
+    let mut name = absolute.clone().into_os_string();
+    name.push(format!(".damaged-{}", SystemClock::new().wall_ms()));
+    let kept = PathBuf::from(name);
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&kept)
+        .map_err(|error| Problem::io("create", &kept, error))?;
+    if let Some(parent) = absolute.parent() {
+        sync_directory(parent)?;
+    }
+    Ok(kept)
+}
+
+fn keep(path: &Path, kept: &Path) -> Result<(), Problem> {
+    let target = kept.join(path.file_name().unwrap_or_default());
+    if target.exists() {
+        return Ok(());
+    }
+    std::fs::copy(path, &target).map_err(|error| Problem::io("copy", path, error))?;
+    let copy = File::open(&target).map_err(|error| Problem::io("open", &target, error))?;
+    copy.sync_all()
+        .map_err(|error| Problem::io("sync", &target, error))?;
+    sync_directory(kept)
+}
+
+fn sync_directory(path: &Path) -> Result<(), Problem> {
+    let directory = File::open(path).map_err(|error| Problem::io("open", path, error))?;
+    directory
+        .sync_all()
+        .map_err(|error| Problem::io("sync", path, error))
+}
+
+fn write(path: &Path, position: u64, bytes: &[u8]) -> Result<(), Problem> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(|error| Problem::io("open", path, error))?;
+    file.write_all_at(bytes, position)
+        .map_err(|error| Problem::io("write", path, error))?;
+    file.sync_all().map_err(|error| Problem::io("sync", path, error))
+}
+
+fn whole_slot(store: &Path) -> Result<RootSlot, Problem> {
+    let root = RootBytes::read(store)?;
+    let whole = root.slots.iter().find_map(|slot: &Found<RootSlot>| slot.valid());
+    whole.ok_or_else(|| Problem::Call("no root slot is whole".to_owned()))
+}
+
+/// Says in the lost slot what the whole one says, one step older, so that the whole one stays the newest.
+fn rewrite_root_slot(store: &Path, kept: &Path, slot: u32) -> Result<(), Problem> {
+    let path = store.join("root");
+    keep(&path, kept)?;
+    let whole = whole_slot(store)?;
+    let number = whole.sequence.get();
+    let sequence = if number > 1 { number - 1 } else { number + 1 };
+    let mut page = [0u8; ROOT_SLOT_BYTES];
+    RootSlot {
+        sequence: Sequence::new(sequence),
+        ..whole
+    }
+    .encode(slot, &mut page);
+    write(&path, u64::from(slot) * ROOT_SLOT_BYTES as u64, &page)
+}
+
+fn rebuild_header(
+    store: &Path,
+    kept: &Path,
+    segment: SegmentId,
+    kind: SegmentKind,
+    generation: Generation,
+    first_version: Version,
+) -> Result<(), Problem> {
+    let path = store
+        .join("segments")
+        .join(segment_file_name(segment, FileKind::from(kind)));
+    keep(&path, kept)?;
+    let id: StoreId = whole_slot(store)?.store;
+    let length = path
+        .metadata()
+        .map_err(|error| Problem::io("look at", &path, error))?
+        .len();
+    let header = SegmentHeader {
+        format: FormatVersion::CURRENT,
+        kind,
+        store: id,
+        segment,
+        generation,
+        segment_bytes: ByteLength::new(length - length % STEP),
+        first_version,
+        time_ms: SystemClock::new().wall_ms(),
+    };
+    let mut page = [0u8; SEGMENT_HEADER_BYTES];
+    header.encode(&mut page);
+    write(&path, 0, &page)
+}
+
+/// Makes nothing of what stands behind the cut. A crash on the way leaves a hole, and the plan is the same again.
+fn cut_journal(store: &Path, kept: &Path, segment: SegmentId, position: u64) -> Result<(), Problem> {
+    let files = StoreFiles::open(store, None)?;
+    let behind = files.journals_from(segment);
+    for file in &behind {
+        keep(&file.path, kept)?;
+    }
+    for file in behind {
+        if file.id != segment {
+            std::fs::remove_file(&file.path).map_err(|error| Problem::io("remove", &file.path, error))?;
+            continue;
+        }
+        let path = &file.path;
+        let mut out = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(|error| Problem::io("open", path, error))?;
+        std::io::Seek::seek(&mut out, std::io::SeekFrom::Start(position))
+            .map_err(|error| Problem::io("write", path, error))?;
+        let zeros = vec![0u8; PIECE_BYTES];
+        let mut left = file.bytes.saturating_sub(position);
+        while left > 0 {
+            let piece = zeros
+                .get(..usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES))
+                .unwrap_or_default();
+            out.write_all(piece)
+                .map_err(|error| Problem::io("write", path, error))?;
+            left -= piece.len() as u64;
+        }
+        out.sync_all().map_err(|error| Problem::io("sync", path, error))?;
+    }
+    sync_directory(&store.join("segments"))
+}
