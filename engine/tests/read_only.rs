@@ -61,7 +61,7 @@ fn journals_are_recycled_and_an_old_life_is_never_read() {
         for _ in 0..100 {
             let next = writer.next_offset().get();
             writer.append(&value(next)).unwrap();
-            if next % 10 == 0 {
+            if next.is_multiple_of(10) {
                 writer.commit(Durability::Disk).unwrap();
             }
         }
