@@ -118,7 +118,7 @@ impl Context {
                 ours_time += start.elapsed();
                 Ok(())
             };
-            let ours_first = (self.round + turn) % 2 == 0;
+            let ours_first = (self.round + turn).is_multiple_of(2);
             if ours_first {
                 run_ours()?;
             }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::{Keeper, Message};
 use crate::region::chunk::Chunk;
-use crate::slab::{OpenSlab, ReadContext, SlabError, SlabHandle, SlabWalk, WalkPlace};
+use crate::slab::{OpenSlab, Opened, ReadContext, SlabError, SlabHandle, SlabWalk, WalkPlace};
 
 /// How long a waiting cursor looks at the tail's memory before it sleeps.
 const SPIN_TURNS: u32 = 2_000;
@@ -94,6 +94,8 @@ pub struct Cursor {
     bound: Bound,
     next: u64,
     place: Place,
+    /// The slab that `get` lent last, where slabs are copies that nobody else need keep.
+    passing: Option<Arc<OpenSlab>>,
 }
 
 impl Cursor {
@@ -111,22 +113,27 @@ impl Cursor {
             bound,
             next,
             place: Place::Nowhere,
+            passing: None,
         };
         cursor.check(next)?;
         Ok(cursor)
     }
 
     fn check(&self, offset: u64) -> Result<()> {
-        let end = self.limit();
-        if offset < self.root.start || offset > end {
-            return Err(Error::OutOfRange {
-                name: self.log.name.as_str().to_owned(),
-                offset: Offset::new(offset),
-                start: Offset::new(self.root.start),
-                end: Offset::new(end),
-            });
+        if offset < self.root.start || offset > self.limit() {
+            return Err(self.out_of_range(offset));
         }
         Ok(())
+    }
+
+    #[cold]
+    fn out_of_range(&self, offset: u64) -> Error {
+        Error::OutOfRange {
+            name: self.log.name.as_str().to_owned(),
+            offset: Offset::new(offset),
+            start: Offset::new(self.root.start),
+            end: Offset::new(self.limit()),
+        }
     }
 
     fn limit(&self) -> u64 {
@@ -204,35 +211,43 @@ impl Cursor {
 
     /// The message at `offset`; the cursor reads on behind it.
     ///
+    /// Takes no lock and allocates nothing where the log's tree is loaded and its slab open.
+    ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Damaged`].
     pub fn get(&mut self, offset: impl ToOffset) -> Result<Message<'_>> {
         let offset = offset.to_offset();
-        self.go_to(offset)?;
-        match self.next()? {
-            Some(message) => Ok(message),
-            None => Err(Error::Internal {
-                what: "an offset below the end has a message",
-            }),
+        if offset < self.root.start || offset >= self.limit() {
+            return Err(self.out_of_range(offset));
         }
-    }
-
-    /// Moves within the current piece if the offset is there, which costs one look into its index.
-    fn go_to(&mut self, offset: u64) -> Result<()> {
-        if offset >= self.limit() {
-            let (start, end) = (Offset::new(self.root.start), Offset::new(self.limit()));
-            let name = self.log.name.as_str().to_owned();
-            return Err(Error::OutOfRange {
-                name,
-                offset: Offset::new(offset),
-                start,
-                end,
-            });
+        if offset >= self.root.end() {
+            self.root = self.log.root();
         }
-        if offset != self.next {
-            self.seek(offset)?;
+        self.place = Place::Nowhere;
+        self.next = offset.saturating_add(1);
+        if let Some(chunk) = self.root.chunk_at(offset)
+            && let Some(position) = chunk.position(offset.saturating_sub(chunk.first_offset()))
+        {
+            return Ok(Message::new(
+                offset,
+                chunk.buffer_at(position)?,
+                Keeper::Chunk(chunk),
+            ));
         }
-        Ok(())
+        let found = find_slab(&self.core, &self.log, &self.root, offset)?;
+        let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
+        let opened = found
+            .handle
+            .open(self.core.source.as_ref())
+            .map_err(|error| self.core.slab_error(&self.log, Some(offset..found.end), error))?;
+        let slab = match opened {
+            Opened::Mapped(slab) => slab,
+            Opened::Passing(slab) => self.passing.insert(slab),
+        };
+        match slab.message(relative, self.core.read_context()) {
+            Ok(buffer) => Ok(Message::new(offset, buffer, Keeper::Slab(slab))),
+            Err(error) => Err(damaged(&self.core, &self.log, slab, offset, &self.root, error)),
+        }
     }
 
     /// The next message, waiting for one up to `limit`.

@@ -55,6 +55,7 @@
 //!
 //! The files are described in `SPEC.md`, the code in `ARCHITECTURE.md`, both beside the workspace's `README.md`.
 
+mod atomics;
 mod background;
 mod catalog;
 mod checkpoint;

@@ -60,7 +60,7 @@ impl Core {
             .min(full.max(wanted));
         match self
             .pool
-            .take(larger, writer.first_offset(), self.clock.wall_ms())
+            .take(larger, writer.first_offset(), writer.chunk().opened_ms())
         {
             Some(mut bigger) => {
                 writer.copy_into(&mut bigger)?;
@@ -231,8 +231,13 @@ impl Core {
         let slab = opened.share();
         let shown = tail.skip..tail.skip.saturating_add(tail.count);
         let mut body = Vec::new();
-        let mut walk = slab.walk(shown, context).map_err(failed)?;
+        let mut walk = slab.walk(shown.clone(), context).map_err(failed)?;
         while let Some(walked) = walk.step().map_err(failed)? {
+            if walked.relative_offset < shown.start {
+                return Err(Error::Internal {
+                    what: "a tail slab is shown from the beginning of a buffer",
+                });
+            }
             let stored = slab.stored_at(walked.position, walked.buffer.stored_bytes(), context);
             body.extend_from_slice(stored.map_err(failed)?);
         }

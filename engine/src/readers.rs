@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::journal::replay::Scan;
 use crate::recover::{load_checkpoint, restore_logs};
 use crate::root_file::RootFile;
+use crate::store::newest_slot;
 use lanterman_format::RootSlot;
 use lanterman_format::ids::{Sequence, Version};
 
@@ -114,9 +115,10 @@ impl Core {
         let mut replayed = self.replay_unbounded(&mut following.scan);
         for _ in 0..JUMPS_MAX {
             let slots = RootFile::read(self.segments.disk(), &self.path)?;
-            let Some(slot) = slots.newest().filter(|slot| slot.sequence != following.sequence) else {
+            let slot = newest_slot(&self.path, &slots)?;
+            if slot.sequence == following.sequence {
                 break;
-            };
+            }
             // A newer checkpoint: what it holds need not be kept in memory, and the journal before it may be gone,
             // which would also explain an error.
             replayed = self.jump(following, slot);

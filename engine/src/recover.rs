@@ -18,6 +18,7 @@ use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::summary::{Histogram32, Summary};
 
 use crate::catalog::Catalog;
 use crate::core::Core;
@@ -232,6 +233,7 @@ impl Core {
                 Change::CreateLog { log, name, settings } => {
                     self.replay_creation(log, name, settings, version, header)?
                 }
+                Change::Unknown { skippable: true, .. } => {}
                 _ => {
                     return Err(Error::NewerFormat {
                         path: self
@@ -293,6 +295,15 @@ impl Core {
         version: Version,
         header: &BlockHeader,
     ) -> Result<()> {
+        if self.options.read_only
+            && self
+                .catalog
+                .by_id(id.get())
+                .is_some_and(|known| known.name.as_str() == name)
+        {
+            // A reader that jumped to a checkpoint goes once more over versions that it has replayed already.
+            return Ok(());
+        }
         let known = self.catalog.by_id(id.get()).is_some() || self.catalog.find(name).is_some();
         let name = LogName::parse(name).ok().filter(|_| !known);
         let Some(name) = name else {
@@ -331,24 +342,14 @@ impl Core {
             return Err(self.journal_damage(header, rule));
         }
         let slab = Arc::new(SlabHandle::new(adoption.slab));
-        let opened = slab
-            .open(source)
-            .map_err(|error| self.slab_error(log, Some(first..end), error))?
-            .share();
-        let layout = opened.layout();
-        let shown = adoption.skip.checked_add(adoption.offset_count);
-        if shown.is_none_or(|shown| shown > layout.offset_count()) {
-            let rule =
-                crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
-            return Err(self.journal_damage(header, rule));
-        }
+        let (summary, histogram) = self.look_at_adopted(log, adoption, &slab, header)?;
         let entry = SlabEntry {
             offset_count: adoption.offset_count,
             skip: adoption.skip,
             slab: Some(slab),
-            summary: *layout.summary(),
+            summary,
         };
-        let tree = kept.push(source, entry, &opened.histogram()).map_err(failed)?;
+        let tree = kept.push(source, entry, &histogram).map_err(failed)?;
         let mut tail = log.tail.intrude();
         tail.writer = None;
         log.change_root(|root| {
@@ -359,6 +360,41 @@ impl Core {
         });
         log.set_adopted_end(end);
         Ok(())
+    }
+
+    /// What an adopted slab says of itself. One that was durable and cannot be read is damage of its own offsets: reading
+    /// them answers so, and the store opens all the same.
+    fn look_at_adopted(
+        &self,
+        log: &LogState,
+        adoption: &SlabAdoption,
+        slab: &SlabHandle,
+        header: &BlockHeader,
+    ) -> Result<(Summary, Histogram32)> {
+        let first = adoption.first_offset.get();
+        let offsets = first..first.saturating_add(adoption.offset_count);
+        let opened = match slab.open(self.source.as_ref()) {
+            Ok(opened) => opened,
+            Err(error) => match self.slab_error(log, Some(offsets), error) {
+                damaged @ Error::Damaged(_) => {
+                    tracing::error!(error = %damaged, "a slab that the journal adopts cannot be read");
+                    let summary = Summary {
+                        messages: adoption.offset_count,
+                        ..Summary::EMPTY
+                    };
+                    return Ok((summary, Histogram32::default()));
+                }
+                other => return Err(other),
+            },
+        };
+        let layout = opened.layout();
+        let shown = adoption.skip.checked_add(adoption.offset_count);
+        if shown.is_none_or(|shown| shown > layout.offset_count()) {
+            let rule =
+                crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
+            return Err(self.journal_damage(header, rule));
+        }
+        Ok((*layout.summary(), opened.histogram()))
     }
 
     /// Appends what the log does not have yet of a frame.

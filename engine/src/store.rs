@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lanterman_format::block::{BLOCK_HEADER_BYTES, decode_block_header};
 use lanterman_format::error::{Found, Rule};
 use lanterman_format::ids::{Crc, Offset, Position, SegmentId, Sequence, StoreId, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
-use lanterman_format::segment::SegmentKind;
+use lanterman_format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use lanterman_format::{FormatVersion, Structure};
 
 use crate::background::Background as Helper;
@@ -17,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::checkpoint::{CheckpointReceipt, CheckpointState};
 use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
-use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
+use crate::disk::{Disk, DiskDescription, FileLock, OpenMode, PathKind, read_full_at};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
 use crate::journal::replay::Scan;
@@ -505,20 +506,38 @@ fn clear_interrupted_creation(disk: &Arc<dyn Disk>, path: &Path, segments: &Path
     for name in &names {
         let first =
             lanterman_format::name::parse_segment_file_name(name).is_some_and(|(id, _)| id.get() == 1);
-        if names.len() > 1 || !first {
+        let file = segments.join(name);
+        if names.len() > 1 || !first || holds_a_commit(disk, &file)? {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
                 found: format!("segments/{name} without a root file"),
             });
         }
-        let file = segments.join(name);
         disk.unlink(&file)
             .map_err(|source| Error::io("remove", &file, source))?;
     }
     Ok(())
 }
 
-fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a RootSlot> {
+/// Whether the file is a journal segment with a first version in it.
+fn holds_a_commit(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
+    let file = disk
+        .open(path, OpenMode::Read)
+        .map_err(|source| Error::io("open", path, source))?;
+    let mut page = [0u8; SEGMENT_HEADER_BYTES];
+    let mut block = [0u8; BLOCK_HEADER_BYTES];
+    read_full_at(file.as_ref(), 0, &mut page).map_err(|source| Error::io("read", path, source))?;
+    read_full_at(file.as_ref(), FIRST_BLOCK_POSITION, &mut block)
+        .map_err(|source| Error::io("read", path, source))?;
+    Ok(match SegmentHeader::decode(&page, None) {
+        Found::Valid(header) => {
+            decode_block_header(&block, &header.place(Position::new(FIRST_BLOCK_POSITION))).is_valid()
+        }
+        Found::Empty | Found::Invalid(_) => false,
+    })
+}
+
+pub(crate) fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a RootSlot> {
     let root = path.join("root");
     let invalid = slots
         .slots

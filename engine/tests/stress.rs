@@ -96,7 +96,7 @@ fn run(options: Options) {
     }
     let (stop, quiet, seen) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     let transactions = AtomicU64::new(0);
-    let mut ends = vec![0u64; 3];
+    let mut ends = [0u64; 3];
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
             .map(|log| {

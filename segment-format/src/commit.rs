@@ -17,6 +17,9 @@ use crate::limits::BLOCK_BYTES_MAX;
 use crate::reference::{RawReference, Reference};
 use zerocopy::little_endian::{I64, U32, U64};
 
+/// Flag of a commit header: the slabs that the block adopts were durable before it was written.
+const FLAG_ADOPTIONS_DURABLE: u32 = 1;
+
 /// Where the directory (frames, adoptions, changes) begins, from the block's beginning.
 pub const COMMIT_DIRECTORY_POSITION: usize = 128;
 

@@ -161,6 +161,7 @@ mod tests {
                     durable_version,
                     time_ms: 0,
                     previous_crc: Crc::ZERO,
+                    adoptions_durable: false,
                 })
                 .unwrap();
         }

@@ -1,2 +1,61 @@
-//! The `lanterman` tool.
-fn main() {}
+//! The `lanterman` tool: appends to, reads, inspects, verifies and repairs stores.
+//!
+//! One module a subcommand; what they print goes through [`output::Output`], and only `append` and `repair --apply`
+//! write to a store.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod check;
+mod cli;
+mod files;
+mod inspect;
+mod logs;
+mod messages;
+mod output;
+mod problem;
+mod progress;
+mod read;
+mod text;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::output::Output;
+use crate::problem::{Outcome, Problem};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe behind `--help` is no failure.
+            let _ignored = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let mut output = Output::stdout();
+    let outcome = run(cli, &mut output).and_then(|outcome| output.flush().map(|()| outcome));
+    match outcome {
+        Ok(outcome) => outcome.exit_code(),
+        Err(Problem::PipeClosed) => ExitCode::SUCCESS,
+        Err(problem) => {
+            // What was written before the problem belongs to the answer.
+            let _ignored = output.flush();
+            output::complain(&problem);
+            problem.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
+    match cli.command {
+        Command::Append(call) => append::run(&call, output),
+        Command::Read(call) => read::run(&call, output),
+        Command::Logs(call) => logs::run(&call, output),
+        Command::Inspect(call) => inspect::run(&call, output),
+        Command::Verify(call) => verify::run(&call, output),
+    }
+}

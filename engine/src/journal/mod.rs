@@ -224,6 +224,7 @@ impl Journal {
             durable_version: self.durable,
             time_ms,
             previous_crc: self.end.header_crc,
+            adoptions_durable: !self.adoptions_unsynced,
         };
         let broken = |_| Error::Internal {
             what: "a commit block encodes",

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use lanterman_format::Structure;
 use lanterman_format::block::{
     BLOCK_ALIGNMENT, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Place, decode_block_header,
 };
@@ -14,6 +13,7 @@ use lanterman_format::commit::CommitView;
 use lanterman_format::error::{FormatError, Found};
 use lanterman_format::ids::{Position, SegmentId, Version};
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::{SlabLayout, Structure};
 
 use super::JournalEnd;
 use crate::error::{Error, Result};
@@ -208,8 +208,15 @@ impl Scan {
         match CommitView::parse(block, &header) {
             Err(rule) => Ok(At::Not(rule)),
             Ok(view) => {
-                let broken = view.frames().find_map(|frame| frame.body.err());
-                let strange = wanted.is_some() && view.previous_crc() != chained;
+                if wanted.is_none() {
+                    // Proof of what was durable: header and directory suffice.
+                    return Ok(At::Whole(header, length));
+                }
+                let strange = view.previous_crc() != chained;
+                let mut broken = view.frames().find_map(|frame| frame.body.err());
+                if broken.is_none() && !strange && !view.adoptions_durable() {
+                    broken = torn_slab(&self.table, &view)?;
+                }
                 match broken {
                     Some(rule) => Ok(At::Not(rule)),
                     // Left over from before the journal was cut here: it follows a version that is gone.
@@ -260,6 +267,36 @@ impl Scan {
     fn hole(&self, segment: &Arc<SegmentFile>, rule: FormatError) -> Error {
         segment.damaged(self.end.position, BLOCK_ALIGNMENT as u64, rule)
     }
+}
+
+/// The rule that a slab breaks which the version adopts and which no sync came before: such a slab is a part of the
+/// version, and the version is whole only with it.
+fn torn_slab(table: &SegmentTable, view: &CommitView<'_>) -> Result<Option<FormatError>> {
+    for adoption in view.adoptions() {
+        let slab = adoption.slab;
+        let missing = crate::rules::truncated(Structure::Slab, slab.bytes.get(), 0);
+        let segment = match table.get(slab.segment, SegmentKind::Slabs) {
+            Ok(segment) => segment,
+            Err(Error::Damaged(_) | Error::Io { .. }) => return Ok(Some(missing)),
+            Err(other) => return Err(other),
+        };
+        let end = slab.position.get().checked_add(slab.bytes.get());
+        if segment.generation != slab.generation || end.is_none_or(|end| end > segment.bytes) {
+            return Ok(Some(missing));
+        }
+        // The segment's length bounds the allocation.
+        let mut bytes = vec![0u8; usize::try_from(slab.bytes.get()).unwrap_or(0)];
+        segment.read_exact(slab.position.get(), &mut bytes)?;
+        let parsed = SlabLayout::parse(&bytes, &slab.place(table.store())).into_result(Structure::Slab);
+        let whole = parsed.and_then(|layout| {
+            slab.check(layout.header())?;
+            layout.verify_all(&bytes)
+        });
+        if let Err(rule) = whole {
+            return Ok(Some(rule));
+        }
+    }
+    Ok(None)
 }
 
 impl Window {

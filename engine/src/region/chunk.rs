@@ -17,7 +17,6 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use lanterman_format::block::BlockIdentity;
 use lanterman_format::buffer::{self, BufferFields, BufferView, ValueType};
@@ -27,6 +26,7 @@ use lanterman_format::slab::{self, GROUP_BYTES, SLAB_BODY_POSITION, SlabDescript
 use lanterman_format::summary::{HISTOGRAM_BUCKETS, Histogram32, Summary};
 use parking_lot::Mutex;
 
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::error::{Error, Result};
 use crate::sys::SharedBytes;
 use crate::tail::pool::Lease;
@@ -62,7 +62,7 @@ pub(crate) struct ChunkSealed {
     pub(crate) histogram: Histogram32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct Line(AtomicU64);
 
@@ -91,10 +91,8 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn new(mut lease: Lease, first_offset: u64, opened_ms: i64) -> Self {
-        let published = Line::default();
-        published.0.store(u64::from(BODY), Ordering::Relaxed);
         Chunk {
-            published,
+            published: Line(AtomicU64::new(u64::from(BODY))),
             memory: lease.memory(),
             capacity: lease.capacity(),
             first_offset,
@@ -122,6 +120,11 @@ impl Chunk {
     pub(crate) fn end_offset(&self) -> u64 {
         self.first_offset
             .saturating_add(u64::from(self.published().entries))
+    }
+
+    /// When the first message came, in milliseconds since 1970.
+    pub(crate) fn opened_ms(&self) -> i64 {
+        self.opened_ms
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -263,13 +266,12 @@ impl Chunk {
         })
     }
 
-    /// The sealed chunk as bytes that do not change while they are held.
+    /// The sealed chunk as bytes that do not change while they are held; no bytes while it still has its writer.
     pub(crate) fn image(self: &Arc<Self>, sealed: &ChunkSealed) -> SharedBytes {
         let mut images = self.images.lock();
         *images = images.saturating_add(1);
-        let length = usize::try_from(sealed.stored_bytes)
-            .unwrap_or(0)
-            .min(self.capacity as usize);
+        let wanted = if self.is_closed() { sealed.stored_bytes } else { 0 };
+        let length = usize::try_from(wanted).unwrap_or(0).min(self.capacity as usize);
         Arc::new(Image {
             chunk: Arc::clone(self),
             length,
@@ -418,9 +420,9 @@ struct Image {
 
 impl AsRef<[u8]> for Image {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the length was bounded by the capacity of the memory when the image was made; the body is published,
-        // head and trailer were written before the image was made, under the lock that counted it, and sealing refuses
-        // to write them again while the count stands.
+        // SAFETY: the length was bounded by the capacity of the memory when the image was made, and is zero unless the
+        // writer was gone by then; so only sealing could still write, and it refuses while this image is counted, under
+        // the lock that counted it. Memory of the pool is never uninitialised: the kernel hands it out as zeros.
         unsafe { std::slice::from_raw_parts(self.chunk.memory.as_ptr(), self.length) }
     }
 }
@@ -592,6 +594,10 @@ impl ChunkWriter {
 
     /// Appends a message with whatever it has, and publishes it.
     pub(crate) fn append_fields(&mut self, fields: &BufferFields<'_>) -> Result<u64, Full> {
+        // A chunk finds its buffers by number, which only counts messages when each buffer is one.
+        if fields.count != 1 {
+            return Err(Full);
+        }
         let stored = fields.encoded_bytes().map_err(|_| Full)?;
         let room = self.spare(stored as usize, 1).ok_or(Full)?;
         fields.encode(room).map_err(|_| Full)?;
@@ -626,20 +632,25 @@ impl ChunkWriter {
         let broken = Error::Internal {
             what: "stored buffers are whole and fit their room",
         };
-        let mut starts = Vec::new();
+        self.spare(body.len(), count)
+            .ok_or_else(|| broken.clone())?
+            .copy_from_slice(body);
+        let before = (self.position, self.entries);
+        let mut are_single = true;
         for found in buffer::walk(body) {
-            let (position, message) = found.map_err(|_| broken.clone())?;
-            if message.count() != 1 {
-                return Err(broken);
+            match found {
+                Ok((_, message)) if message.count() == 1 => self.note(message.stored_bytes()),
+                _ => {
+                    are_single = false;
+                    break;
+                }
             }
-            starts.push((position, message.stored_bytes()));
         }
-        if starts.len() as u64 != count {
+        let noted = u64::from(self.entries.saturating_sub(before.1));
+        if !are_single || noted != count {
+            // Nothing of it was published: what was noted is forgotten.
+            (self.position, self.entries) = before;
             return Err(broken);
-        }
-        self.spare(body.len(), count).ok_or(broken)?.copy_from_slice(body);
-        for (_, stored) in starts {
-            self.note(stored);
         }
         Ok(())
     }

@@ -9,29 +9,33 @@
 //! Invariants:
 //! - there is at most one [`Owner`] of a value, and it cannot enter twice, since a guard borrows it mutably;
 //! - there is at most one intruder inside, and he is inside only while the owner is not.
+//!
+//! An intruder pays for the barrier only while there is an owner: becoming the owner and wanting in are ordered by
+//! fences, so either the new owner sees the wish or the intruder sees the owner. The owner's thread must not intrude
+//! while it is inside: it would wait for itself.
 #![allow(
     unsafe_code,
     reason = "hands out references into a cell; each block names what keeps the other side out"
 )]
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence, fence};
 
-use crate::sys::{futex, membarrier};
+use crate::atomics::{
+    self, AtomicBool, AtomicU32, Ordering, SPINS, YIELDS, compiler_fence, fence, spin_loop, yield_now,
+};
 
-/// A word that nobody holds.
+/// Nobody wants in, or nobody is about.
 const FREE: u32 = 0;
-/// A word that is held, and nobody sleeps on.
-const HELD: u32 = 1;
-/// A word that is held, and on which somebody sleeps: whoever frees it must wake him.
+/// Somebody does, or is; nobody sleeps until he leaves.
+const TAKEN: u32 = 1;
+/// The same, and somebody sleeps until he leaves.
 const AWAITED: u32 = 2;
-/// How often an intruder looks before he lets other threads run.
-const SPINS: u32 = 100;
 
 /// The word of one side, on a cache line of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 struct Line<T>(T);
 
@@ -40,9 +44,9 @@ struct Line<T>(T);
 pub(crate) struct Gated<T> {
     /// The owner is inside.
     inside: Line<AtomicBool>,
-    /// An intruder wants in, or is in.
+    /// An intruder wants in, or is in; [`AWAITED`] when the owner sleeps.
     wanted: Line<AtomicU32>,
-    /// Intruders exclude each other: held while one is about.
+    /// Intruders exclude each other; [`AWAITED`] when another one sleeps.
     intruding: AtomicU32,
     owned: AtomicBool,
     /// Barriers of the kernel serve; decided once for the process.
@@ -64,22 +68,26 @@ pub(crate) struct Owner<T> {
 #[derive(Debug)]
 pub(crate) struct Entered<'a, T> {
     gated: &'a Gated<T>,
+    /// A guard that threads share lends the value to all of them, which a value must allow that a gate need not.
+    lends: PhantomData<T>,
 }
 
 /// An intruder inside; may be sent to another thread.
 #[derive(Debug)]
 pub(crate) struct Intruder<T> {
     gated: Arc<Gated<T>>,
+    /// As in [`Entered`].
+    lends: PhantomData<T>,
 }
 
 impl<T> Gated<T> {
     pub(crate) fn new(value: T) -> Self {
         Gated {
-            inside: Line::default(),
-            wanted: Line::default(),
-            intruding: AtomicU32::new(0),
+            inside: Line(AtomicBool::new(false)),
+            wanted: Line(AtomicU32::new(FREE)),
+            intruding: AtomicU32::new(FREE),
             owned: AtomicBool::new(false),
-            asymmetric: membarrier::available(),
+            asymmetric: atomics::barrier_available(),
             value: UnsafeCell::new(value),
         }
     }
@@ -89,8 +97,7 @@ impl<T> Gated<T> {
         if self.owned.swap(true, Ordering::AcqRel) {
             return None;
         }
-        // With the fence in `keep_owner_out`: either the intruder sees that there is an owner, or the owner sees, at
-        // every entry from here on, that the intruder wants in.
+        // With the fence in `announce`: an intruder who saw no owner is seen by this one.
         fence(Ordering::SeqCst);
         Some(Owner {
             gated: Arc::clone(self),
@@ -106,94 +113,95 @@ impl<T> Gated<T> {
         }
     }
 
-    fn intruder_fence(&self) {
-        if !self.asymmetric {
-            fence(Ordering::SeqCst);
-            return;
+    /// Says that an intruder wants in. Afterwards an owner who is inside can be seen there, and one who comes sees the
+    /// wish.
+    fn announce(&self) {
+        if self.say_wish() {
+            pass_barrier();
         }
-        // The kernel answers only want of memory here, which passes; without the barrier nothing may be concluded.
-        while membarrier::barrier().is_err() {
-            std::thread::yield_now();
-        }
+    }
+
+    /// Says that an intruder wants in; whether that is sure to be seen only behind a barrier of all threads.
+    fn say_wish(&self) -> bool {
+        self.wanted.0.store(TAKEN, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        // Acquire: what an owner did who is gone is visible to the intruder.
+        self.asymmetric && self.owned.load(Ordering::Acquire)
     }
 
     #[cold]
     fn wait_outside(&self) {
         let wanted = &self.wanted.0;
-        while wanted.load(Ordering::Acquire) != FREE {
-            let marked = wanted.compare_exchange(HELD, AWAITED, Ordering::AcqRel, Ordering::Acquire);
-            if marked.is_ok() || marked == Err(AWAITED) {
-                futex::wait(wanted, AWAITED);
+        loop {
+            // Acquire: what an intruder did is visible when his wish is seen gone.
+            match wanted.compare_exchange(TAKEN, AWAITED, Ordering::Acquire, Ordering::Acquire) {
+                Err(FREE) => return,
+                _ => atomics::wait(wanted, AWAITED),
             }
+        }
+    }
+
+    /// Waits until no other intruder is about.
+    fn keep_intruders_out(&self) {
+        if self
+            .intruding
+            .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+        {
+            return;
+        }
+        // Whoever has slept takes the word as awaited: he cannot know whether others sleep on.
+        while self.intruding.swap(AWAITED, Ordering::Acquire) != FREE {
+            atomics::wait(&self.intruding, AWAITED);
         }
     }
 
     /// Waits for the other intruder, if any, and for the owner to be outside; then is inside.
     pub(crate) fn intrude(self: &Arc<Self>) -> Intruder<T> {
         self.keep_intruders_out();
-        self.keep_owner_out();
+        self.announce();
+        self.wait_for_owner();
         Intruder {
             gated: Arc::clone(self),
+            lends: PhantomData,
         }
     }
 
-    /// The same for many values at once, at the price of one barrier. Everybody who takes several must take them in
-    /// the same order.
+    /// The same for many values, at the price of one barrier. Everybody who takes several takes them in one order.
     pub(crate) fn intrude_all<'a>(all: impl Iterator<Item = &'a Arc<Self>> + Clone) -> Vec<Intruder<T>>
     where
         T: 'a,
     {
-        let mut owned = None;
+        let mut needs_barrier = false;
         for gated in all.clone() {
             gated.keep_intruders_out();
-            if gated.is_owned_when_wanted() {
-                owned = Some(gated);
-            }
+            needs_barrier |= gated.say_wish();
         }
-        if let Some(gated) = owned {
-            gated.intruder_fence();
+        if needs_barrier {
+            pass_barrier();
         }
         all.map(|gated| {
             gated.wait_for_owner();
             Intruder {
                 gated: Arc::clone(gated),
+                lends: PhantomData,
             }
         })
         .collect()
     }
 
-    /// The same unless another intruder is about.
+    /// The same, but only if nobody is inside: never waits.
     pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
-        let free = self.intruding.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
-        free.ok()?;
-        self.keep_owner_out();
-        Some(Intruder {
+        self.intruding
+            .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        self.announce();
+        let intruder = Intruder {
             gated: Arc::clone(self),
-        })
-    }
-
-    fn keep_intruders_out(&self) {
-        let free = self.intruding.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
-        if free.is_ok() {
-            return;
-        }
-        while self.intruding.swap(AWAITED, Ordering::Acquire) != FREE {
-            futex::wait(&self.intruding, AWAITED);
-        }
-    }
-
-    /// Says that an intruder wants in; whether there is an owner whom a barrier must tell.
-    fn is_owned_when_wanted(&self) -> bool {
-        self.wanted.0.store(HELD, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        self.owned.load(Ordering::Acquire)
-    }
-
-    fn keep_owner_out(&self) {
-        if self.is_owned_when_wanted() {
-            self.intruder_fence();
-        }
-        self.wait_for_owner();
+            lends: PhantomData,
+        };
+        // Dropping the intruder withdraws the wish; he has not looked at the value.
+        (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
     }
 
     fn wait_for_owner(&self) {
@@ -202,11 +210,22 @@ impl<T> Gated<T> {
         while self.inside.0.load(Ordering::Acquire) {
             turns = turns.saturating_add(1);
             if turns < SPINS {
-                std::hint::spin_loop();
+                spin_loop();
+            } else if turns < YIELDS {
+                yield_now();
             } else {
-                std::thread::yield_now();
+                // An owner who is inside for long does not say when he leaves, which would cost him an atomic exchange.
+                atomics::pause(&self.wanted.0, TAKEN);
             }
         }
+    }
+}
+
+/// Has every running thread of the process pass a memory barrier.
+fn pass_barrier() {
+    // The kernel answers only want of memory here, which passes; without the barrier nothing may be concluded.
+    while atomics::barrier().is_err() {
+        yield_now();
     }
 }
 
@@ -220,7 +239,10 @@ impl<T> Owner<T> {
             gated.owner_fence();
             // Acquire: what an intruder did is visible when his wish is seen gone.
             if gated.wanted.0.load(Ordering::Acquire) == FREE {
-                return Entered { gated };
+                return Entered {
+                    gated,
+                    lends: PhantomData,
+                };
             }
             gated.inside.0.store(false, Ordering::Release);
             gated.wait_outside();
@@ -264,7 +286,7 @@ impl<T> Deref for Intruder<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: `intruding` admits one intruder, and `keep_owner_out` returned with the owner outside; he stays there
+        // SAFETY: `intruding` admits one intruder, and `wait_for_owner` returned with the owner outside; he stays there
         // while `wanted` is set, which is until this guard is dropped.
         unsafe { &*self.gated.value.get() }
     }
@@ -279,16 +301,16 @@ impl<T> DerefMut for Intruder<T> {
 
 impl<T> Drop for Intruder<T> {
     fn drop(&mut self) {
-        if self.gated.wanted.0.swap(FREE, Ordering::AcqRel) == AWAITED {
-            futex::wake_all(&self.gated.wanted.0);
+        if self.gated.wanted.0.swap(FREE, Ordering::Release) == AWAITED {
+            atomics::wake_all(&self.gated.wanted.0);
         }
-        if self.gated.intruding.swap(FREE, Ordering::AcqRel) == AWAITED {
-            futex::wake_all(&self.gated.intruding);
+        if self.gated.intruding.swap(FREE, Ordering::Release) == AWAITED {
+            atomics::wake_all(&self.gated.intruding);
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

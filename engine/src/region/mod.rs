@@ -8,3 +8,8 @@
 pub(crate) mod chunk;
 pub(crate) mod gated;
 pub(crate) mod root;
+
+#[cfg(all(test, loom))]
+mod loom_models;
+#[cfg(all(test, not(loom)))]
+mod tests;

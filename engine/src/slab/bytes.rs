@@ -1,7 +1,7 @@
 //! The bytes of one slab, wherever they are.
 //!
 //! Invariant: bytes behind a [`SlabBytes`] never change while it lives. A window lies over a map that nobody
-//! writes, a copy is our own, and an image was frozen before it was handed out.
+//! writes, and a copy is our own.
 
 use std::fmt;
 use std::io;
@@ -23,8 +23,6 @@ pub(crate) enum SlabMemory {
     Mapped,
     /// A copy read from the disk: costs memory, so whoever keeps it must have a budget.
     Copied,
-    /// The memory the slab was made in, not yet given back: newer than any map, and never read from a disk.
-    Image,
 }
 
 /// The bytes of one slab, from its header to its last block byte. Cloning counts an owner and copies nothing.
@@ -40,7 +38,6 @@ pub(crate) struct SlabBytes {
 enum Memory {
     Map(Arc<Mapping>),
     Copy(SharedMemory),
-    Image(SharedMemory),
     /// Passes for a map of which the range `broken` cannot be brought in.
     #[cfg(test)]
     Pretended {
@@ -59,11 +56,6 @@ impl SlabBytes {
     /// address that is a multiple of eight if values are to be aligned.
     pub(crate) fn copied(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
         Self::new(Memory::Copy(owner), range)
-    }
-
-    /// The memory a slab was written from, or `None` where `range` is not inside `owner`.
-    pub(crate) fn image(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
-        Self::new(Memory::Image(owner), range)
     }
 
     /// Memory that passes for a window of a map, for tests of what is done about maps. Of `broken`, bytes of the
@@ -116,7 +108,6 @@ impl SlabBytes {
         match &self.memory {
             Memory::Map(_) => SlabMemory::Mapped,
             Memory::Copy(_) => SlabMemory::Copied,
-            Memory::Image(_) => SlabMemory::Image,
             #[cfg(test)]
             Memory::Pretended { .. } => SlabMemory::Mapped,
         }
@@ -143,7 +134,7 @@ impl SlabBytes {
                 }
                 map.populate(from..to)
             }
-            Memory::Copy(_) | Memory::Image(_) => Ok(()),
+            Memory::Copy(_) => Ok(()),
             #[cfg(test)]
             Memory::Pretended { broken, .. } if from < broken.end && to > broken.start => {
                 Err(io::Error::from_raw_os_error(libc::EFAULT))
@@ -159,7 +150,7 @@ impl Memory {
     fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
         match self {
             Self::Map(map) => map.slice(range),
-            Self::Copy(owner) | Self::Image(owner) => (**owner).as_ref().get(range),
+            Self::Copy(owner) => (**owner).as_ref().get(range),
             #[cfg(test)]
             Self::Pretended { owner, .. } => (**owner).as_ref().get(range),
         }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::{OpenSlab, SlabError, SlabMemory, SlabSource};
 
 /// A slab that trees share. What is mapped stays open with the handle, since it costs no memory of ours; what was
-/// copied, or is still the image it was made in, is only remembered weakly, and the source decides how long it
+/// copied is only remembered weakly, and the source decides how long it
 /// lives. So the memory that handles hold is bounded by their number, whatever is read through them.
 ///
 /// A failed open is not remembered: the disk may come back.

@@ -23,7 +23,6 @@ impl Held {
             SlabMemory::Mapped => (GroupSet::empty(count), GroupSet::empty(count)),
             SlabMemory::Copied => (GroupSet::full(), GroupSet::empty(count)),
             // Never was on a disk: it can only be as good as the memory that the checksums were made from.
-            SlabMemory::Image => (GroupSet::full(), GroupSet::full()),
         };
         Self {
             bytes,

@@ -58,19 +58,8 @@ impl KeptSlabs {
         drop(dropped);
     }
 
-    /// Lets go of all slabs that `is_unwanted` says so of.
-    pub(crate) fn release(&self, mut is_unwanted: impl FnMut(&OpenSlab) -> bool) {
-        let mut ring = self.ring.lock();
-        let (dropped, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut ring.slabs)
-            .into_iter()
-            .partition(|slab| is_unwanted(slab));
-        ring.slabs = kept;
-        ring.bytes = ring.slabs.iter().map(|slab| slab.held_bytes()).sum();
-        drop(ring);
-        drop(dropped);
-    }
-
     /// How many bytes are kept now.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.ring.lock().bytes
     }

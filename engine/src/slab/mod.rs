@@ -22,7 +22,9 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bytes::{SharedMemory, SlabBytes, SlabMemory};
+#[cfg(test)]
+pub(crate) use bytes::SharedMemory;
+pub(crate) use bytes::{SlabBytes, SlabMemory};
 pub(crate) use check::check_block;
 pub(crate) use error::{SlabDamage, SlabError};
 pub(crate) use handle::{Opened, SlabHandle};
@@ -30,4 +32,4 @@ pub(crate) use kept::KeptSlabs;
 pub(crate) use open::OpenSlab;
 pub use source::Verify;
 pub(crate) use source::{ReadContext, SlabSource};
-pub(crate) use walk::{SlabWalk, WalkPlace, Walked};
+pub(crate) use walk::{SlabWalk, WalkPlace};

@@ -6,8 +6,8 @@
 //!   window, and never in its place.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use lanterman_format::slab::EntryPlace;
 use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
@@ -73,11 +73,6 @@ impl OpenSlab {
             fresh: OnceLock::new(),
             used: AtomicBool::new(false),
         }
-    }
-
-    /// Where the slab is.
-    pub(crate) fn reference(&self) -> &Reference {
-        &self.reference
     }
 
     /// What its header says.
@@ -151,6 +146,7 @@ impl OpenSlab {
     }
 
     /// Where buffer number `entry` begins, or `None` if there are fewer.
+    #[cfg(test)]
     pub(crate) fn position_of_entry(&self, entry: u32) -> Option<u32> {
         self.layout.entry_position(self.first.bytes.as_slice(), entry)
     }
@@ -205,6 +201,7 @@ impl OpenSlab {
     /// # Errors
     ///
     /// As of [`message_at`](Self::message_at), for the first bad group.
+    #[cfg(test)]
     pub(crate) fn verify_groups(&self, groups: Range<u32>, source: &dyn SlabSource) -> Result<(), SlabError> {
         let context = ReadContext {
             source,

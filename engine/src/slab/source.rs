@@ -27,8 +27,7 @@ pub(crate) trait SlabSource: Send + Sync + Debug {
     /// The store whose references these are. It is part of every checksum.
     fn store_id(&self) -> StoreId;
 
-    /// The bytes of the block at `reference`, at least `reference.bytes` of them: the image still in memory if
-    /// there is one, otherwise a window of the mapped segment, or a copy where the store copies. The bytes are not
+    /// The bytes of the block at `reference`, at least `reference.bytes` of them: a window of the mapped segment, or a copy where the store copies. The bytes are not
     /// checked, and a window must not be touched.
     ///
     /// # Errors
@@ -45,7 +44,7 @@ pub(crate) trait SlabSource: Send + Sync + Debug {
     /// As of [`open`](Self::open).
     fn reread(&self, reference: &Reference) -> Result<SlabBytes, SlabError>;
 
-    /// Told of each slab opened from a copy or an image. Handles do not keep those: a slab that the source does not
+    /// Told of each slab opened from a copy. Handles do not keep those: a slab that the source does not
     /// keep is gone with its last reader, and read again for the next. See [`KeptSlabs`](super::KeptSlabs).
     fn keep(&self, slab: &Arc<OpenSlab>);
 }

@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::region::chunk::ChunkWriter;
 use crate::sys::memory::{OffHeap, Touch};
 
@@ -21,11 +21,18 @@ const SMALLEST: u64 = 4 << 10;
 /// Each class is so many times the one before.
 const STEP: u64 = 4;
 /// Memory is asked of the system in pieces of this size.
+#[cfg(not(all(loom, test)))]
 const ARENA_BYTES: u64 = 2 << 20;
 /// Full chunks that are kept ready while slabs are written.
 const READY_PIECES: u64 = 4;
+/// Each entry of an index is an object that loom follows: one small chunk is enough.
+#[cfg(all(loom, test))]
+const ARENA_BYTES: u64 = SMALLEST;
 /// Bytes of a chunk for each entry of its index: messages whose stored form is smaller fill the index first.
+#[cfg(not(all(loom, test)))]
 const BYTES_PER_ENTRY: u64 = 24;
+#[cfg(all(loom, test))]
+const BYTES_PER_ENTRY: u64 = 1024;
 /// What a slab takes beside buffers and index: head, histogram, roundings. The checksum table comes on top.
 const FIXED_BYTES: u64 = 512;
 
@@ -208,6 +215,17 @@ impl Pool {
         }
         // Unmapped here, with the lock released.
         drop(freed);
+    }
+
+    /// Bytes kept for chunks to come.
+    #[cfg(test)]
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.free
+            .lock()
+            .iter()
+            .flatten()
+            .map(|piece| piece.capacity)
+            .sum()
     }
 
     /// Bytes that chunks hold: those that writers need, and those kept for readers alone.

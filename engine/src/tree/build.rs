@@ -79,41 +79,6 @@ impl Tree {
         Ok(Self::over(cut, node.level(), offset_end).without_lone_roots())
     }
 
-    /// The tree without its last entry, and that entry; `None` of the empty tree.
-    ///
-    /// # Errors
-    ///
-    /// Errors of loading the nodes at the right edge.
-    pub(crate) fn pop_last(&self, source: &dyn NodeSource) -> Result<Option<(Self, SlabEntry)>, TreeError> {
-        let Some(last) = self.offset_count.checked_sub(1) else {
-            return Ok(None);
-        };
-        let Some(last) = self.find(source, last)? else {
-            return Ok(None);
-        };
-        Ok(Some((
-            self.truncate_to(source, last.first_offset)?,
-            last.entry.clone(),
-        )))
-    }
-
-    /// The tree with `entry` in the place of its last, or as its first if it is empty.
-    ///
-    /// # Errors
-    ///
-    /// As of [`push`](Self::push).
-    pub(crate) fn replace_last(
-        &self,
-        source: &dyn NodeSource,
-        entry: SlabEntry,
-        histogram: &Histogram32,
-    ) -> Result<Self, TreeError> {
-        match self.pop_last(source)? {
-            Some((rest, _)) => rest.push(source, entry, histogram),
-            None => self.push(source, entry, histogram),
-        }
-    }
-
     fn over(root: Link, level: u8, offset_count: u64) -> Self {
         Self {
             root: Some(root.branch),

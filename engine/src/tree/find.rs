@@ -19,6 +19,7 @@ impl PlacedSlab<'_> {
     }
 
     /// The offset in the slab, counted from the slab's own first, of the tree's offset `offset`.
+    #[cfg(test)]
     pub(crate) fn offset_in_slab(&self, offset: u64) -> Option<u64> {
         let shown = offset.checked_sub(self.first_offset)?;
         if shown >= self.entry.offset_count {
@@ -109,6 +110,7 @@ struct Step<'t> {
 
 impl<'t> TreeSlabs<'t> {
     /// The first offset that was not yet answered for: after an error, the first one behind the gap.
+    #[cfg(test)]
     pub(crate) fn next_offset(&self) -> u64 {
         self.next_offset
     }

@@ -30,9 +30,7 @@ use lanterman_format::{Reference, Summary, convert, limits};
 use crate::slab::SlabHandle;
 
 pub(crate) use error::{NodeRule, TreeError};
-pub(crate) use find::{PlacedSlab, TreeSlabs};
-pub(crate) use load::{NodeSource, decode_node};
-pub(crate) use summary::RangeSummary;
+pub(crate) use load::NodeSource;
 pub(crate) use write::NodeWrites;
 
 use node::Branch;
@@ -107,11 +105,13 @@ impl Tree {
     }
 
     /// Whether it covers none.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.root.is_none()
     }
 
     /// Where the root is on the disk: [`Reference::EMPTY`] of the empty tree, `None` while it is not written.
+    #[cfg(test)]
     pub(crate) fn reference(&self) -> Option<Reference> {
         match &self.root {
             None => Some(Reference::EMPTY),

@@ -205,8 +205,6 @@ enum Step {
     Push(u64),
     PushDeleted(u64),
     PushMany(u16),
-    Pop,
-    ReplaceLast(u64),
     Truncate(f64),
     Checkpoint,
     Reload,
@@ -218,8 +216,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1_u64..9).prop_map(Step::Push),
         1 => (1_u64..900).prop_map(Step::PushDeleted),
         2 => (1_u16..300).prop_map(Step::PushMany),
-        1 => Just(Step::Pop),
-        1 => (1_u64..9).prop_map(Step::ReplaceLast),
         1 => (0.0..1.0).prop_map(Step::Truncate),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Reload),
@@ -241,24 +237,6 @@ fn apply(step: &Step, tree: &Tree, model: &mut Model, source: &FakeNodes, slab: 
             pushed(tree, source, *count, 0)
         }
         Step::PushMany(many) => (0..*many).fold(tree.clone(), |tree, _| push(&tree, model, 2)),
-        Step::Pop => match tree.pop_last(source).unwrap() {
-            Some((rest, last)) => {
-                let (count, slab) = model.pop().unwrap();
-                assert_eq!(
-                    (last.offset_count, last.reference().position.get()),
-                    (count, slab)
-                );
-                rest
-            }
-            None => tree.clone(),
-        },
-        Step::ReplaceLast(count) => {
-            model.pop();
-            *slab += 1;
-            model.push((*count, *slab));
-            tree.replace_last(source, entry(*count, *slab), &histogram_of(*count))
-                .unwrap()
-        }
         Step::Truncate(part) => {
             let end = (total(model) as f64 * part) as u64;
             *model = truncated(model, end);

@@ -21,6 +21,7 @@ pub(crate) struct NodeWrites {
 
 impl NodeWrites {
     /// How many nodes were written.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.written.len()
     }

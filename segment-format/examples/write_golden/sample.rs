@@ -373,6 +373,7 @@ fn write_commit(
         durable_version: Version::new(version - 1),
         time_ms: TIME_MS,
         previous_crc,
+        adoptions_durable: false,
     })?;
     journal.push(&block);
     Ok(finished.header_crc)

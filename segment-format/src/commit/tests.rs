@@ -10,6 +10,7 @@ const PARAMETERS: CommitParameters = CommitParameters {
     durable_version: Version::new(75),
     time_ms: -5,
     previous_crc: Crc::new(0xABCD),
+    adoptions_durable: false,
 };
 
 fn body(values: &[&[u8]]) -> Vec<u8> {
@@ -186,7 +187,7 @@ fn hostile_directories_are_refused_behind_a_fitting_checksum() {
     assert_eq!(with(88, &huge), Rule::Count, "adoptions");
     assert_eq!(with(92, &huge), Rule::Count, "changes");
     assert_eq!(with(96, &huge), Rule::Truncated, "directory");
-    assert_eq!(with(100, &[1]), Rule::Flags);
+    assert_eq!(with(100, &[2]), Rule::Flags);
     assert_eq!(with(104, &[1]), Rule::Reserved);
     assert_eq!(
         with(64, &77_u64.to_le_bytes()),

@@ -2,8 +2,8 @@
 
 use super::change::Changes;
 use super::{
-    COMMIT_DIRECTORY_POSITION, CommitCounts, FrameDescription, RULES, RawAdoption, RawCommitHeader, RawFrame,
-    SlabAdoption,
+    COMMIT_DIRECTORY_POSITION, CommitCounts, FLAG_ADOPTIONS_DURABLE, FrameDescription, RULES, RawAdoption,
+    RawCommitHeader, RawFrame, SlabAdoption,
 };
 use crate::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, check_payload};
 use crate::checksum::crc32;
@@ -21,6 +21,7 @@ pub struct CommitView<'a> {
     durable_version: Version,
     time_ms: i64,
     previous_crc: Crc,
+    adoptions_durable: bool,
     frames: &'a [u8],
     adoptions: &'a [u8],
     changes: &'a [u8],
@@ -60,10 +61,10 @@ impl<'a> CommitView<'a> {
         let seed = header.identity.seed();
         check_payload(header, crc32(seed, covered), RULES)?;
         RULES.require(
-            raw.flags.get() == 0,
+            raw.flags.get() & !FLAG_ADOPTIONS_DURABLE == 0,
             Rule::Flags,
             100,
-            0,
+            u64::from(FLAG_ADOPTIONS_DURABLE),
             u64::from(raw.flags.get()),
         )?;
         RULES.require(raw.reserved == [0; 24], Rule::Reserved, 104, 0, 1)?;
@@ -76,6 +77,7 @@ impl<'a> CommitView<'a> {
             durable_version: Version::new(raw.durable_version.get()),
             time_ms: raw.time_ms.get(),
             previous_crc: Crc::new(raw.previous_crc.get()),
+            adoptions_durable: raw.flags.get() & FLAG_ADOPTIONS_DURABLE != 0,
             frames,
             adoptions,
             changes,
@@ -141,6 +143,12 @@ impl<'a> CommitView<'a> {
     /// Header checksum of the previous version's block; zero in version 1.
     pub const fn previous_crc(&self) -> Crc {
         self.previous_crc
+    }
+
+    /// Whether the slabs that it adopts were durable before it was written, so that one which is not whole is damage
+    /// and not a torn end.
+    pub const fn adoptions_durable(&self) -> bool {
+        self.adoptions_durable
     }
 
     /// Whether this block continues a journal whose newest block has the header checksum `previous`, zero before version

@@ -1,8 +1,8 @@
 //! Writing a commit block in place: each body is copied once, to where it stays.
 
 use super::{
-    COMMIT_DIRECTORY_POSITION, Change, CommitCounts, FrameDescription, RULES, RawAdoption, RawCommitHeader,
-    RawFrame, SlabAdoption,
+    COMMIT_DIRECTORY_POSITION, Change, CommitCounts, FLAG_ADOPTIONS_DURABLE, FrameDescription, RULES,
+    RawAdoption, RawCommitHeader, RawFrame, SlabAdoption,
 };
 use crate::block::{BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, encode_block_header, zero_padding};
 use crate::checksum::crc32;
@@ -21,6 +21,8 @@ pub struct CommitParameters {
     pub time_ms: i64,
     /// [`CommitFinished::header_crc`] of the previous version; zero before version 1.
     pub previous_crc: Crc,
+    /// Whether the slabs that it adopts are durable already.
+    pub adoptions_durable: bool,
 }
 
 /// What a finished block yields.
@@ -208,7 +210,7 @@ impl<'a> CommitWriter<'a> {
             adoption_count: U32::new(counts.adoptions),
             change_bytes: U32::new(counts.change_bytes),
             directory_bytes: U32::new(directory_bytes),
-            flags: U32::ZERO,
+            flags: U32::new(u32::from(parameters.adoptions_durable) * FLAG_ADOPTIONS_DURABLE),
             reserved: [0; 24],
         };
         put(out, BLOCK_HEADER_BYTES, raw.as_bytes(), RULES)?;

@@ -1,0 +1,277 @@
+//! Drives the engine through its public interface beside a plain model, with crashes between.
+//!
+//! An input is a list of decisions. Every answer of the engine is compared at once; after each reopening, everything
+//! that was promised must be there, in order and equal, and what follows must be a prefix of what was appended, with
+//! transactions and batches whole or absent. The store lives on a disk in memory, with limits so small that growing,
+//! sealing, rolling, checkpoints and recycling happen all the time.
+
+mod acts;
+mod check;
+mod expected;
+mod reopen;
+
+use std::sync::Arc;
+
+use lanterman::disk::{Fault, FaultyDisk, MemoryDisk, OperationKind};
+use lanterman::{Background, Cursor, Options, Snapshot, Store, Verify, WhenFull, Writer};
+
+use crate::choices::Choices;
+use expected::{ModelLog, Parts};
+
+/// Names of the logs; some look like paths and must never become any.
+const NAMES: [&str; 5] = ["orders", "../audit", "a/b/../c", "\u{1F4D6} log", "."];
+const PATH: &str = "/store";
+/// Bytes that one input may append, which bounds its time.
+const APPEND_BYTES_MAX: usize = 6 << 20;
+/// How many snapshots and cursors are held at a time.
+const HELD_MAX: usize = 3;
+
+/// A snapshot and what it must hold for good.
+struct HeldSnapshot {
+    snapshot: Snapshot,
+    log: usize,
+    wanted: Vec<expected::Expected>,
+}
+
+/// A cursor that follows a log.
+struct HeldCursor {
+    cursor: Cursor,
+    log: usize,
+    next: u64,
+    is_durable: bool,
+}
+
+/// Prints what is done if the environment asks for it; a failing seed can so be followed.
+macro_rules! trace {
+    ($driver:expr, $($part:tt)*) => {
+        if $driver.is_traced {
+            $driver.trace.push(format!($($part)*));
+        }
+    };
+}
+pub(crate) use trace;
+
+struct Driver<'a> {
+    choices: Choices<'a>,
+    memory: Arc<MemoryDisk>,
+    faulty: Arc<FaultyDisk>,
+    options: Options,
+    store: Option<Store>,
+    reader: Option<Store>,
+    writers: Vec<Option<Writer>>,
+    logs: Vec<ModelLog>,
+    transactions: Vec<Parts>,
+    snapshots: Vec<HeldSnapshot>,
+    cursors: Vec<HeldCursor>,
+    appended_bytes: usize,
+    next_number: u64,
+    is_space_limited: bool,
+    /// An operation failed that may have left something behind: nothing but a reopening may follow.
+    is_broken: bool,
+    /// A sync was planned to lose what it should have made durable. Linux then shows bytes in its cache that the device
+    /// never gets, and nobody who opens the files can tell: only a loss of power shows what is really there.
+    may_have_lost: bool,
+    is_traced: bool,
+    trace: Vec<String>,
+}
+
+/// What a run did, to see that it did something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Messages that the model holds at the end.
+    pub messages: usize,
+    /// Bytes appended in the run.
+    pub appended_bytes: usize,
+}
+
+/// Runs the decisions in `input`.
+///
+/// # Panics
+/// When the engine breaks a promise; that is what it is for.
+pub fn drive(input: &[u8]) {
+    let _outcome = run(input);
+}
+
+/// As [`drive`], and says what was done.
+///
+/// # Panics
+/// As [`drive`].
+#[must_use]
+pub fn run(input: &[u8]) -> Summary {
+    let mut driver = Driver::new(input);
+    driver.open();
+    while !driver.choices.is_empty() {
+        driver.act();
+        if driver.is_broken {
+            driver.crash();
+        }
+    }
+    driver.finish()
+}
+
+/// Runs the decisions in `input` and gives what was done when it fails.
+///
+/// # Panics
+/// As [`drive`], with the list of acts in the message.
+pub fn explain(input: &[u8]) {
+    let mut driver = Driver::new(input);
+    driver.is_traced = true;
+    let mut acts = Vec::new();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        driver.open();
+        while !driver.choices.is_empty() {
+            driver.act();
+            if driver.is_broken {
+                driver.crash();
+            }
+        }
+    }));
+    std::mem::swap(&mut acts, &mut driver.trace);
+    if outcome.is_err() {
+        panic!("after these acts:\n{}", acts.join("\n"));
+    }
+}
+
+impl<'a> Driver<'a> {
+    fn new(input: &'a [u8]) -> Self {
+        let mut choices = Choices::new(input);
+        let memory = Arc::new(MemoryDisk::new());
+        let faulty = Arc::new(FaultyDisk::new(memory.clone()));
+        let options = small_options(&mut choices);
+        Driver {
+            choices,
+            memory,
+            faulty,
+            options,
+            store: None,
+            reader: None,
+            writers: NAMES.map(|_| None).into(),
+            logs: vec![ModelLog::default(); NAMES.len()],
+            transactions: Vec::new(),
+            snapshots: Vec::new(),
+            cursors: Vec::new(),
+            appended_bytes: 0,
+            next_number: 1,
+            is_space_limited: false,
+            is_broken: false,
+            may_have_lost: false,
+            is_traced: false,
+            trace: Vec::new(),
+        }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("the store is open between acts")
+    }
+
+    fn act(&mut self) {
+        match self.choices.below(40) {
+            0..=8 => self.append(),
+            9..=10 => self.append_batch(),
+            11..=12 => self.append_full(),
+            13 => self.append_in_place(),
+            14 => self.append_if(),
+            15..=16 => self.commit(),
+            17 => self.commit_async(),
+            18 => self.commit_all(),
+            19..=20 => self.transaction(),
+            21 => self.hold_snapshot(),
+            22 => self.check_snapshot(),
+            23 => self.hold_cursor(),
+            24..=25 => self.follow(),
+            26 => self.get_some(),
+            27 => self.checkpoint(),
+            28..=29 => self.step(),
+            30 => self.create_log(),
+            31 => self.read_beside(),
+            32 => self.snapshot_all(),
+            33 => self.drop_writer(),
+            34 => self.toggle_space(),
+            35 => self.plan_fault(),
+            36 => self.close_and_reopen(),
+            37..=38 => self.crash(),
+            _ => self.many_small_appends(),
+        }
+    }
+
+    /// A disk that soon runs full, or has all the room again.
+    fn toggle_space(&mut self) {
+        self.is_space_limited = !self.is_space_limited;
+        let room = self.choices.below(64) * (16 << 10);
+        let space = self.is_space_limited.then(|| self.memory.used_bytes() + room);
+        trace!(self, "space {space:?}");
+        self.memory.set_space(space);
+    }
+
+    fn plan_fault(&mut self) {
+        let kind = FAULTY_KINDS[self.choices.index(FAULTY_KINDS.len())];
+        let skip = self.choices.below(8);
+        let fault = match self.choices.below(3) {
+            0 => Fault::Error(EIO),
+            1 => Fault::Torn {
+                bytes: self.choices.index(5000),
+                error: EIO,
+            },
+            _ => {
+                self.may_have_lost = true;
+                Fault::SyncLost { error: EIO }
+            }
+        };
+        trace!(self, "fault at {kind:?} after {skip} more: {fault:?}");
+        self.faulty.fail_kind(kind, skip, fault);
+    }
+
+    fn finish(mut self) -> Summary {
+        self.crash();
+        self.memory.set_space(None);
+        self.close_and_reopen();
+        self.check_everything();
+        Summary {
+            messages: self.logs.iter().map(|log| log.messages.len()).sum(),
+            appended_bytes: self.appended_bytes,
+        }
+    }
+}
+
+/// What may fail: everything that changes the disk.
+const FAULTY_KINDS: [OperationKind; 7] = [
+    OperationKind::WriteSync,
+    OperationKind::SyncData,
+    OperationKind::Write,
+    OperationKind::SyncDirectory,
+    OperationKind::Rename,
+    OperationKind::Unlink,
+    OperationKind::Reserve,
+];
+
+/// The number of a failed input or output, as Linux counts.
+const EIO: i32 = 5;
+
+fn small_options(choices: &mut Choices<'_>) -> Options {
+    let what = choices.byte();
+    let when_full = if what & 1 == 0 {
+        WhenFull::Wait
+    } else {
+        WhenFull::Refuse
+    };
+    let verify = match what >> 1 & 3 {
+        0 | 1 => Verify::Once,
+        2 => Verify::Always,
+        _ => Verify::Never,
+    };
+    Options::new()
+        .background(Background::Manual)
+        .when_full(when_full)
+        .verify(verify)
+        .slab_bytes_max(64 << 10)
+        // Snapshots hold memory: where appends wait for it, there must be enough for all that are held.
+        .tail_memory_bytes(if when_full == WhenFull::Wait {
+            16 << 20
+        } else {
+            1 << 20
+        })
+        .message_bytes_max(400 << 10)
+        .journal_bytes_max(64 << 10)
+        .slab_segment_bytes(64 << 10, 512 << 10)
+        .journal_segment_bytes(64 << 10, 128 << 10)
+}

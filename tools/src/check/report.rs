@@ -1,0 +1,205 @@
+//! What a check of a store found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use lanterman_format::{SegmentId, Version};
+use serde::{Serialize, Serializer};
+
+/// What is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DamageKind {
+    /// One of the two slots of the root file.
+    RootSlot,
+    /// The first page of a segment, or a file that it does not fit.
+    SegmentHeader,
+    /// A segment that something refers to is not there.
+    SegmentMissing,
+    /// The checkpoint that the root names.
+    Checkpoint,
+    /// A page of the catalog.
+    CatalogPage,
+    /// A node of a log's tree.
+    Node,
+    /// Head, index or checksums of a slab.
+    Slab,
+    /// Messages in a slab.
+    Messages,
+    /// The header of gathered tails; the slabs in it have their own.
+    Gathered,
+    /// A commit that was durable is not whole.
+    Journal,
+    /// Two structures, each whole, contradict each other.
+    Disagreement,
+    /// The library refuses the store.
+    Opening,
+}
+
+impl DamageKind {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            DamageKind::RootSlot => "root slot",
+            DamageKind::SegmentHeader => "segment header",
+            DamageKind::SegmentMissing => "missing segment",
+            DamageKind::Checkpoint => "checkpoint",
+            DamageKind::CatalogPage => "catalog page",
+            DamageKind::Node => "tree node",
+            DamageKind::Slab => "slab",
+            DamageKind::Messages => "messages",
+            DamageKind::Gathered => "gathered tails",
+            DamageKind::Journal => "journal",
+            DamageKind::Disagreement => "disagreement",
+            DamageKind::Opening => "opening",
+        }
+    }
+}
+
+/// One place that is damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) kind: DamageKind,
+    /// The file, within the store.
+    pub(crate) file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) segment: Option<u64>,
+    /// First byte of the damaged structure in the file.
+    pub(crate) position: u64,
+    /// Log whose messages are concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<String>,
+    /// Offsets that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offsets: Option<Range<u64>>,
+    /// The broken rule, in words.
+    pub(crate) detail: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}: {}, position {}",
+            self.kind.words(),
+            self.file,
+            self.position
+        )?;
+        if let Some(log) = &self.log {
+            write!(formatter, ", log {log:?}")?;
+        }
+        if let Some(offsets) = &self.offsets {
+            write!(formatter, ", offsets {}..{}", offsets.start, offsets.end)?;
+        }
+        write!(formatter, ": {}", self.detail)
+    }
+}
+
+/// How much was looked at.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Counts {
+    pub(crate) root_slots: u64,
+    pub(crate) segment_headers: u64,
+    pub(crate) commit_blocks: u64,
+    pub(crate) frames: u64,
+    pub(crate) catalog_pages: u64,
+    pub(crate) nodes: u64,
+    pub(crate) slabs: u64,
+    pub(crate) slab_groups: u64,
+    pub(crate) gathered_blocks: u64,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A log, as checkpoint and journal together have it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LogReport {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// First offset that is not in the tree of slabs.
+    pub(crate) tree_end: u64,
+    /// End of the log at the checkpoint; what lies behind comes from the journal.
+    pub(crate) checkpoint_end: u64,
+    pub(crate) tree_levels: u64,
+    pub(crate) slabs: u64,
+    pub(crate) slab_bytes: u64,
+    /// Bytes of the slab that holds the tail since the checkpoint.
+    pub(crate) tail_bytes: u64,
+    /// Bytes of frames in the journal behind the checkpoint.
+    pub(crate) journal_bytes: u64,
+}
+
+/// Messages that a cut of the journal gives up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct LostMessages {
+    pub(crate) version: u64,
+    pub(crate) log: String,
+    pub(crate) offsets: Range<u64>,
+}
+
+/// A commit that is missing in the middle of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) segment: SegmentId,
+    pub(crate) position: u64,
+    pub(crate) version: Version,
+    /// What the blocks behind it say was in them.
+    pub(crate) lost: Vec<LostMessages>,
+    /// Newest version that is readable behind it.
+    pub(crate) newest: Version,
+}
+
+/// How the journal was read.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct JournalReport {
+    pub(crate) begin_segment: u64,
+    pub(crate) begin_position: u64,
+    pub(crate) end_segment: u64,
+    pub(crate) end_position: u64,
+    pub(crate) versions: u64,
+    pub(crate) bytes: u64,
+    #[serde(skip)]
+    pub(crate) hole: Option<Hole>,
+}
+
+/// What a check of a store found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Report {
+    pub(crate) store_id: String,
+    pub(crate) format: String,
+    pub(crate) root_sequence: u64,
+    pub(crate) checkpoint_version: u64,
+    pub(crate) version: u64,
+    pub(crate) journal: JournalReport,
+    #[serde(serialize_with = "as_list")]
+    pub(crate) logs: BTreeMap<u64, LogReport>,
+    pub(crate) checked: Counts,
+    /// Bytes of each segment of slabs that something refers to.
+    #[serde(skip)]
+    pub(crate) live_bytes: BTreeMap<u64, u64>,
+    /// Where the blocks of each segment of slabs end, as checkpoint and references say.
+    #[serde(skip)]
+    pub(crate) used_bytes: BTreeMap<u64, u64>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) damage: Vec<Finding>,
+}
+
+fn as_list<S: Serializer>(logs: &BTreeMap<u64, LogReport>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(logs.values())
+}
+
+impl Report {
+    pub(crate) fn find(&mut self, finding: Finding) {
+        self.damage.push(finding);
+    }
+
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    pub(crate) fn name_of(&self, log: u64) -> Option<String> {
+        self.logs.get(&log).map(|log| log.name.clone())
+    }
+}

@@ -1,0 +1,86 @@
+//! The tree of a log: every node, down to the slabs.
+
+use std::ops::Range;
+
+use lanterman_format::{NodeParts, Reference, ReferenceKind, node};
+
+use super::{Checker, finding_at};
+use crate::check::report::{DamageKind, Finding};
+use crate::problem::Problem;
+
+impl Checker<'_> {
+    /// Checks the tree that shows `offsets` of a log.
+    pub(super) fn tree(&mut self, log: u64, root: &Reference, offsets: Range<u64>) -> Result<(), Problem> {
+        if offsets.is_empty() && root.is_empty() {
+            return Ok(());
+        }
+        self.subtree(log, root, offsets, None)
+    }
+
+    /// `level` is the level that the parent demands; it falls with each step, so that a circle cannot go on for ever.
+    fn subtree(
+        &mut self,
+        log: u64,
+        reference: &Reference,
+        offsets: Range<u64>,
+        level: Option<u8>,
+    ) -> Result<(), Problem> {
+        if reference.kind != ReferenceKind::Local {
+            let detail = "a reference leads to no block of this store".to_owned();
+            self.damaged_node(log, reference, offsets, detail);
+            return Ok(());
+        }
+        let Some(bytes) = self.referred(reference, DamageKind::Node, Some(log), Some(offsets.clone()))?
+        else {
+            return Ok(());
+        };
+        let parts: NodeParts = match self.try_decode(&bytes, reference, node::decode) {
+            Ok(parts) => parts,
+            Err(rule) => {
+                self.damaged_node(log, reference, offsets, rule.to_string());
+                return Ok(());
+            }
+        };
+        self.live(reference);
+        self.report.checked.nodes += 1;
+        if let Some(log) = self.report.logs.get_mut(&log) {
+            log.tree_levels = log.tree_levels.max(u64::from(parts.level) + 1);
+        }
+        let wanted = offsets.end - offsets.start;
+        if parts.offset_count() != wanted || level.is_some_and(|level| level != parts.level) {
+            let detail = format!(
+                "it shows {} offsets at level {}, expected were {wanted}",
+                parts.offset_count(),
+                parts.level
+            );
+            let finding = finding_at(DamageKind::Disagreement, reference, detail);
+            let log = self.report.name_of(log);
+            self.report.find(Finding {
+                log,
+                offsets: Some(offsets),
+                ..finding
+            });
+            return Ok(());
+        }
+        let mut first = offsets.start;
+        for entry in &parts.entries {
+            let end = offsets.start.saturating_add(entry.offset_end);
+            match parts.level.checked_sub(1) {
+                Some(below) => self.subtree(log, &entry.reference, first..end, Some(below))?,
+                None => self.slab(log, &entry.reference, entry.skip, first..end)?,
+            }
+            first = end;
+        }
+        Ok(())
+    }
+
+    fn damaged_node(&mut self, log: u64, reference: &Reference, offsets: Range<u64>, detail: String) {
+        let finding = finding_at(DamageKind::Node, reference, detail);
+        let log = self.report.name_of(log);
+        self.report.find(Finding {
+            log,
+            offsets: Some(offsets),
+            ..finding
+        });
+    }
+}

@@ -1,0 +1,246 @@
+//! `lanterman read`: messages of a log to standard output.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use lanterman::{Cursor, Damage, Error, Message, Options};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+
+use crate::cli::{log_name, parse_delimiter};
+use crate::output::{Output, complain};
+use crate::problem::{Outcome, Problem};
+use crate::text::Hex;
+
+/// How long a following reader waits before it looks whether anybody still reads its output.
+const FOLLOW_TURN: Duration = Duration::from_millis(100);
+
+/// Read messages of a log, byte for byte what went in
+///
+/// Prints each value and a newline behind it. Reads what is committed when the call begins, also beside a running
+/// writer; with --follow it goes on with what is committed later, until it is interrupted. A closed pipe ends it
+/// quietly.
+///
+/// --json prints one object a line: offset, value, type, and where the message has them key, time_ms and headers. Bytes
+/// that are not UTF-8 come as hexadecimal digits, in value_hex and key_hex.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    lanterman read demo events | sha256sum\n  \
+    lanterman read demo events --from 1000 --count 10 --json\n  \
+    lanterman read demo events --follow\n  \
+    lanterman read demo files --null | xargs -0 ls -l\n  \
+    lanterman read demo users --keys --key-delimiter :\n\n\
+    Exit codes:\n  \
+    0  everything asked for was read, or the pipe was closed\n  \
+    1  messages are damaged; what stands before them was printed (--skip-damaged goes on behind them)\n  \
+    2  no such store or log, or --from is not within the log")]
+pub(crate) struct ReadCall {
+    /// The store's directory
+    store: PathBuf,
+    /// Name of the log
+    log: OsString,
+    /// Begin at this offset; default the log's first
+    #[arg(long, value_name = "N")]
+    from: Option<u64>,
+    /// Stop after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Wait for more at the end of the log
+    #[arg(long)]
+    follow: bool,
+    /// Print the key and a tab before the value of each message that has a key
+    #[arg(long, conflicts_with = "json")]
+    keys: bool,
+    /// What stands between key and value, in place of a tab
+    #[arg(long, value_name = "C", value_parser = parse_delimiter, requires = "keys", default_value = "\\t")]
+    key_delimiter: u8,
+    /// End each message with a NUL byte and not with a newline
+    #[arg(long, conflicts_with = "json")]
+    null: bool,
+    /// Leave out damaged messages, name them on standard error, and exit with 1
+    #[arg(long)]
+    skip_damaged: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Problem> {
+    let name = log_name(&call.log)?;
+    let store = Options::new().read_only(true).open_copying(&call.store)?;
+    let log = store.log(name)?;
+    let from = call.from.unwrap_or_else(|| log.start().get());
+    let cursor = if call.follow {
+        log.cursor(from)?
+    } else {
+        log.snapshot().cursor(from)?
+    };
+    let mut reading = Reading {
+        call,
+        cursor,
+        left: call.count.unwrap_or(u64::MAX),
+        outcome: Outcome::Well,
+    };
+    reading.all(output)?;
+    Ok(reading.outcome)
+}
+
+struct Reading<'a> {
+    call: &'a ReadCall,
+    cursor: Cursor,
+    left: u64,
+    outcome: Outcome,
+}
+
+impl Reading<'_> {
+    fn all(&mut self, output: &mut Output) -> Result<(), Problem> {
+        while self.left > 0 {
+            match self.cursor.next() {
+                Ok(Some(message)) => {
+                    print(self.call, &message, output)?;
+                    self.left -= 1;
+                }
+                Ok(None) if !self.call.follow => break,
+                Ok(None) => self.wait(output)?,
+                Err(error) => self.skip(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end for now: hands over what was read, and waits for more.
+    fn wait(&mut self, output: &mut Output) -> Result<(), Problem> {
+        if !output.is_flushed() {
+            output.flush()?;
+        }
+        match self.cursor.next_within(FOLLOW_TURN) {
+            Ok(Some(message)) => {
+                print(self.call, &message, output)?;
+                self.left -= 1;
+                Ok(())
+            }
+            Ok(None) if is_output_closed() => Err(Problem::PipeClosed),
+            Ok(None) => Ok(()),
+            Err(error) => self.skip(error),
+        }
+    }
+
+    /// Goes on behind damaged messages, if that is asked for and it is known where they end.
+    fn skip(&mut self, error: Error) -> Result<(), Problem> {
+        let behind = match &error {
+            Error::Damaged(damage) if self.call.skip_damaged => self.behind(damage),
+            _ => None,
+        };
+        let Some(behind) = behind else {
+            return Err(error.into());
+        };
+        complain(&error);
+        self.outcome = Outcome::Found;
+        self.cursor.seek(behind)?;
+        Ok(())
+    }
+
+    fn behind(&self, damage: &Damage) -> Option<u64> {
+        let lost = damage.offsets.clone()?;
+        (lost.end > self.cursor.offset().get()).then_some(lost.end)
+    }
+}
+
+#[inline]
+fn print(call: &ReadCall, message: &Message<'_>, output: &mut Output) -> Result<(), Problem> {
+    if call.json {
+        return output.json(&JsonMessage(message));
+    }
+    if call.keys
+        && let Some(key) = message.key()
+    {
+        output.bytes(key)?;
+        output.bytes(&[call.key_delimiter])?;
+    }
+    output.bytes(message.value())?;
+    output.bytes(if call.null { b"\0" } else { b"\n" })
+}
+
+/// Whether the other end of a pipe on standard output is gone, which a writer would learn only by writing.
+fn is_output_closed() -> bool {
+    let stdout = std::io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let answered = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
+    let gone = PollFlags::ERR | PollFlags::NVAL;
+    answered && asked.iter().any(|asked| asked.revents().intersects(gone))
+}
+
+struct JsonMessage<'a>(&'a Message<'a>);
+
+impl Serialize for JsonMessage<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("offset", &self.0.offset().get())?;
+        bytes_entry(&mut map, "value", "value_hex", self.0.value())?;
+        map.serialize_entry("type", &TypeName(self.0))?;
+        if let Some(key) = self.0.key() {
+            bytes_entry(&mut map, "key", "key_hex", key)?;
+        }
+        if let Some(time_ms) = self.0.time_ms() {
+            map.serialize_entry("time_ms", &time_ms)?;
+        }
+        if self.0.headers().next().is_some() {
+            map.serialize_entry("headers", &JsonHeaders(self.0))?;
+        }
+        map.end()
+    }
+}
+
+struct TypeName<'a>(&'a Message<'a>);
+
+impl Serialize for TypeName<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0.value_type())
+    }
+}
+
+struct JsonHeaders<'a>(&'a Message<'a>);
+
+impl Serialize for JsonHeaders<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for (name, value) in self.0.headers() {
+            list.serialize_element(&JsonHeader { name, value })?;
+        }
+        list.end()
+    }
+}
+
+struct JsonHeader<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+impl Serialize for JsonHeader<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        bytes_entry(&mut map, "name", "name_hex", self.name)?;
+        bytes_entry(&mut map, "value", "value_hex", self.value)?;
+        map.end()
+    }
+}
+
+/// Text under one name, other bytes under another.
+fn bytes_entry<M: SerializeMap>(
+    map: &mut M,
+    text: &'static str,
+    hex: &'static str,
+    bytes: &[u8],
+) -> Result<(), M::Error> {
+    match std::str::from_utf8(bytes) {
+        Ok(string) => map.serialize_entry(text, string),
+        Err(_) => map.serialize_entry(hex, &Hex(bytes)),
+    }
+}
