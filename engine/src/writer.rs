@@ -427,7 +427,8 @@ pub(crate) fn check_fields(fields: &BufferFields<'_>, message_bytes_max: usize) 
 
 /// Appends the stored form of a message to `body`.
 pub(crate) fn encode(fields: &BufferFields<'_>, body: &mut Vec<u8>) -> Result<()> {
-    let is_bare = fields.key.is_none() && fields.headers.is_empty() && fields.time_ms.is_none() && fields.count == 1;
+    let is_bare =
+        fields.key.is_none() && fields.headers.is_empty() && fields.time_ms.is_none() && fields.count == 1;
     if is_bare
         && fields.value_type == ValueType::BYTES
         && let Ok(length) = u32::try_from(fields.value.len())
@@ -436,7 +437,9 @@ pub(crate) fn encode(fields: &BufferFields<'_>, body: &mut Vec<u8>) -> Result<()
         // The usual message, without the detour over zeros that are written over.
         let stored = lanterman_format::buffer::plain_stored_bytes(length);
         let end = body.len().saturating_add(stored as usize);
-        body.extend_from_slice(&lanterman_format::buffer::plain_header_word(length, ValueType::BYTES).to_le_bytes());
+        body.extend_from_slice(
+            &lanterman_format::buffer::plain_header_word(length, ValueType::BYTES).to_le_bytes(),
+        );
         body.extend_from_slice(fields.value);
         body.resize(end, 0);
         return Ok(());

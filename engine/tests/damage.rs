@@ -62,7 +62,11 @@ fn disk_of(files: &Files) -> Arc<MemoryDisk> {
         let file = disk.open(path, OpenMode::CreateNew).unwrap();
         // Zeros need not be written; most of a small store is room for more.
         file.reserve(bytes.len() as u64).unwrap();
-        for (page, bytes) in bytes.chunks(4096).enumerate().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0)) {
+        for (page, bytes) in bytes
+            .chunks(4096)
+            .enumerate()
+            .filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+        {
             file.write_at(page as u64 * 4096, bytes, Sync::No).unwrap();
         }
     }
@@ -83,16 +87,21 @@ fn read(disk: Arc<MemoryDisk>) -> Outcome {
         Ok(store) => store,
         Err(error) => return place_named(&error),
     };
-    LOGS.iter().map(|name| read_log(&store, name)).fold(Outcome::SameAnswers, |worst, found| match (worst, found) {
-        (Outcome::Shorter, _) | (_, Outcome::Shorter) => Outcome::Shorter,
-        (Outcome::SameAnswers, found) => found,
-        (worst, _) => worst,
-    })
+    LOGS.iter()
+        .map(|name| read_log(&store, name))
+        .fold(Outcome::SameAnswers, |worst, found| match (worst, found) {
+            (Outcome::Shorter, _) | (_, Outcome::Shorter) => Outcome::Shorter,
+            (Outcome::SameAnswers, found) => found,
+            (worst, _) => worst,
+        })
 }
 
 fn place_named(error: &Error) -> Outcome {
     match error {
-        Error::Damaged(damage) => assert!(damage.path.starts_with("/store"), "a place outside the store: {damage}"),
+        Error::Damaged(damage) => assert!(
+            damage.path.starts_with("/store"),
+            "a place outside the store: {damage}"
+        ),
         Error::Io { .. } | Error::NewerFormat { .. } | Error::NotAStore { .. } | Error::NoStore { .. } => {}
         other => panic!("damage gives {other}"),
     }
@@ -100,7 +109,9 @@ fn place_named(error: &Error) -> Outcome {
 }
 
 fn read_log(store: &Store, name: &str) -> Outcome {
-    let Ok(log) = store.log(name) else { return Outcome::Shorter };
+    let Ok(log) = store.log(name) else {
+        return Outcome::Shorter;
+    };
     let end = log.end().get();
     let mut cursor = log.cursor(0u64).unwrap();
     let mut outcome = Outcome::SameAnswers;
@@ -108,14 +119,19 @@ fn read_log(store: &Store, name: &str) -> Outcome {
     while next < end {
         match cursor.next() {
             Ok(Some(message)) => {
-                assert!(message.offset().get() == next && message.value() == value(next), "wrong bytes at {next}");
+                assert!(
+                    message.offset().get() == next && message.value() == value(next),
+                    "wrong bytes at {next}"
+                );
                 next += 1;
             }
             Ok(None) => panic!("the end came before the end"),
             Err(Error::Damaged(damage)) => {
                 outcome = Outcome::ErrorWithPlace;
                 // Where a node of the tree is damaged, nobody knows which offsets it led to.
-                let Some(lost) = damage.offsets.clone() else { return outcome };
+                let Some(lost) = damage.offsets.clone() else {
+                    return outcome;
+                };
                 assert!(lost.contains(&next), "{damage} does not name offset {next}");
                 next = lost.end;
                 cursor.seek(next).unwrap();
@@ -134,7 +150,10 @@ fn is_undecidable(path: &Path, position: usize, files: &Files) -> bool {
     }
     // The last written page of the newest journal holds the last block, and nothing behind it can vouch for it.
     let bytes = &files.iter().find(|(found, _)| found == path).unwrap().1;
-    let last = bytes.chunks(4096).rposition(|page| page.iter().any(|byte| *byte != 0)).unwrap_or(0);
+    let last = bytes
+        .chunks(4096)
+        .rposition(|page| page.iter().any(|byte| *byte != 0))
+        .unwrap_or(0);
     let mut start = last;
     while start > 1 && bytes[start * 4096..start * 4096 + 4] != bytes[4096..4100] {
         start -= 1;
@@ -185,7 +204,11 @@ fn zeroed_sectors_and_swapped_pages_give_errors_or_the_same_answers() {
     let files = files();
     let mut errors = 0;
     for (number, (path, bytes)) in files.iter().enumerate() {
-        for sector in (0..bytes.len() / 512).filter(|sector| bytes[sector * 512..(sector + 1) * 512].iter().any(|byte| *byte != 0)) {
+        for sector in (0..bytes.len() / 512).filter(|sector| {
+            bytes[sector * 512..(sector + 1) * 512]
+                .iter()
+                .any(|byte| *byte != 0)
+        }) {
             let mut damaged = files.clone();
             if sector % 2 == 0 {
                 damaged[number].1[sector * 512..(sector + 1) * 512].fill(0);
@@ -199,7 +222,11 @@ fn zeroed_sectors_and_swapped_pages_give_errors_or_the_same_answers() {
             match read(disk_of(&damaged)) {
                 Outcome::ErrorWithPlace => errors += 1,
                 Outcome::SameAnswers => {}
-                Outcome::Shorter => assert!(path.extension().is_some_and(|extension| extension == "journal"), "{}: sector {sector}", path.display()),
+                Outcome::Shorter => assert!(
+                    path.extension().is_some_and(|extension| extension == "journal"),
+                    "{}: sector {sector}",
+                    path.display()
+                ),
             }
         }
     }
@@ -217,7 +244,10 @@ fn files_cut_short_grown_missing_or_swapped_give_errors_or_the_same_answers() {
             let disk = disk_of(&damaged);
             let outcome = read(disk.clone());
             let is_root = files[number].0.ends_with("root");
-            assert!(outcome != Outcome::Shorter || !is_root, "a cut root file shortens a log");
+            assert!(
+                outcome != Outcome::Shorter || !is_root,
+                "a cut root file shortens a log"
+            );
             // Opening for writing may refuse, and never panics.
             drop(small().disk(disk).open_copying(common::PATH));
         }

@@ -171,7 +171,14 @@ fn a_root_that_a_killed_process_left_unsynced_is_durable_before_the_journal_it_r
         }
         writer.commit(Durability::Disk).unwrap();
         // A durable write that was written and not yet synced when the process was killed.
-        faulty.fail_kind(OperationKind::WriteSync, skip, Fault::Torn { bytes: 4096, error: 5 });
+        faulty.fail_kind(
+            OperationKind::WriteSync,
+            skip,
+            Fault::Torn {
+                bytes: 4096,
+                error: 5,
+            },
+        );
         let struck = store.checkpoint().is_err();
         let killed = Arc::new(memory.kill_image().unwrap());
         let store = open_on(killed.clone());

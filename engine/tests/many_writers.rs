@@ -59,7 +59,10 @@ impl Wake for Counting {
 fn a_commit_future_is_driven_by_a_bare_waker_and_may_be_dropped() {
     for background in [Background::Thread, Background::Manual] {
         let directory = tempfile::tempdir().unwrap();
-        let store = Options::new().background(background).open_copying(directory.path().join("store")).unwrap();
+        let store = Options::new()
+            .background(background)
+            .open_copying(directory.path().join("store"))
+            .unwrap();
         let mut writer = store.writer("events").unwrap();
         writer.append(b"one").unwrap();
         drop(writer.commit_async(Durability::Disk).unwrap());
@@ -83,8 +86,14 @@ fn a_commit_future_is_driven_by_a_bare_waker_and_may_be_dropped() {
 
 #[test]
 fn many_logs_under_a_tiny_budget_wait_and_none_is_lost() {
-    let store = small().background(Background::Thread).disk(memory()).open_copying(common::PATH).unwrap();
-    let mut writers: Vec<_> = (0..40).map(|log| store.writer(&format!("log {log}")).unwrap()).collect();
+    let store = small()
+        .background(Background::Thread)
+        .disk(memory())
+        .open_copying(common::PATH)
+        .unwrap();
+    let mut writers: Vec<_> = (0..40)
+        .map(|log| store.writer(&format!("log {log}")).unwrap())
+        .collect();
     for number in 0..400 {
         for writer in &mut writers {
             writer.append(&value(number)).unwrap();
@@ -98,14 +107,23 @@ fn many_logs_under_a_tiny_budget_wait_and_none_is_lost() {
 
 #[test]
 fn a_store_that_may_not_wait_says_so_and_takes_the_message_later() {
-    let store = small().when_full(WhenFull::Refuse).disk(memory()).open_copying(common::PATH).unwrap();
-    let mut writers: Vec<_> = (0..40).map(|log| store.writer(&format!("log {log}")).unwrap()).collect();
+    let store = small()
+        .when_full(WhenFull::Refuse)
+        .disk(memory())
+        .open_copying(common::PATH)
+        .unwrap();
+    let mut writers: Vec<_> = (0..40)
+        .map(|log| store.writer(&format!("log {log}")).unwrap())
+        .collect();
     let mut refused = 0;
     for number in 0..200 {
         for writer in &mut writers {
             let mut tries = 0;
             while let Err(error) = writer.append(&value(number)) {
-                assert!(matches!(error, Error::WouldBlock { .. }) && error.kind() == ErrorKind::Retry, "{error}");
+                assert!(
+                    matches!(error, Error::WouldBlock { .. }) && error.kind() == ErrorKind::Retry,
+                    "{error}"
+                );
                 refused += 1;
                 tries += 1;
                 store.commit_all(Durability::Process).unwrap();
@@ -123,7 +141,11 @@ fn a_store_that_may_not_wait_says_so_and_takes_the_message_later() {
 
 #[test]
 fn limits_are_compared_before_anything_is_appended() {
-    let store = small().message_bytes_max(100_000).disk(memory()).open_copying(common::PATH).unwrap();
+    let store = small()
+        .message_bytes_max(100_000)
+        .disk(memory())
+        .open_copying(common::PATH)
+        .unwrap();
     let mut writer = store.writer("events").unwrap();
     let large = vec![7; 100_001];
     let key = vec![7; (64 << 10) + 1];
@@ -131,19 +153,37 @@ fn limits_are_compared_before_anything_is_appended() {
     let headers: [(&[u8], &[u8]); 1] = [(b"name", &header)];
     let refused = [
         writer.append(&large).unwrap_err(),
-        writer.append_message(&NewMessage::new(b"").key(&key)).unwrap_err(),
-        writer.append_message(&NewMessage::new(b"").headers(&headers)).unwrap_err(),
-        writer.append_batch([NewMessage::new(b"fine"), NewMessage::new(&large)]).unwrap_err(),
-        writer.append_if(Offset::new(0), &NewMessage::new(&large)).unwrap_err(),
+        writer
+            .append_message(&NewMessage::new(b"").key(&key))
+            .unwrap_err(),
+        writer
+            .append_message(&NewMessage::new(b"").headers(&headers))
+            .unwrap_err(),
+        writer
+            .append_batch([NewMessage::new(b"fine"), NewMessage::new(&large)])
+            .unwrap_err(),
+        writer
+            .append_if(Offset::new(0), &NewMessage::new(&large))
+            .unwrap_err(),
         writer.reserve(100_001).unwrap_err(),
-        store.transaction(|transaction| transaction.append("events", &large)).unwrap_err(),
+        store
+            .transaction(|transaction| transaction.append("events", &large))
+            .unwrap_err(),
     ];
     for error in refused {
-        assert!(matches!(error, Error::TooLarge { .. }) && error.kind() == ErrorKind::FixTheCall, "{error}");
+        assert!(
+            matches!(error, Error::TooLarge { .. }) && error.kind() == ErrorKind::FixTheCall,
+            "{error}"
+        );
     }
     assert_eq!(writer.next_offset().get(), 0);
     assert_eq!(writer.append(&large[1..]).unwrap().get(), 0);
     assert_eq!(writer.append(b"").unwrap().get(), 1);
-    let error = writer.append_if(Offset::new(9), &NewMessage::new(b"x")).unwrap_err();
-    assert!(matches!(error, Error::OffsetMismatch { found, .. } if found.get() == 2), "{error}");
+    let error = writer
+        .append_if(Offset::new(9), &NewMessage::new(b"x"))
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::OffsetMismatch { found, .. } if found.get() == 2),
+        "{error}"
+    );
 }

@@ -21,8 +21,15 @@ fn a_reader_follows_over_checkpoints_and_recycled_segments() {
     let mut writer = store.writer("events").unwrap();
     writer.append(&value(0)).unwrap();
     writer.commit(Durability::Process).unwrap();
-    let reader = small().read_only(true).disk(disk).open_copying(common::PATH).unwrap();
-    assert!(matches!(reader.writer("events").unwrap_err(), Error::ReadOnly { .. }));
+    let reader = small()
+        .read_only(true)
+        .disk(disk)
+        .open_copying(common::PATH)
+        .unwrap();
+    assert!(matches!(
+        reader.writer("events").unwrap_err(),
+        Error::ReadOnly { .. }
+    ));
     assert!(matches!(reader.checkpoint().unwrap_err(), Error::ReadOnly { .. }));
     let mut cursor = reader.log("events").unwrap().cursor(0u64).unwrap();
     let mut seen = 0;
@@ -44,8 +51,14 @@ fn a_reader_follows_over_checkpoints_and_recycled_segments() {
             assert!(message.value() == value(seen), "another value at {seen}");
             seen += 1;
         }
-        assert!(seen >= committed, "a reader sees {seen} of {committed} committed messages");
-        assert!(seen <= writer.committed_end().get(), "a reader sees what is not committed");
+        assert!(
+            seen >= committed,
+            "a reader sees {seen} of {committed} committed messages"
+        );
+        assert!(
+            seen <= writer.committed_end().get(),
+            "a reader sees what is not committed"
+        );
     }
     assert!(store.counters().checkpoints > 10);
     assert_eq!(check_values(&reader, "events", 0), writer.committed_end().get());
@@ -73,7 +86,11 @@ fn journals_are_recycled_and_an_old_life_is_never_read() {
     }
     // The values take about 200 bytes each; journals must not pile up beside them.
     let (early, late) = (used[9], used[39]);
-    assert!(late - early < 4 << 20, "{} bytes more after 3000 messages", late - early);
+    assert!(
+        late - early < 4 << 20,
+        "{} bytes more after 3000 messages",
+        late - early
+    );
 }
 
 #[test]

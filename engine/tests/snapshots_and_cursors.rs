@@ -38,7 +38,10 @@ fn a_snapshot_stays_what_it_was_and_says_what_it_holds_back() {
         assert_eq!((snapshot.end().get(), snapshot.message_count()), (end, end));
         let mut count = 0;
         for message in snapshot.range(..).unwrap() {
-            assert!(message.unwrap().value()[..] == value(count)[..], "another value at {count}");
+            assert!(
+                message.unwrap().value()[..] == value(count)[..],
+                "another value at {count}"
+            );
             count += 1;
         }
         assert_eq!(count, end);
@@ -72,7 +75,12 @@ fn ranges_and_offsets_outside_a_log_are_errors() {
     assert_eq!(snapshot.range(3..=5).unwrap().count(), 3);
     assert_eq!(snapshot.range(4..4).unwrap().count(), 0);
     let many = snapshot.get_many(&[9, 0, 9, 4]).unwrap();
-    assert_eq!(many.iter().map(|message| message.offset().get()).collect::<Vec<_>>(), [9, 0, 9, 4]);
+    assert_eq!(
+        many.iter()
+            .map(|message| message.offset().get())
+            .collect::<Vec<_>>(),
+        [9, 0, 9, 4]
+    );
 }
 
 #[test]
@@ -118,6 +126,7 @@ fn kept_bytes_outlive_cursor_slab_and_store_and_are_not_copied() {
     }
     writer.commit(Durability::Disk).unwrap();
     drop((writer, snapshot, store));
-    let checked = std::thread::spawn(move || kept.iter().all(|(offset, bytes)| bytes[..] == value(*offset)[..]));
+    let checked =
+        std::thread::spawn(move || kept.iter().all(|(offset, bytes)| bytes[..] == value(*offset)[..]));
     assert!(checked.join().unwrap());
 }

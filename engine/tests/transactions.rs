@@ -37,7 +37,13 @@ fn a_transaction_given_up_leaves_nothing_and_one_committed_names_its_offsets() {
             transaction.append("orders", b"two")
         })
         .unwrap();
-    assert_eq!((receipt.offsets["orders"].clone(), receipt.offsets["audit"].clone()), (1..3, 0..1));
+    assert_eq!(
+        (
+            receipt.offsets["orders"].clone(),
+            receipt.offsets["audit"].clone()
+        ),
+        (1..3, 0..1)
+    );
     assert_eq!(orders.durable_end().get(), 3);
     assert_eq!(orders.append(b"three").unwrap().get(), 3);
     assert!(store.transaction(|_| Ok(())).unwrap().offsets.is_empty());
@@ -48,16 +54,26 @@ fn a_transaction_waits_for_no_reservation_and_says_so() {
     let store = open_on(memory());
     let mut writer = store.writer("events").unwrap();
     let room = writer.reserve(10).unwrap();
-    let error = store.transaction(|transaction| transaction.append("events", b"x")).unwrap_err();
+    let error = store
+        .transaction(|transaction| transaction.append("events", b"x"))
+        .unwrap_err();
     assert!(matches!(error, Error::Reserved { .. }) && error.kind() == ErrorKind::Retry);
     drop(room);
-    assert_eq!(store.transaction(|transaction| transaction.append("events", b"x")).unwrap().offsets["events"], 0..1);
+    assert_eq!(
+        store
+            .transaction(|transaction| transaction.append("events", b"x"))
+            .unwrap()
+            .offsets["events"],
+        0..1
+    );
 }
 
 #[test]
 fn nobody_ever_sees_half_a_transaction() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Options::new().open_copying(directory.path().join("store")).unwrap();
+    let store = Options::new()
+        .open_copying(directory.path().join("store"))
+        .unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -79,8 +95,14 @@ fn nobody_ever_sees_half_a_transaction() {
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 let all = store.snapshot_all();
-                let ends: Vec<_> = ["a", "b", "c"].iter().map(|log| all.log(log).map_or(0, |log| log.end().get())).collect();
-                assert!(ends[0] == ends[1] && ends[1] == ends[2], "half a transaction: {ends:?}");
+                let ends: Vec<_> = ["a", "b", "c"]
+                    .iter()
+                    .map(|log| all.log(log).map_or(0, |log| log.end().get()))
+                    .collect();
+                assert!(
+                    ends[0] == ends[1] && ends[1] == ends[2],
+                    "half a transaction: {ends:?}"
+                );
                 for log in ["a", "b", "c"] {
                     if let Ok(log) = all.log(log) {
                         assert_eq!(log.range(..).unwrap().count() as u64, log.end().get());

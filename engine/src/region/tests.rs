@@ -3,8 +3,10 @@
     clippy::cast_possible_truncation,
     reason = "numbers of tests are small, or only their low bits count"
 )]
-
-#![allow(clippy::cast_possible_truncation, reason = "the numbers of these tests are small, or cut on purpose")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the numbers of these tests are small, or cut on purpose"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
