@@ -1,10 +1,6 @@
 //! Tests of chunks: against a plain list of messages, beside readers, and sealed.
 #![allow(
     clippy::cast_possible_truncation,
-    reason = "numbers of tests are small, or only their low bits count"
-)]
-#![allow(
-    clippy::cast_possible_truncation,
     reason = "the numbers of these tests are small, or cut on purpose"
 )]
 
