@@ -14,6 +14,8 @@ use crate::flush::Progress;
 
 /// How long the thread sleeps when nobody calls; a bound on how late idle memory is given back.
 const IDLE_TURN: Duration = Duration::from_millis(500);
+/// A store that has filled no chunk for so long gives back the memory that it keeps for speed alone.
+const REST: Duration = Duration::from_millis(500);
 /// Pause after a failure that may pass, such as a full disk.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -85,6 +87,7 @@ impl Background {
 
 fn run(weak: &Weak<Core>) {
     let mut pause = None;
+    let mut flushed_at = None;
     loop {
         let Some(core) = weak.upgrade() else { return };
         let turn = pause.take().unwrap_or_else(|| core.turn().min(IDLE_TURN));
@@ -96,6 +99,12 @@ fn run(weak: &Weak<Core>) {
         drop(wishes);
         if now.stop {
             return;
+        }
+        if now.flush {
+            flushed_at = Some(core.clock.monotonic());
+        } else if flushed_at.is_some_and(|then| core.clock.monotonic().saturating_sub(then) >= REST) {
+            flushed_at = None;
+            core.give_back_spare_memory();
         }
         match work(&core, &now) {
             Ok(()) => {}
@@ -127,6 +136,12 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
 }
 
 impl Core {
+    /// What is kept for readers close behind the writer, and for the next chunks, goes back to the system.
+    fn give_back_spare_memory(&self) {
+        self.flusher.lock().trim_recent(0);
+        self.pool.trim();
+    }
+
     /// One turn of background work, done by the caller; says whether anything was left to do.
     pub(crate) fn step(&self) -> Result<bool, Error> {
         let led = self.groups.lead(self);

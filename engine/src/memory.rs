@@ -151,18 +151,23 @@ impl Core {
         let seen = self.progress();
         let progress = self.flusher.lock().drive(self, !refuse)?;
         if refuse {
+            if progress == Progress::Idle && self.progress() == seen {
+                // The memory is with other logs: without this, no later call would find any either.
+                self.relieve(false)?;
+            }
             return Err(Error::WouldBlock {
                 limit_bytes: self.options.tail_memory_bytes,
             });
         }
-        if progress == Progress::Idle && self.progress() == seen && !self.relieve()? {
+        if progress == Progress::Idle && self.progress() == seen && !self.relieve(true)? {
             self.wait_for_progress(seen, WAIT_TURN);
         }
         Ok(())
     }
 
-    /// Has the chunks of other logs written, so that their memory comes back; says whether there were any.
-    fn relieve(&self) -> Result<bool> {
+    /// Has the chunks of other logs written, so that their memory comes back; says whether there were any. With `wait` it
+    /// returns when one of them is.
+    fn relieve(&self, wait: bool) -> Result<bool> {
         let mut closed = false;
         for log in self.catalog.with_memory() {
             let Some(mut tail) = log.tail.try_intrude() else {
@@ -177,7 +182,7 @@ impl Core {
             }
         }
         if closed {
-            self.flusher.lock().drive(self, true)?;
+            self.flusher.lock().drive(self, wait)?;
         }
         Ok(closed)
     }

@@ -181,4 +181,11 @@ impl RootFile {
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
     }
+
+    /// Makes durable what was found in it: a process that was killed may have written a slot and not synced it.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file
+            .sync_data()
+            .map_err(|source| Error::io("sync", &self.path, source))
+    }
 }

@@ -721,6 +721,8 @@ impl Core {
         let replayed = scan.replayed_bytes();
         let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
         self.segments.sync_found()?;
+        // The slot that was chosen must last before the journal that only the older one needs is retired.
+        self.checkpoint.lock().root.sync()?;
         journal.sync()?;
         *self.journal.lock() = journal;
         for log in self.catalog.all() {

@@ -427,6 +427,23 @@ pub(crate) fn check_fields(fields: &BufferFields<'_>, message_bytes_max: usize) 
 
 /// Appends the stored form of a message to `body`.
 pub(crate) fn encode(fields: &BufferFields<'_>, body: &mut Vec<u8>) -> Result<()> {
+    let is_bare =
+        fields.key.is_none() && fields.headers.is_empty() && fields.time_ms.is_none() && fields.count == 1;
+    if is_bare
+        && fields.value_type == ValueType::BYTES
+        && let Ok(length) = u32::try_from(fields.value.len())
+        && length <= lanterman_format::limits::VALUE_BYTES_MAX
+    {
+        // The usual message, without the detour over zeros that are written over.
+        let stored = lanterman_format::buffer::plain_stored_bytes(length);
+        let end = body.len().saturating_add(stored as usize);
+        body.extend_from_slice(
+            &lanterman_format::buffer::plain_header_word(length, ValueType::BYTES).to_le_bytes(),
+        );
+        body.extend_from_slice(fields.value);
+        body.resize(end, 0);
+        return Ok(());
+    }
     let at = body.len();
     let bytes = usize::try_from(stored_bytes(fields)?).unwrap_or(usize::MAX);
     body.resize(at.saturating_add(bytes), 0);

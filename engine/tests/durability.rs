@@ -155,3 +155,40 @@ fn every_failing_change_leaves_what_was_acknowledged() {
         }
     }
 }
+
+#[test]
+fn a_root_that_a_killed_process_left_unsynced_is_durable_before_the_journal_it_replaces_goes() {
+    for skip in 0..12 {
+        let memory = memory();
+        let faulty = Arc::new(FaultyDisk::new(memory.clone()));
+        let store = open_on(faulty.clone());
+        let mut writer = store.writer("events").unwrap();
+        for number in 0..600 {
+            writer.append(&value(number)).unwrap();
+            if number % 10 == 0 {
+                writer.commit(Durability::Disk).unwrap();
+            }
+        }
+        writer.commit(Durability::Disk).unwrap();
+        // A durable write that was written and not yet synced when the process was killed.
+        faulty.fail_kind(
+            OperationKind::WriteSync,
+            skip,
+            Fault::Torn {
+                bytes: 4096,
+                error: 5,
+            },
+        );
+        let struck = store.checkpoint().is_err();
+        let killed = Arc::new(memory.kill_image().unwrap());
+        let store = open_on(killed.clone());
+        assert_eq!(check_values(&store, "events", 0), 600);
+        let cut = |_: usize, unit: &lanterman::disk::Unit| match unit {
+            lanterman::disk::Unit::Write { .. } => Fate::Lost,
+            _ => Fate::Kept,
+        };
+        let again = open_on(Arc::new(killed.crash_image(cut).unwrap()));
+        assert_eq!(check_values(&again, "events", 0), 600, "skip {skip}");
+        assert!(struck || skip > 0, "the fault never struck");
+    }
+}

@@ -33,7 +33,7 @@ fn workload(disk: &Arc<RecordingDisk>) -> Vec<Acknowledged> {
     let mut ends = [0; 2];
     let mut transactions = 0;
     let mut durable = [0; 2];
-    for round in 0..60u64 {
+    for round in 0..40u64 {
         for (number, name) in LOGS.iter().enumerate() {
             let mut writer = store.writer(name).unwrap();
             for _ in 0..(3 + round * 13 % 60) {
@@ -132,8 +132,8 @@ fn a_power_cut_after_any_change_loses_nothing_that_was_acknowledged() {
 fn cut(replay: &Replay, promised: Option<&Acknowledged>, seed: u64) -> usize {
     let units = replay.disk().unsynced().len();
     let choices = crash_choices(units, 4, seed);
-    // All of a few, and of many an even choice of eight.
-    let step = choices.len().div_ceil(8).max(1);
+    // All of a few, and of many an even choice of four.
+    let step = choices.len().div_ceil(4).max(1);
     let mut states = 0;
     for fates in choices.iter().skip(seed as usize % step).step_by(step) {
         let image = replay

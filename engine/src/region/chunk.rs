@@ -632,20 +632,25 @@ impl ChunkWriter {
         let broken = Error::Internal {
             what: "stored buffers are whole and fit their room",
         };
-        let mut starts = Vec::new();
+        self.spare(body.len(), count)
+            .ok_or_else(|| broken.clone())?
+            .copy_from_slice(body);
+        let before = (self.position, self.entries);
+        let mut are_single = true;
         for found in buffer::walk(body) {
-            let (position, message) = found.map_err(|_| broken.clone())?;
-            if message.count() != 1 {
-                return Err(broken);
+            match found {
+                Ok((_, message)) if message.count() == 1 => self.note(message.stored_bytes()),
+                _ => {
+                    are_single = false;
+                    break;
+                }
             }
-            starts.push((position, message.stored_bytes()));
         }
-        if starts.len() as u64 != count {
+        let noted = u64::from(self.entries.saturating_sub(before.1));
+        if !are_single || noted != count {
+            // Nothing of it was published: what was noted is forgotten.
+            (self.position, self.entries) = before;
             return Err(broken);
-        }
-        self.spare(body.len(), count).ok_or(broken)?.copy_from_slice(body);
-        for (_, stored) in starts {
-            self.note(stored);
         }
         Ok(())
     }

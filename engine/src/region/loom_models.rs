@@ -3,6 +3,7 @@
 //! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p lanterman --lib loom`. The gate is tried with its
 //! fences: loom knows no barrier on all threads. A value behind the gate is a cell of loom's, which notices two users at
 //! a time and users who do not see what the one before did.
+#![allow(unsafe_code, reason = "loom's cells are reached through pointers")]
 
 use std::sync::Arc;
 

@@ -9,7 +9,9 @@ pub(crate) mod chunk;
 pub(crate) mod gated;
 pub(crate) mod root;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -1,4 +1,8 @@
 //! Tests of chunks: against a plain list of messages, beside readers, and sealed.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the numbers of these tests are small, or cut on purpose"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,5 +2,6 @@
 
 pub(crate) mod pool;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
