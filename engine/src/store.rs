@@ -121,9 +121,13 @@ impl Store {
     pub(crate) fn open_with(path: &Path, options: Options, disk: Arc<dyn Disk>) -> Result<Self> {
         options.check()?;
         let lock = prepare_directory(&disk, path, &options)?;
-        let slots = RootFile::read(&disk, path)?;
-        let slot = *newest_slot(path, &slots)?;
-        let core = Arc::new(open_core(path, options, &disk, lock, &slot)?);
+        let core = if options.read_only {
+            open_beside_a_writer(path, &options, &disk)?
+        } else {
+            let slots = RootFile::read(&disk, path)?;
+            open_core(path, options, &disk, lock, newest_slot(path, &slots)?)?
+        };
+        let core = Arc::new(core);
         if !core.options.read_only && core.options.background == Background::Thread {
             Helper::start(&core).map_err(|source| Error::io("start a thread for", path, source))?;
         }
@@ -568,6 +572,31 @@ pub(crate) fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a 
             source,
         }))
     })
+}
+
+/// How often opening for reading begins anew.
+const READING_ATTEMPTS: u32 = 8;
+
+/// Opens for reading while a writer may go on. What looks like damage need not be any: a commit may have been written
+/// between the looks at its place and behind it, and a checkpoint may have taken over slabs that the journal behind the
+/// last one never named, or have given away the journal that was being read. So whoever finds damage looks again: once
+/// in any case, and as long as the root has moved on.
+fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) -> Result<Core> {
+    let mut attempt = 1;
+    loop {
+        let slots = RootFile::read(disk, path)?;
+        let slot = newest_slot(path, &slots)?;
+        let error = match open_core(path, options.clone(), disk, None, slot) {
+            Err(error @ (Error::Damaged(_) | Error::Io { .. })) => error,
+            outcome => return outcome,
+        };
+        let now = RootFile::read(disk, path)?;
+        let moved = newest_slot(path, &now)?.sequence != slot.sequence;
+        if attempt >= READING_ATTEMPTS || !(moved || attempt == 1) {
+            return Err(error);
+        }
+        attempt += 1;
+    }
 }
 
 fn open_core(

@@ -53,6 +53,9 @@ pub(crate) enum Step<'a> {
     End,
 }
 
+/// A whole block: segment, position, header and length.
+type FoundBlock = (Arc<SegmentFile>, u64, BlockHeader, usize);
+
 /// What stands at a place of the journal.
 enum At {
     Whole(BlockHeader, usize),
@@ -109,21 +112,40 @@ impl Scan {
     pub(crate) fn next(&mut self) -> Result<Step<'_>> {
         let wanted = Version::new(self.end.version.get().saturating_add(1));
         let mut rule = crate::rules::empty(Structure::Commit);
+        let mut place = self.find(wanted, &mut rule)?;
+        if place.is_none()
+            && self.looks_for_holes
+            && let Err(error) = self.check_hole(wanted, rule)
+        {
+            // A running writer may have filled the place before it wrote what stands behind it: what is there now
+            // decides.
+            self.window.segment = None;
+            place = self.find(wanted, &mut rule)?;
+            if place.is_none() {
+                return Err(error);
+            }
+        }
+        match place {
+            Some((segment, position, header, length)) => self.take(segment, position, header, length),
+            None => Ok(Step::End),
+        }
+    }
+
+    /// Where the block of version `wanted` stands; if it is nowhere, `rule` says what stands where the journal ends.
+    fn find(&mut self, wanted: Version, rule: &mut FormatError) -> Result<Option<FoundBlock>> {
         if let Some(segment) = self.end.segment.clone() {
-            match self.at(&segment, self.end.position, Some(wanted))? {
-                At::Whole(header, length) => return self.take(segment, self.end.position, header, length),
-                At::Not(found) => rule = found,
+            let position = self.end.position;
+            match self.at(&segment, position, Some(wanted))? {
+                At::Whole(header, length) => return Ok(Some((segment, position, header, length))),
+                At::Not(found) => *rule = found,
             }
         }
         for segment in self.following()? {
             if let At::Whole(header, length) = self.at(&segment, FIRST_BLOCK_POSITION, Some(wanted))? {
-                return self.take(segment, FIRST_BLOCK_POSITION, header, length);
+                return Ok(Some((segment, FIRST_BLOCK_POSITION, header, length)));
             }
         }
-        if self.looks_for_holes {
-            self.check_hole(wanted, rule)?;
-        }
-        Ok(Step::End)
+        Ok(None)
     }
 
     fn following(&self) -> Result<Vec<Arc<SegmentFile>>> {
