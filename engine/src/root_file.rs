@@ -13,7 +13,7 @@ use lanterman_format::ids::{Sequence, StoreId};
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, RootSlot};
 
-use crate::disk::{Disk, DiskFile, OpenMode, Sync};
+use crate::disk::{Disk, DiskFile, OpenMode, Sync, read_full_at};
 use crate::error::{Error, Result};
 use crate::sys::memory::AlignedBuffer;
 
@@ -57,17 +57,9 @@ impl RootFile {
             .map_err(|source| Error::io("open", &path, source))?;
         let read = |slot: u32| -> Result<Found<RootSlot>> {
             let mut bytes = [0u8; ROOT_SLOT_BYTES];
-            let mut done = 0;
-            while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-                let from = u64::from(slot) * ROOT_SLOT_BYTES as u64 + done as u64;
-                let got = file
-                    .read_at(from, rest)
-                    .map_err(|source| Error::io("read", &path, source))?;
-                if got == 0 {
-                    break;
-                }
-                done = done.saturating_add(got);
-            }
+            let from = u64::from(slot) * ROOT_SLOT_BYTES as u64;
+            read_full_at(file.as_ref(), from, &mut bytes)
+                .map_err(|source| Error::io("read", &path, source))?;
             Ok(RootSlot::decode(&bytes, slot))
         };
         Ok(FoundSlots {

@@ -82,15 +82,7 @@ impl Pool {
         let wanted = needed
             .max(entries.saturating_mul(BYTES_PER_ENTRY))
             .saturating_add(groups * 4);
-        let mut class = SMALLEST;
-        while class < wanted && class < self.slab_bytes_max {
-            class = class.saturating_mul(STEP).min(self.slab_bytes_max);
-        }
-        if wanted <= class {
-            class
-        } else {
-            wanted.next_multiple_of(SMALLEST)
-        }
+        self.capacity_class(wanted)
     }
 
     /// A chunk of at least `capacity` bytes whose first message has the offset `first_offset`; `None` when the budget is
