@@ -18,6 +18,7 @@ use lanterman_format::gathered;
 use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Version};
 use lanterman_format::node;
 use lanterman_format::reference::Reference;
+use lanterman_format::weakened;
 
 use crate::catalog::Cut;
 use crate::core::Core;
@@ -212,7 +213,9 @@ impl Core {
         let reference = sink.block(BlockKind::Checkpoint, bytes, |identity, out| {
             checkpoint.encode(identity, out)
         })?;
-        self.segments.sync_slabs().map_err(|error| self.poison(error))?;
+        if !weakened!("root-before-data") {
+            self.segments.sync_slabs().map_err(|error| self.poison(error))?;
+        }
         state
             .root
             .write(reference, &checkpoint, self.clock.wall_ms())

@@ -247,7 +247,7 @@ fn decode_written(bytes: &[u8], place: &Place) -> Result<BlockHeader, FormatErro
     let covered = part(bytes, 0, CRC_AT, RULES)?;
     let identity = place.identity(Version::new(raw.version.get()));
     let computed = crc32(identity.seed(), covered);
-    if computed != raw.header_crc.get() {
+    if computed != raw.header_crc.get() && !crate::weakened!("block-header-unchecked") {
         return Err(explain_checksum(&raw, covered, place, computed));
     }
     check_magic(&raw)?;
@@ -360,7 +360,8 @@ pub(crate) fn check_payload(
     rules: Structure,
 ) -> Result<(), FormatError> {
     let (expected, found) = (u64::from(computed), u64::from(header.payload_crc.get()));
-    rules.require(expected == found, Rule::Checksum, 12, expected, found)
+    let holds = expected == found || crate::weakened!("payload-unchecked");
+    rules.require(holds, Rule::Checksum, 12, expected, found)
 }
 
 /// Appends a block to `out`: a header, then what `payload` writes, whose checksum covers all of it, then zeros up to

@@ -54,6 +54,8 @@ pub mod segment;
 pub mod slab;
 pub mod summary;
 pub mod version;
+#[doc(hidden)]
+pub mod weakening;
 
 #[cfg(test)]
 mod testing;

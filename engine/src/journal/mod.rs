@@ -17,6 +17,7 @@ use lanterman_format::commit::{
 };
 use lanterman_format::ids::{Crc, Position, Version};
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::weakened;
 
 use crate::disk::Sync;
 use crate::error::{Error, Result};
@@ -164,7 +165,7 @@ impl Journal {
         if !content.adoptions.is_empty() {
             self.adoptions_unsynced = true;
         }
-        if synced && self.adoptions_unsynced {
+        if synced && self.adoptions_unsynced && !weakened!("block-before-slab") {
             // Data before what refers to it: an acknowledged adoption must find its slab.
             self.table.sync_slabs()?;
             self.adoptions_unsynced = false;

@@ -10,6 +10,7 @@
 use std::sync::atomic::Ordering;
 
 use crossbeam_epoch::{self as epoch, Atomic, Owned};
+use lanterman_format::weakened;
 
 /// An atomic reference to an immutable value.
 #[derive(Debug)]
@@ -38,6 +39,11 @@ impl<T: Send + Sync + 'static> RootCell<T> {
     pub(crate) fn store(&self, value: T) {
         let guard = epoch::pin();
         let old = self.pointer.swap(Owned::new(value), Ordering::AcqRel, &guard);
+        if weakened!("root-destroyed-at-once") {
+            // SAFETY: none. Others may still look at the value: this is the defect that a test must find.
+            drop(unsafe { old.into_owned() });
+            return;
+        }
         // SAFETY: `old` was unlinked by the swap above, so nobody can load it anew, and it is retired only here.
         unsafe { guard.defer_destroy(old) };
         // What a root holds is memory and maps: hand it to the collector now, not after sixty-four more.

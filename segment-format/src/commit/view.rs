@@ -291,7 +291,8 @@ impl<'a> Frames<'a> {
         let body = part(self.view.block, index(at), index(length), Structure::Frame)?;
         let (computed, stored) = (crc32(self.view.seed ^ number, body), raw.body_crc.get());
         let (expected, found) = (u64::from(computed), u64::from(stored));
-        Structure::Frame.require(expected == found, Rule::Checksum, u64::from(at), expected, found)?;
+        let holds = expected == found || crate::weakened!("frame-unchecked");
+        Structure::Frame.require(holds, Rule::Checksum, u64::from(at), expected, found)?;
         Ok(body)
     }
 }

@@ -169,13 +169,8 @@ impl SlabLayout {
             u64::from(crc32(self.seed ^ group, covered)),
             u64::from(stored.get()),
         );
-        rules.require(
-            expected == found,
-            Rule::Checksum,
-            wide(range.start),
-            expected,
-            found,
-        )
+        let holds = expected == found || crate::weakened!("group-unchecked");
+        rules.require(holds, Rule::Checksum, wide(range.start), expected, found)
     }
 
     /// Compares all groups with their checksums.
