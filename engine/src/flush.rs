@@ -57,6 +57,13 @@ impl Incoming {
         self.queue.lock().push_back((log, chunk));
     }
 
+    /// Forgets the chunks of a log whose messages stand in slabs already, as replay finds out.
+    pub(crate) fn forget(&self, log: &Arc<LogState>) {
+        self.queue
+            .lock()
+            .retain(|(waiting, _)| !Arc::ptr_eq(waiting, log));
+    }
+
     /// Forgets everything, in a store that is only read.
     pub(crate) fn clear(&self) {
         self.queue.lock().clear();

@@ -350,6 +350,8 @@ impl Core {
         let tree = kept.push(source, entry, &histogram).map_err(failed)?;
         let mut tail = log.tail.intrude();
         tail.writer = None;
+        // Replay may have filled chunks with the same messages; they must not be written once more.
+        self.incoming.forget(log);
         log.change_root(|root| {
             root.tree = tree;
             root.tree_end = end;
