@@ -225,6 +225,7 @@ impl Flusher {
                     let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
                     root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
                     root.tree_end = end;
+                    core.absorb_pending(&job.log, root)?;
                     // A tail slab of the same messages, from a checkpoint, has had its day.
                     root.tail = root.tail.take().filter(|tail| tail.first >= end);
                     Ok(())
