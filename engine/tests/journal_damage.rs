@@ -7,8 +7,9 @@
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "tests fail by panicking, and their numbers are small"
+    reason = "tests fail by panicking, print their seeds, and their numbers are small"
 )]
 
 mod common;
@@ -135,6 +136,11 @@ fn look(store: &Store, log: &str) -> (Vec<u64>, Vec<std::ops::Range<u64>>, bool)
     }
 }
 
+/// The one range of the one offset.
+fn alone(offset: u64) -> Vec<std::ops::Range<u64>> {
+    std::iter::once(offset..offset + 1).collect()
+}
+
 #[test]
 fn a_reader_loses_the_destroyed_version_and_nothing_else() {
     // Where the first one is lost, all three logs lose their names: the next test.
@@ -143,7 +149,7 @@ fn a_reader_loses_the_destroyed_version_and_nothing_else() {
         destroy(&disk, &blocks(&disk)[lost as usize]);
         let store = reading(&disk);
         let (read, damaged, in_doubt) = look(&store, "events");
-        assert_eq!(damaged, [lost..lost + 1]);
+        assert_eq!(damaged, alone(lost));
         assert_eq!(read, (0..10).filter(|offset| *offset != lost).collect::<Vec<_>>());
         assert!(!in_doubt, "a message behind the hole vouches for the end");
         // Nothing of it follows: its end is in doubt, whether it was in the hole (2) or not.
@@ -206,7 +212,7 @@ fn a_writer_refuses_until_the_loss_is_accepted_and_goes_on_behind_it() {
     let mut writer = store.writer("events").unwrap();
     assert_eq!(writer.append(&value(10)).unwrap().get(), 10);
     writer.commit(Durability::Disk).unwrap();
-    assert_eq!(look(&store, "events").1, [6..7]);
+    assert_eq!(look(&store, "events").1, alone(6));
     // In doubt no longer: the end is where it is.
     assert_eq!(look(&store, "early"), (vec![0, 1, 2], Vec::new(), false));
     assert_eq!(store.lost_commits().len(), 1);
@@ -215,10 +221,7 @@ fn a_writer_refuses_until_the_loss_is_accepted_and_goes_on_behind_it() {
     for _ in 0..2 {
         let store = common::open_on(disk.clone());
         let (read, damaged, in_doubt) = look(&store, "events");
-        assert_eq!(
-            (read.len(), damaged, in_doubt),
-            (10, std::iter::once(6..7).collect(), false)
-        );
+        assert_eq!((read.len(), damaged, in_doubt), (10, alone(6), false));
         assert!(store.lost_commits().is_empty());
         store.checkpoint().unwrap();
     }
@@ -231,7 +234,7 @@ fn a_power_cut_while_a_loss_is_accepted_changes_nothing_of_what_is_lost() {
     let store = accepting(&disk);
     drop(store);
     let again = Arc::new(disk.kill_image().unwrap());
-    assert_eq!(look(&common::open_on(again), "events").1, [6..7]);
+    assert_eq!(look(&common::open_on(again), "events").1, alone(6));
 }
 
 /// A generator whose seed a failure prints.
