@@ -64,6 +64,7 @@ pub struct Options {
     pub(crate) randomness: Arc<dyn Randomness>,
     pub(crate) background: Background,
     pub(crate) verify: Verify,
+    pub(crate) guard_maps: bool,
     pub(crate) when_full: WhenFull,
     pub(crate) automatic_commit: Option<AutomaticCommit>,
     pub(crate) tail_memory_bytes: u64,
@@ -89,6 +90,7 @@ impl Default for Options {
             randomness: Arc::new(SystemRandomness),
             background: Background::default(),
             verify: Verify::default(),
+            guard_maps: true,
             when_full: WhenFull::default(),
             automatic_commit: None,
             tail_memory_bytes: 64 << 20,
@@ -171,6 +173,19 @@ impl Options {
     #[must_use]
     pub fn verify(mut self, verify: Verify) -> Self {
         self.verify = verify;
+        self
+    }
+
+    /// Whether a page of a mapped file that can no longer be read is an error ([`Error::Unreadable`]) in place of the
+    /// death of the process by SIGBUS; default yes.
+    ///
+    /// The first store that maps something then installs a handler of SIGBUS for the whole process, which stays. It hands
+    /// all signals but those of the store's own maps on to the handler that was there before. Handlers that are installed
+    /// later must do the same for the store's. It does not help threads that block SIGBUS: the kernel then ends the
+    /// process without asking anybody. What the bytes become is said at [`Message::check`](crate::Message::check).
+    #[must_use]
+    pub fn guard_maps(mut self, guard: bool) -> Self {
+        self.guard_maps = guard;
         self
     }
 
@@ -272,6 +287,7 @@ impl Options {
             ring: self.ring,
             direct: self.direct,
             maps,
+            unguarded: !self.guard_maps,
         };
         match SystemDisk::new(options) {
             Ok(disk) => Ok(Arc::new(disk)),

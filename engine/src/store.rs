@@ -587,7 +587,7 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
         let slots = RootFile::read(disk, path)?;
         let slot = newest_slot(path, &slots)?;
         let error = match open_core(path, options.clone(), disk, None, slot) {
-            Err(error @ (Error::Damaged(_) | Error::Io { .. })) => error,
+            Err(error @ (Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. })) => error,
             outcome => return outcome,
         };
         let now = RootFile::read(disk, path)?;
