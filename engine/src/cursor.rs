@@ -187,14 +187,16 @@ impl Cursor {
         if guard::any_lost() {
             self.check_around()?;
         }
+        // Nothing was lost so far, or it was asked about: the message before needs not be asked about again.
+        self.lent = None;
         let offset = self.next;
-        self.lent = Some(Offset::new(offset));
         let core = &self.core;
         let message = match &mut self.place {
             Place::Chunk { chunk, position, .. } => {
                 let buffer = chunk.buffer_at(*position)?;
                 *position = position.saturating_add(buffer.stored_bytes());
                 self.next = offset.saturating_add(1);
+                self.lent = Some(Offset::new(offset));
                 Message::new(offset, buffer, Keeper::Chunk(chunk))
             }
             Place::Slab { slab, place, .. } => {
@@ -203,6 +205,7 @@ impl Cursor {
                     Ok(Some(walked)) => {
                         *place = walk.place();
                         self.next = offset.saturating_add(walked.buffer.count());
+                        self.lent = Some(Offset::new(offset));
                         Message::new(offset, walked.buffer, Keeper::Slab(slab))
                     }
                     Ok(None) => {
@@ -239,7 +242,7 @@ impl Cursor {
         }
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
-        self.lent = Some(Offset::new(offset));
+        self.lent = None;
         if let Some(chunk) = self.root.chunk_at(offset)
             && let Some(position) = chunk.position(offset.saturating_sub(chunk.first_offset()))
         {
@@ -260,7 +263,10 @@ impl Cursor {
             Opened::Passing(slab) => self.passing.insert(slab),
         };
         match slab.message(relative, self.core.read_context()) {
-            Ok(buffer) => Ok(Message::new(offset, buffer, Keeper::Slab(slab))),
+            Ok(buffer) => {
+                self.lent = Some(Offset::new(offset));
+                Ok(Message::new(offset, buffer, Keeper::Slab(slab)))
+            }
             Err(error) => Err(damaged(&self.core, &self.log, slab, offset, &self.root, error)),
         }
     }
