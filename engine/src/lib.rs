@@ -46,6 +46,7 @@
 //! - [`Cursor`] lends one message after the other and follows the log; [`Snapshot`] holds a log still; values can be kept
 //!   as [`bytes::Bytes`] without a copy.
 //! - [`Transaction`]: many logs, all or nothing.
+//! - [`Message::check`]: what is lent from a map can be lost with the device; asked afterwards, it says so.
 //! - [`Error::kind`] says what can be done about an error.
 //!
 //! # Features

@@ -169,7 +169,9 @@ impl Options {
         self
     }
 
-    /// When checksums of slabs are looked at; default before the first use.
+    /// When checksums of slabs are looked at; default before the first use. Bytes that are zeroed after that without a
+    /// fault, as by a hole that another program punches, are seen by [`Verify::Always`] at the next read, and while a message
+    /// is held by [`Message::verify`](crate::Message::verify) alone.
     #[must_use]
     pub fn verify(mut self, verify: Verify) -> Self {
         self.verify = verify;
@@ -254,6 +256,13 @@ impl Options {
     /// store: borrowed messages point into maps of them. The store's own processes keep to this; its lock keeps a
     /// second writer out. See [`Options::open_copying`] for the safe way.
     ///
+    /// If it happens all the same, or the device fails, the harm is limited, unless [`Options::guard_maps`] is off: bytes
+    /// that can no longer be read become zeros, and the calls that meet them answer [`Error::Unreadable`]. Bytes that are
+    /// borrowed already change under the borrow; [`Message::check`](crate::Message::check) and
+    /// [`check_bytes`](crate::check_bytes) tell, asked after the look. Bytes that others rewrite, zeros of a punched hole and
+    /// of the rest of a page within which a file was cut are seen by checksums alone: before bytes are lent, as
+    /// [`Options::verify`] says, and after the look by [`Message::verify`](crate::Message::verify).
+    ///
     /// # Errors
     /// [`Error::NoStore`], [`Error::NotAStore`], [`Error::NewerFormat`], [`Error::Locked`], [`Error::Damaged`],
     /// [`Error::InvalidOption`], or the system's refusal.
@@ -269,7 +278,8 @@ impl Options {
         Store::open_with(path.as_ref(), self, disk)
     }
 
-    /// Opens the store in `path` with these options; reads copy out of the files and nothing of them is mapped.
+    /// Opens the store in `path` with these options; reads copy out of the files, and no message is ever lent from a map.
+    /// (The one page of the table of readers is mapped, as in every store; see [`Options::guard_maps`].)
     ///
     /// # Errors
     /// As [`Options::open`].

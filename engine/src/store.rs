@@ -97,7 +97,8 @@ impl Store {
     /// Opens the store in `path`, or creates it, with the default options. Reads borrow from maps of its files.
     ///
     /// # Safety
-    /// As [`Options::open`]: no other program truncates or rewrites these files while they are mapped.
+    /// As [`Options::open`]: no other program truncates or rewrites these files while they are mapped. What happens if one
+    /// does all the same is said there too.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -110,7 +111,7 @@ impl Store {
         unsafe { Options::new().open(path) }
     }
 
-    /// Opens the store in `path`, or creates it, with the default options. Nothing is mapped: reads copy.
+    /// Opens the store in `path`, or creates it, with the default options. No segment is mapped: reads copy.
     ///
     /// # Errors
     /// As [`Options::open`].

@@ -362,3 +362,96 @@ fn lay_zeros(start: usize, from: usize, to: usize, writable: bool) -> bool {
     let laid = unsafe { rustix::mm::mmap_anonymous(first, to.saturating_sub(from), protection, flags) };
     laid.is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Choice, OpenMode, Sync};
+    use super::super::map::{MapGrant, Mapping};
+    use super::*;
+
+    fn mapped(directory: &tempfile::TempDir, name: usize, bytes: usize) -> (std::path::PathBuf, Mapping) {
+        let path = directory.path().join(name.to_string());
+        let file = Arc::new(KernelFile::open(&path, OpenMode::CreateNew, Choice::Off).unwrap());
+        file.write_at(0, &vec![1; bytes], Sync::No).unwrap();
+        (
+            path,
+            Mapping::new(file, bytes as u64, MapGrant::for_tests()).unwrap(),
+        )
+    }
+
+    fn cut(path: &std::path::Path, bytes: u64) {
+        let mut command = std::process::Command::new("truncate");
+        let status = command.arg("-s").arg(bytes.to_string()).arg(path).status();
+        assert!(status.unwrap().success());
+    }
+
+    #[test]
+    fn behind_the_end_of_a_cut_file_everything_is_lost_to_the_byte_and_nothing_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, map) = mapped(&directory, 0, 40_000);
+        assert_eq!(map[..], [1; 40_000]);
+        cut(&path, 9_000);
+        assert!(!map.has_losses(), "nobody has touched what is gone");
+        assert_eq!(map[20_000], 0);
+        assert!(map.has_losses());
+        assert!(!map.is_lost(0..9_000) && map.is_lost(0..9_001) && map.is_lost(8_999..9_001));
+        assert!(map.is_lost(39_999..40_000) && !map.is_lost(20_000..20_000));
+        assert_eq!(
+            map.slice(0..9_000).unwrap(),
+            [1; 9_000],
+            "what is left of the file stays"
+        );
+        assert!(map.slice(9_000..40_000).unwrap().iter().all(|byte| *byte == 0));
+        let lost = place_of_loss(&map[12_345..12_346]).unwrap();
+        assert_eq!((lost.position, lost.path()), (12_345, path.clone()));
+        assert!(place_of_loss(&map[..9_000]).is_none() && place_of_loss(&[1, 2, 3]).is_none());
+        assert_eq!(
+            map.populate(8_192..12_288).unwrap_err().kind(),
+            std::io::ErrorKind::UnexpectedEof
+        );
+        // The zeros of ours could be brought in; they must not be.
+        cut(&path, 40_000);
+        assert!(map.populate(20_000..20_001).is_err());
+        map.populate(0..8_192).unwrap();
+    }
+
+    #[test]
+    fn a_page_that_fails_in_a_whole_file_is_lost_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, map) = mapped(&directory, 0, 700 * PAGE_BYTES);
+        let inside = map[300 * PAGE_BYTES + 17..].as_ptr().addr();
+        assert!(absorb(inside, PAGE_BYTES), "the address is in a map of ours");
+        for page in 0..700 {
+            let range = page * PAGE_BYTES..(page + 1) * PAGE_BYTES;
+            assert_eq!(map.is_lost(range.clone()), page == 300, "page {page}");
+            assert_eq!(map[range.start], u8::from(page != 300));
+        }
+        assert!(map.is_lost(300 * PAGE_BYTES - 1..300 * PAGE_BYTES + 1));
+    }
+
+    #[test]
+    fn more_maps_than_a_block_has_slots_are_all_found_and_none_after_it_went() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..3 {
+            let maps: Vec<_> = (0..SLOTS * 2 + 3)
+                .map(|_| {
+                    let name = directory.path().read_dir().unwrap().count();
+                    mapped(&directory, name, PAGE_BYTES).1
+                })
+                .collect();
+            let addresses: Vec<_> = maps.iter().map(|map| map.as_ptr().addr()).collect();
+            for address in &addresses {
+                let found = find(*address + 17).unwrap();
+                assert_eq!((found.start, found.end), (*address, *address + PAGE_BYTES));
+                assert!(find(*address - 1).is_none_or(|found| found.end == *address));
+            }
+            drop(maps);
+            // Other tests of this process map files meanwhile, perhaps at the same addresses.
+            let still = addresses
+                .iter()
+                .filter(|address| find(**address).is_some())
+                .count();
+            assert!(still < SLOTS, "{still} ranges are still there");
+        }
+    }
+}

@@ -13,6 +13,7 @@
 )]
 
 use std::ops::Range;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -127,11 +128,13 @@ pub enum Ask {
     Not,
 }
 
-/// What a reader found: messages that were right, and offsets that it was told are unreadable.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a reader found: messages that were right, offsets that it was told are unreadable, and how often it was told
+/// instead that the file is damaged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub right: u64,
     pub lost: u64,
+    pub damaged: u64,
 }
 
 /// The offsets that an error names, after a look at what else it says.
@@ -180,6 +183,7 @@ pub fn read_all(cursor: &mut Cursor, ask: Ask) -> Tally {
                     Ok(()) => panic!("wrong bytes at {offset} were called whole"),
                     Err(error) => {
                         assert_eq!(offsets_of(&error), offset..offset + 1);
+                        tally.damaged += u64::from(matches!(error, Error::Damaged(_)));
                         tally.lost += 1;
                     }
                 }
@@ -196,6 +200,7 @@ pub fn read_all(cursor: &mut Cursor, ask: Ask) -> Tally {
             Err(error) => error,
         };
         let lost = offsets_of(&error);
+        tally.damaged += u64::from(matches!(error, Error::Damaged(_)));
         assert!(
             lost.contains(&next) || lost.contains(&next.saturating_sub(1)),
             "{error} at {next}"
@@ -236,6 +241,19 @@ pub fn in_a_child(name: &str, directory: &Path, settings: &[(&str, &str)]) -> Ex
 pub fn succeeds_in_a_child(name: &str, directory: &Path, settings: &[(&str, &str)]) {
     let status = in_a_child(name, directory, settings);
     assert!(status.success(), "{name} {settings:?}: {status}");
+}
+
+/// Whether this is a build with a sanitizer, which has handlers of its own and does not like forks.
+pub fn has_sanitizer() -> bool {
+    [c"__asan_init", c"__tsan_init"].iter().any(|name| {
+        // SAFETY: the name ends with a zero byte, and the call only looks it up.
+        !unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }.is_null()
+    })
+}
+
+pub fn assert_died_of_the_fault(status: ExitStatus) {
+    let is_reported = has_sanitizer() && !status.success();
+    assert!(status.signal() == Some(libc::SIGBUS) || is_reported, "{status}");
 }
 
 /// The addresses at which files under `path` are mapped.
