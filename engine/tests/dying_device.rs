@@ -159,7 +159,8 @@ impl Round<'_> {
             for message in &kept {
                 let is_right = message.value() == &value(message.offset().get())[..];
                 let asked = message.check();
-                assert_eq!(asked.is_err(), check_bytes(message.value()).is_err());
+                // Asked later, it may have been lost meanwhile, by the look of another reader.
+                assert!(asked.is_ok() || check_bytes(message.value()).is_err());
                 assert!(is_right || asked.is_err(), "kept bytes were lost without a word");
                 tally.lost += u64::from(asked.is_err());
             }
@@ -329,6 +330,10 @@ fn read_what_is_cut(directory: &Path, victim: &str, to: u64, is_warm: bool) {
         let tally = read_all(&mut snapshot.cursor(0u64).unwrap(), Ask::Verify);
         assert_eq!(tally.right, DOOMED_MESSAGES);
     }
+    let kept: Vec<KeptMessage> = match is_warm {
+        true => snapshot.range(..).unwrap().map(Result::unwrap).collect(),
+        false => Vec::new(),
+    };
     let victim = segment(&path, victim);
     let whole = std::fs::read(&victim).unwrap();
     cut(&victim, to);
@@ -344,6 +349,10 @@ fn read_what_is_cut(directory: &Path, victim: &str, to: u64, is_warm: bool) {
         !is_warm || tally.damaged == 0,
         "a lost page is no damage of the file: {tallies:?}"
     );
+    for message in &kept {
+        let is_right = message.value() == &value(message.offset().get())[..];
+        assert_eq!(is_right, message.check().is_ok(), "kept: {message:?}");
+    }
     let asked: Vec<u64> = (0..DOOMED_MESSAGES).collect();
     assert!(snapshot.get_many(&asked).is_err());
     let lost = asked.iter().filter(|offset| match snapshot.get(**offset) {
@@ -363,7 +372,7 @@ fn read_what_is_cut(directory: &Path, victim: &str, to: u64, is_warm: bool) {
         !is_warm || again == tally,
         "zeros of ours must not be taken for the file: {again:?}"
     );
-    drop((snapshot, store));
+    drop((kept, snapshot, store));
     let store = open_mapped(options(), &path);
     let tally = read_all(&mut store.log(DOOMED).unwrap().cursor(0u64).unwrap(), Ask::Verify);
     assert_eq!(tally.right, DOOMED_MESSAGES);
