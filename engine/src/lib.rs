@@ -46,6 +46,7 @@
 //! - [`Cursor`] lends one message after the other and follows the log; [`Snapshot`] holds a log still; values can be kept
 //!   as [`bytes::Bytes`] without a copy.
 //! - [`Transaction`]: many logs, all or nothing.
+//! - [`Message::check`]: what is lent from a map can be lost with the device; asked afterwards, it says so.
 //! - [`Error::kind`] says what can be done about an error.
 //!
 //! # Features
@@ -96,10 +97,10 @@ pub use checkpoint::CheckpointReceipt;
 pub use clock::{Clock, Randomness, SystemClock, SystemRandomness};
 pub use counters::CounterReadings;
 pub use cursor::{Cursor, ToOffset};
-pub use error::{Damage, Error, ErrorKind, Result};
+pub use error::{Damage, Error, ErrorKind, Result, Unreadable};
 pub use lanterman_format::{FormatError, LogId, Offset, Position, SegmentId, ValueType, Version};
 pub use lost::{LostCommits, LostMessages};
-pub use message::{KeptMessage, Message};
+pub use message::{KeptMessage, Message, check_bytes};
 pub use options::{AutomaticCommit, Background, Durability, Options, Verify, WhenFull};
 pub use pins::OldestPin;
 pub use readers::ReaderView;

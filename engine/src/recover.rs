@@ -451,7 +451,14 @@ impl Core {
                 crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
             return Err(self.journal_damage(header, rule));
         }
-        Ok((*layout.summary(), opened.histogram()))
+        let histogram = opened.histogram().map_err(|error| {
+            self.slab_error(
+                log,
+                Some(first..first.saturating_add(adoption.offset_count)),
+                error,
+            )
+        })?;
+        Ok((*layout.summary(), histogram))
     }
 
     /// Appends what the log does not have yet of a frame.

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use lanterman_format::Structure;
-use lanterman_format::ids::StoreId;
+use lanterman_format::ids::{Position, StoreId};
 use lanterman_format::reference::Reference;
 use lanterman_format::segment::SegmentKind;
 
 use crate::core::Core;
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, Unreadable};
 use crate::log::LogState;
 use crate::segment::{SegmentFile, SegmentTable};
 use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
@@ -50,8 +50,7 @@ impl StoreSource {
         let found = self.segments.get(reference.segment, SegmentKind::Slabs);
         let segment = found.map_err(|error| match error {
             Error::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
-                let again = io::Error::new(source.kind(), source.to_string());
-                SlabError::read(reference, 0..length(reference), again)
+                SlabError::read(reference, 0..length(reference), again(&source))
             }
             _ => missing(),
         })?;
@@ -72,12 +71,20 @@ impl StoreSource {
         segment
             .read_exact(reference.position.get(), wanted)
             .map_err(|error| match error {
-                Error::Io { source, .. } => refused(io::Error::new(source.kind(), source.to_string())),
+                Error::Io { source, .. } => refused(again(&source)),
                 other => refused(io::Error::new(io::ErrorKind::UnexpectedEof, other.to_string())),
             })?;
         SlabBytes::copied(Arc::new(Frozen(buffer)), 0..bytes).ok_or_else(|| SlabError::Missing {
             reference: Box::new(*reference),
         })
+    }
+}
+
+/// The same error once more, with the system's number where it has one.
+fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
@@ -144,7 +151,7 @@ pub(crate) fn slab_error(
         Error::Damaged(Box::new(Damage {
             path: segments.path_of(reference.segment, SegmentKind::Slabs),
             segment: Some(reference.segment),
-            position: lanterman_format::ids::Position::new(reference.position.get().saturating_add(at)),
+            position: Position::new(reference.position.get().saturating_add(at)),
             bytes,
             log: name.clone(),
             offsets: offsets.clone(),
@@ -161,11 +168,19 @@ pub(crate) fn slab_error(
             } = *found;
             damage(&reference, range.start as u64, range.len() as u64, error)
         }
-        SlabError::Read { reference, error, .. } => Error::io(
-            "read",
-            &segments.path_of(reference.segment, SegmentKind::Slabs),
+        SlabError::Read {
+            reference,
+            range,
             error,
-        ),
+        } => Error::Unreadable(Box::new(Unreadable {
+            path: segments.path_of(reference.segment, SegmentKind::Slabs),
+            segment: Some(reference.segment),
+            position: Position::new(reference.position.get().saturating_add(range.start as u64)),
+            bytes: range.len() as u64,
+            log: name,
+            offsets,
+            source: Arc::new(error),
+        })),
         SlabError::Lost { reference } => Error::Damaged(Box::new(Damage {
             // What is lost stood in the journal, which has been given away since.
             path: segments.path_of(reference.segment, SegmentKind::Journal),

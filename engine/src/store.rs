@@ -98,7 +98,8 @@ impl Store {
     /// Opens the store in `path`, or creates it, with the default options. Reads borrow from maps of its files.
     ///
     /// # Safety
-    /// As [`Options::open`]: no other program truncates or rewrites these files while they are mapped.
+    /// As [`Options::open`]: no other program truncates or rewrites these files while they are mapped. What happens if one
+    /// does all the same is said there too.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -111,7 +112,7 @@ impl Store {
         unsafe { Options::new().open(path) }
     }
 
-    /// Opens the store in `path`, or creates it, with the default options. Nothing is mapped: reads copy.
+    /// Opens the store in `path`, or creates it, with the default options. No segment is mapped: reads copy.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -598,7 +599,7 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
         let slots = RootFile::read(disk, path)?;
         let slot = newest_slot(path, &slots)?;
         let error = match open_core(path, options.clone(), disk, None, slot, false) {
-            Err(error @ (Error::Damaged(_) | Error::Io { .. })) => error,
+            Err(error @ (Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. })) => error,
             outcome => return outcome,
         };
         let now = RootFile::read(disk, path)?;
@@ -606,7 +607,7 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
         if attempt >= READING_ATTEMPTS || !(moved || attempt == 1) {
             // It stays. If it is a hole in the journal, all the rest can be read.
             return match open_core(path, options.clone(), disk, None, slot, true) {
-                Err(Error::Damaged(_) | Error::Io { .. }) => Err(error),
+                Err(Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. }) => Err(error),
                 outcome => outcome,
             };
         }

@@ -60,7 +60,7 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 19] = [
     ),
     ("log", &["region", "slab", "tree"]),
     ("catalog", &["log"]),
-    ("message", &["region", "slab"]),
+    ("message", &["error", "region", "slab", "sys"]),
     ("options", &["clock", "disk", "error", "slab", "store"]),
 ];
 

@@ -33,6 +33,8 @@ pub struct SystemOptions {
     pub direct: Choice,
     /// The right to map files; without it [`DiskFile::map`] answers `Unsupported`.
     pub maps: Option<MapGrant>,
+    /// Whether a page that is lost under a map is a signal, as the kernel has it, and not zeros and an error.
+    pub unguarded: bool,
 }
 
 impl SystemOptions {
@@ -88,12 +90,15 @@ impl Disk for SystemDisk {
         }
         Ok(Arc::new(SystemFile {
             file: Arc::new(file),
-            maps: self.options.maps,
+            maps: self.options.maps.map(|grant| match self.options.unguarded {
+                true => grant.unguarded(),
+                false => grant,
+            }),
         }))
     }
 
     fn open_shared(&self, path: &Path, words: usize) -> io::Result<Arc<dyn SharedTable>> {
-        let words = SharedWords::new(Arc::new(open_or_create(path)?), words)?;
+        let words = SharedWords::new(Arc::new(open_or_create(path)?), words, !self.options.unguarded)?;
         Ok(Arc::new(SystemTable {
             shared: Arc::new(TableState {
                 words,

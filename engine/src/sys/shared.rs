@@ -13,12 +13,17 @@ use std::sync::atomic::AtomicU64;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::file::KernelFile;
+use super::guard::RangeGuard;
 
 /// The most words a table may have: 1 MiB, far above what a table of readers needs.
 const WORDS_MAX: usize = 131_072;
 
 /// The mapped words. Every access is atomic, so that other processes may store at any time.
+///
+/// Where they are guarded and the page is lost, the words become words of this process alone, beginning at zero.
 pub(crate) struct SharedWords {
+    /// Declared first: it is gone before the map is.
+    _guard: Option<RangeGuard>,
     map: MmapRaw,
     words: usize,
     file: Arc<KernelFile>,
@@ -31,14 +36,29 @@ impl SharedWords {
     /// # Errors
     ///
     /// `InvalidInput` for no words or too many, `StorageFull`, or what else the kernel answers.
-    pub(crate) fn new(file: Arc<KernelFile>, words: usize) -> io::Result<Self> {
+    pub(crate) fn new(file: Arc<KernelFile>, words: usize, guarded: bool) -> io::Result<Self> {
         if words == 0 || words > WORDS_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let length = words * size_of::<u64>();
         file.reserve(length as u64)?;
         let map = MmapOptions::new().len(length).map_raw(file.buffered())?;
-        Ok(Self { map, words, file })
+        let guard = if guarded {
+            Some(RangeGuard::new(
+                map.as_ptr().addr(),
+                length,
+                Arc::clone(&file),
+                true,
+            )?)
+        } else {
+            None
+        };
+        Ok(Self {
+            _guard: guard,
+            map,
+            words,
+            file,
+        })
     }
 
     /// The number of words.

@@ -7,7 +7,7 @@ use lanterman_format::{NodeEntry, NodeParts, Reference, StoreId, Structure, node
 
 use super::node::{Branch, Children, Expected, Link, Node};
 use super::{FAN_OUT, LEVEL_MAX, NodeRule, SlabEntry, TreeError};
-use crate::slab::{SlabError, SlabHandle, SlabMemory, SlabSource, check_block};
+use crate::slab::{SlabError, SlabHandle, SlabMemory, SlabSource, check_block, lost};
 
 /// Gives nodes for references. Every [`SlabSource`] is one.
 pub(crate) trait NodeSource: Send + Sync + Debug {
@@ -28,7 +28,9 @@ impl<S: SlabSource + ?Sized> NodeSource for S {
         bytes
             .prepare(range.clone())
             .map_err(|error| SlabError::read(reference, range, error))?;
-        match decode_node(bytes.as_slice(), store, reference) {
+        let decoded = decode_node(bytes.as_slice(), store, reference);
+        lost(&bytes, reference, 0..bytes.len())?;
+        match decoded {
             // As with slabs, a map may hold a page from before the node was written.
             Err(TreeError::Damaged { .. }) if bytes.memory() == SlabMemory::Mapped => {
                 decode_node(self.reread(reference)?.as_slice(), store, reference)

@@ -24,7 +24,7 @@ pub(super) fn lock(store: &Path) -> Result<Box<dyn FileLock>, Problem> {
     let options = SystemOptions {
         ring: lanterman::disk::Choice::Off,
         direct: lanterman::disk::Choice::Off,
-        maps: None,
+        ..SystemOptions::default()
     };
     let disk = SystemDisk::new(options).map_err(|error| Problem::io("prepare to lock", &path, error))?;
     let lock = disk
