@@ -7,7 +7,8 @@
 //! - interrupted calls are repeated and short writes continued, so that a write is whole or an error;
 //! - memory lent to the kernel is held by its owner until the kernel has given it back, also when a writer is
 //!   dropped half way;
-//! - files are opened without following a link at the end of the path, closed on `exec`, and mode 0600.
+//! - files are opened without following a link at the end of the path or at their directory, closed on `exec`, and
+//!   made with mode 0600.
 
 pub(crate) mod file;
 pub(crate) mod futex;
@@ -15,6 +16,7 @@ pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod membarrier;
 pub(crate) mod memory;
+pub(crate) mod path;
 pub(crate) mod prefetch;
 pub(crate) mod ring;
 pub(crate) mod shared;
