@@ -14,6 +14,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// `FS_IOC_SHUTDOWN`, which ext4 and XFS know, and its way that writes out nothing more, not even the file system's log.
 const SHUTDOWN: u64 = 0x8004_587d;
@@ -111,7 +112,13 @@ impl LoopDisk {
     /// Unmounts and mounts again, as a machine does that is switched on: the file system's own log is replayed. Nothing of
     /// it may be open.
     pub fn restart(&mut self) {
-        call("umount", &[self.path().to_str().unwrap()]).unwrap();
+        // The kernel lets go of a ring, and of the files in it, some time after the program did.
+        let mut attempts = 0;
+        while let Err(why) = call("umount", &[self.path().to_str().unwrap()]) {
+            attempts += 1;
+            assert!(attempts < 1000, "{why}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
         self.is_mounted = false;
         self.mount().unwrap();
     }
