@@ -142,11 +142,11 @@ pub enum Error {
         path: PathBuf,
     },
     /// The directory holds other things and no store; nothing was written to it.
-    #[error("{} is not a store (it holds {found:?}); nothing was written to it", path.display())]
+    #[error("{} is not a store ({found}); nothing was written to it", path.display())]
     NotAStore {
         /// Directory that was to be opened.
         path: PathBuf,
-        /// One of the entries that do not belong to a store.
+        /// What is found there instead, such as an entry that does not belong to a store.
         found: String,
     },
     /// The store was written by a newer version of the format.

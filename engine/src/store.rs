@@ -427,7 +427,7 @@ fn prepare_directory(
         Some(_) => {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
-                found: "not a directory".to_owned(),
+                found: "it is no directory; if it is a link to one, name that directory".to_owned(),
             });
         }
     };
@@ -436,7 +436,7 @@ fn prepare_directory(
         if let Some(foreign) = names.iter().find(|name| !STORE_ENTRIES.contains(&name.as_str())) {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
-                found: foreign.clone(),
+                found: format!("it holds {foreign:?}"),
             });
         }
         if !may_create {
@@ -449,10 +449,12 @@ fn prepare_directory(
     let kind = disk
         .metadata(&segments)
         .map_err(|source| Error::io("look at", &segments, source))?;
-    if is_store && kind.is_none_or(|kind| kind.kind != PathKind::Directory) {
+    // Also where there is no store yet: creating one in a directory that a link leads to would touch what lies there.
+    let is_directory = kind.map(|kind| kind.kind == PathKind::Directory);
+    if !is_directory.unwrap_or(!is_store) {
         return Err(Error::NotAStore {
             path: path.to_path_buf(),
-            found: "segments, not a directory".to_owned(),
+            found: "its entry \"segments\" is not a directory".to_owned(),
         });
     }
     if options.read_only {
@@ -526,7 +528,7 @@ fn clear_interrupted_creation(disk: &Arc<dyn Disk>, path: &Path, segments: &Path
         if names.len() > 1 || !first || holds_a_commit(disk, &file)? {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
-                found: format!("segments/{name} without a root file"),
+                found: format!("it holds segments/{name} without a root file"),
             });
         }
         disk.unlink(&file)
@@ -705,7 +707,7 @@ fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<Arc<dyn crate::disk
     match disk.open_shared(&readers, READERS_WORDS) {
         Ok(table) => Some(table),
         Err(error) => {
-            tracing::debug!(path = %readers.display(), %error, "the table of readers cannot be opened");
+            tracing::warn!(path = %readers.display(), %error, "the table of readers cannot be opened; readers are not seen");
             None
         }
     }

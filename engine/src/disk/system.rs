@@ -4,16 +4,18 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lanterman_format::weakened;
 use parking_lot::Mutex;
+use rustix::fs::FileType;
 
 use crate::sys::file::{self, KernelFile, OpenMode, Sync};
 use crate::sys::lock::{self, Extent};
 use crate::sys::map::{Advice, MapGrant, Mapping};
+use crate::sys::path::{self as names, Place};
 use crate::sys::shared::SharedWords;
 use crate::sys::{PAGE_BYTES, ring as kernel_ring};
 
@@ -80,7 +82,7 @@ impl SystemDisk {
 
 impl Disk for SystemDisk {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        std::fs::DirBuilder::new().mode(0o700).create(path)
+        names::create_directory(path)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -108,11 +110,11 @@ impl Disk for SystemDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        file::rename(from, to)
+        Place::of(from)?.rename(&Place::of(to)?)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        Place::of(path)?.unlink()
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -120,38 +122,23 @@ impl Disk for SystemDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        names::list(path)
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Option<PathMetadata>> {
-        match std::fs::symlink_metadata(path) {
-            Ok(found) => {
-                let kind = if found.is_file() {
-                    PathKind::File
-                } else if found.is_dir() {
-                    PathKind::Directory
-                } else {
-                    PathKind::Other
-                };
-                Ok(Some(PathMetadata {
-                    kind,
-                    bytes: found.len(),
-                }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(names::look(path)?.map(|(found, bytes)| PathMetadata {
+            kind: match found {
+                FileType::RegularFile => PathKind::File,
+                FileType::Directory => PathKind::Directory,
+                _ => PathKind::Other,
+            },
+            bytes,
+        }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn FileLock>>> {
         let file = open_or_create(path)?;
-        if lock::try_lock(file.buffered().as_fd(), Extent::Whole)? {
+        if weakened!("lock-not-taken") || lock::try_lock(file.buffered().as_fd(), Extent::Whole)? {
             Ok(Some(Box::new(SystemLock { _file: file })))
         } else {
             Ok(None)

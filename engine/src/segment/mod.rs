@@ -234,10 +234,11 @@ impl SegmentTable {
         Ok(listing)
     }
 
-    /// A spare whose header cannot be read still serves: its next life rewrites the header.
+    /// A spare whose header cannot be read still serves: its next life rewrites the header. What cannot be opened for
+    /// writing, such as a link or a file with a second name, serves nothing and is left alone.
     fn look_at_spare(&self, name: &str) -> Option<Spare> {
         let path = self.directory.join(name);
-        let file = self.disk.open(&path, OpenMode::Read).ok()?;
+        let file = self.disk.open(&path, OpenMode::ReadWrite).ok()?;
         let bytes = file.bytes().ok()?;
         let mut header = [0u8; SEGMENT_HEADER_BYTES];
         let whole = file.read_at(0, &mut header).is_ok_and(|got| got == header.len());
@@ -459,7 +460,7 @@ impl SegmentTable {
             .map_err(|source| Error::io("sync", from, source))?;
         self.disk
             .rename(from, to)
-            .map_err(|source| Error::io("rename", from, source))?;
+            .map_err(|source| failed_renaming(source, from, to))?;
         if !weakened!("directory-unsynced") {
             self.disk
                 .sync_directory(&self.directory)
@@ -478,7 +479,7 @@ impl SegmentTable {
             let spare = self.directory.join(segment_file_name(*id, FileKind::Free));
             self.disk
                 .rename(&segment.path, &spare)
-                .map_err(|source| Error::io("retire", &segment.path, source))?;
+                .map_err(|source| failed_renaming(source, &segment.path, &spare))?;
             let surplus = {
                 let mut spares = self.spares.lock();
                 spares.push(Spare {
@@ -563,6 +564,14 @@ impl SegmentTable {
             }
         }
         Ok(())
+    }
+}
+
+/// Names the path that was in the way: where the new name is taken, that one.
+fn failed_renaming(source: std::io::Error, from: &Path, to: &Path) -> Error {
+    match source.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::io("give a segment the name", to, source),
+        _ => Error::io("rename", from, source),
     }
 }
 
