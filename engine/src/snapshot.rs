@@ -171,7 +171,8 @@ impl Snapshot {
         )
     }
 
-    /// The message at `offset`; its value is counted and not copied.
+    /// The message at `offset`; its value is counted and not copied. [`KeptMessage::check`] says afterwards whether what was
+    /// looked at was whole.
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::Damaged`], [`Error::Unreadable`].

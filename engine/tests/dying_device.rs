@@ -378,6 +378,67 @@ fn read_what_is_cut(directory: &Path, victim: &str, to: u64, is_warm: bool) {
     assert_eq!(tally.right, DOOMED_MESSAGES);
 }
 
+/// The first message of which the cut leaves the beginning.
+fn halved_by(directory: &Path, victim: &str, to: u64) -> Option<u64> {
+    let work = tempfile::tempdir_in(directory).unwrap();
+    let path = copy_store(&directory.join("template"), work.path());
+    let snapshot = open_mapped(options(), &path).snapshot(DOOMED).unwrap();
+    let kept: Vec<KeptMessage> = snapshot.range(..).unwrap().map(Result::unwrap).collect();
+    cut(&segment(&path, victim), to);
+    let halved = kept.iter().find(|message| {
+        let wanted = value(message.offset().get());
+        message.value()[..8] == wanted[..8] && message.value() != &wanted[..]
+    });
+    halved.map(|message| message.offset().get())
+}
+
+#[test]
+#[ignore = "run by its parent"]
+fn child_that_loses_what_it_was_lent() {
+    let Some(directory) = directory() else { return };
+    let victim = setting("VICTIM").unwrap();
+    let mut found = 0;
+    for to in [20 * 4096, 33 * 4096, 47 * 4096] {
+        let Some(halved) = halved_by(&directory, &victim, to) else {
+            continue;
+        };
+        let work = tempfile::tempdir_in(&directory).unwrap();
+        let path = copy_store(&directory.join("template"), work.path());
+        let snapshot = open_mapped(options(), &path).snapshot(DOOMED).unwrap();
+        read_all(&mut snapshot.cursor(0u64).unwrap(), Ask::Verify);
+        // Stand within the slab, so that nothing but the message itself is touched once the file is cut.
+        let mut cursor = snapshot.cursor(halved - 2).unwrap();
+        let mut messages = snapshot.range(halved - 2..=halved).unwrap();
+        for offset in [halved - 2, halved - 1] {
+            assert_eq!(cursor.next().unwrap().unwrap().value(), value(offset));
+            assert_eq!(messages.next().unwrap().unwrap().value(), &value(offset)[..]);
+        }
+        cut(&segment(&path, &victim), to);
+        let kept = messages.next().unwrap().unwrap();
+        let message = cursor.next().unwrap().unwrap();
+        assert!(message.value() != value(halved), "the look that loses the page");
+        assert!(message.check().is_err() && message.verify().is_err());
+        assert!(kept.value() == message.value() && kept.check().is_err());
+        for _ in 0..2 {
+            let error = cursor.next().unwrap_err();
+            assert!(offsets_of(&error).contains(&halved), "{error}");
+            assert_eq!(cursor.offset().get(), halved);
+        }
+        // The iterator is at its end, and tells of its last message all the same.
+        assert!(offsets_of(&messages.next().unwrap().unwrap_err()).contains(&halved));
+        assert!(messages.next().is_none());
+        found += 1;
+    }
+    assert!(found > 0, "no cut goes through a message");
+}
+
+#[test]
+fn a_message_that_is_lost_while_it_is_lent_is_told_by_the_next_call() {
+    let (directory, victims) = prepared();
+    let settings = [("VICTIM", &victims[0].name[..])];
+    succeeds_in_a_child("child_that_loses_what_it_was_lent", directory.path(), &settings);
+}
+
 #[test]
 fn every_read_of_a_lost_segment_is_an_error_until_the_store_is_opened_again() {
     let (directory, victims) = prepared();

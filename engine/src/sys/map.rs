@@ -182,7 +182,7 @@ impl Mapping {
     /// # Errors
     ///
     /// `InvalidInput` for a range outside; what the device answers; `UnexpectedEof` where the file has no such page; and
-    /// what was the reason for bytes that [were lost](Self::is_lost) earlier.
+    /// what was the reason for bytes that were lost earlier.
     pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
         let length = length_within(&range, self.map.len())?;
         if length == 0 || weakened!("populate-skipped") {

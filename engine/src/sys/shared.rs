@@ -74,8 +74,8 @@ impl SharedWords {
         let word = self.map.as_mut_ptr().cast::<u64>().wrapping_add(index);
         // SAFETY: the index was checked against the mapped words, the map begins on a page so that every word is
         // aligned, it is mapped writable for as long as `self` lives, and all access in this program is atomic. Other
-        // processes use the same words with atomic instructions. The file is never cut short: nothing in the engine does,
-        // and `Store::open` demands the same of everybody else.
+        // processes use the same words with atomic instructions. If somebody cuts the file short, the guard lays a
+        // page of our own under the words; without one the touch ends the process and reads nothing.
         Some(unsafe { AtomicU64::from_ptr(word) })
     }
 

@@ -88,10 +88,8 @@ fn set(handler: usize, flags: c_int) -> usize {
     action.sa_flags = flags;
     let mut before = action;
     // SAFETY: both are actions, and the handlers of these tests keep to what a handler may do.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) },
-        0
-    );
+    let answer = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) };
+    assert_eq!(answer, 0);
     before.sa_sigaction
 }
 
