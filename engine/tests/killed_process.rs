@@ -3,6 +3,7 @@
 //!
 //! `LANTERMAN_DEEP=1` kills 250 writers in place of 10.
 #![allow(
+    clippy::panic,
     clippy::print_stderr,
     clippy::unwrap_used,
     reason = "tests stop at the first surprise, and say what they did"

@@ -16,6 +16,7 @@ use lanterman_format::{
     SegmentKind, StoreId,
 };
 
+use lanterman_format::weakened;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -28,7 +29,12 @@ pub(crate) const STEP: u64 = BLOCK_ALIGNMENT as u64;
 
 /// Opens a regular file for reading, and nothing else: a link might lead anywhere, and a FIFO would have to be waited for.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let no_follow = if weakened!("tool-follows-links") {
+        OFlags::empty()
+    } else {
+        OFlags::NOFOLLOW
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | no_follow | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(descriptor) => File::from(descriptor),
         Err(Errno::LOOP) => {

@@ -301,6 +301,11 @@ impl SharedTable for SystemTable {
 
     fn slot_is_locked(&self, slot: u32) -> io::Result<bool> {
         let held = self.shared.held.lock();
+        if weakened!("dead-readers-count") {
+            return Ok(self
+                .load(slot as usize * 2 + 8)
+                .is_some_and(|process| process != 0));
+        }
         Ok(held.contains(&slot)
             || lock::is_locked_elsewhere(self.shared.words.descriptor(), Extent::Byte(slot.into()))?)
     }

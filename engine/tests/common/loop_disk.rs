@@ -139,7 +139,7 @@ impl LoopDisk {
     }
 
     pub fn free_bytes(&self) -> u64 {
-        let found = rustix::fs::statvfs(&self.path()).unwrap();
+        let found = rustix::fs::statvfs(self.path()).unwrap();
         found.f_bavail * found.f_frsize
     }
 }
