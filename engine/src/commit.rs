@@ -5,7 +5,7 @@
 //! - ends move only after the block is written; a block that found no room moves nothing and poisons nothing;
 //! - the messages of a transaction become readable after their block is written, all of them inside one closed gate.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -206,7 +206,8 @@ impl Core {
             .max()
             .unwrap_or(Durability::Process);
         let mut gathered = Gathered::default();
-        let mut ends: HashMap<u64, (Arc<LogState>, u64)> = HashMap::new();
+        // In order, so that the same work writes the same bytes.
+        let mut ends: BTreeMap<u64, (Arc<LogState>, u64)> = BTreeMap::new();
         for request in requests {
             match request {
                 Request::Log { log, end, .. } => {

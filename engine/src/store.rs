@@ -398,10 +398,6 @@ fn prepare_directory(
         None if may_create => {
             disk.create_directory(path)
                 .map_err(|source| Error::io("create", path, source))?;
-            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                disk.sync_directory(parent)
-                    .map_err(|source| Error::io("sync", parent, source))?;
-            }
             Vec::new()
         }
         None => {
@@ -459,9 +455,23 @@ fn prepare_directory(
         .exists(&root)
         .map_err(|source| Error::io("look for", &root, source))?
     {
+        sync_name_of(disk, path, found.is_some())?;
         create_store(disk, path, options)?;
     }
     Ok(Some(lock))
+}
+
+/// Makes the name of the store's directory durable, whoever made it: a process that was killed in the midst of this may
+/// not have come so far.
+fn sync_name_of(disk: &Arc<dyn Disk>, path: &Path, was_there: bool) -> Result<()> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    match disk.sync_directory(parent) {
+        // Not ours to open; then somebody else gave us the directory, and answers for its name.
+        Err(error) if was_there && error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome.map_err(|source| Error::io("sync", parent, source)),
+    }
 }
 
 /// Makes an empty store: a first journal segment, then the root file, whose name makes it one.
@@ -716,11 +726,20 @@ impl Core {
         slot: &RootSlot,
         sizes: JournalSizes,
     ) -> Result<()> {
+        let (end, slabs_begun) = scan.place_to_go_on();
+        for slab in slabs_begun {
+            self.segments.raise_next(slab.segment.get().saturating_add(1));
+            self.segments.note_used(slab);
+        }
         *self.allocator.lock() = find_room(self, listing)?;
-        let end = scan.end().clone();
         let replayed = scan.replayed_bytes();
         let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
         self.segments.sync_found()?;
+        // So must the names: a process that was killed may have renamed and not synced.
+        self.segments
+            .disk()
+            .sync_directory(&self.path)
+            .map_err(|source| Error::io("sync", &self.path, source))?;
         // The slot that was chosen must last before the journal that only the older one needs is retired.
         self.checkpoint.lock().root.sync()?;
         journal.sync()?;
