@@ -169,6 +169,11 @@ impl Catalog {
         !self.dirty.lock().is_empty()
     }
 
+    /// Sees to it that new logs get numbers from `next` on.
+    pub(crate) fn raise_next_log(&self, next: u64) {
+        self.next_log.fetch_max(next, Ordering::AcqRel);
+    }
+
     pub(crate) fn next_log(&self) -> u64 {
         self.next_log.load(Ordering::Acquire)
     }

@@ -24,6 +24,7 @@ use crate::flush::{Flusher, Incoming};
 use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
 use crate::log::LogState;
+use crate::lost::Holes;
 use crate::options::Options;
 use crate::pins::PinTable;
 use crate::publication::Publication;
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
     /// What a store that is open for reading needs to follow its writer.
     pub(crate) following: FollowingCell,
+    /// What recovery stepped over.
+    pub(crate) holes: Holes,
     poison: OnceLock<Error>,
     progress: Mutex<u64>,
     progressed: Condvar,
@@ -115,6 +118,7 @@ impl Core {
             closed: AtomicBool::new(false),
             lock: Mutex::new(parts.lock),
             following: FollowingCell::default(),
+            holes: Holes::default(),
             poison: OnceLock::new(),
             progress: Mutex::new(0),
             progressed: Condvar::new(),

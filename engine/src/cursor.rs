@@ -218,6 +218,9 @@ impl Cursor {
     pub fn get(&mut self, offset: impl ToOffset) -> Result<Message<'_>> {
         let offset = offset.to_offset();
         if offset < self.root.start || offset >= self.limit() {
+            if let Some(hole) = self.log.open_end().filter(|_| offset >= self.log.end()) {
+                return Err(self.core.open_end_error(&self.log, hole));
+            }
             return Err(self.out_of_range(offset));
         }
         if offset >= self.root.end() {
@@ -299,7 +302,7 @@ impl Cursor {
             return if self.next < end {
                 self.locate(end).map(|()| true)
             } else {
-                Ok(false)
+                self.at_the_end()
             };
         }
         // The chunk in which the cursor is may simply have grown.
@@ -320,7 +323,10 @@ impl Cursor {
                 self.core.publication.settle();
                 let published = chunk.end_offset();
                 *end = published;
-                return Ok(published > self.next);
+                if published > self.next {
+                    return Ok(true);
+                }
+                return self.at_the_end();
             }
         }
         self.core.publication.settle();
@@ -330,9 +336,17 @@ impl Cursor {
             Bound::End | Bound::Fixed(_) => self.root.end(),
         };
         if self.next >= end {
-            return Ok(false);
+            return self.at_the_end();
         }
         self.locate(end).map(|()| true)
+    }
+
+    /// No next message: unless nobody can tell whether this is the log's end.
+    fn at_the_end(&self) -> Result<bool> {
+        match self.log.open_end() {
+            Some(hole) if self.next >= self.log.end() => Err(self.core.open_end_error(&self.log, hole)),
+            _ => Ok(false),
+        }
     }
 
     /// Finds the piece that holds the next message, and reads in it up to `limit`.
@@ -403,6 +417,20 @@ pub(crate) fn find_slab<'a>(
             first,
             end,
             skip: placed.entry.skip,
+        });
+    }
+    let waiting = root
+        .pending
+        .iter()
+        .find(|pending| pending.first <= offset && offset < pending.end());
+    if let Some((pending, handle)) =
+        waiting.and_then(|found| found.entry.slab.as_ref().map(|slab| (found, slab)))
+    {
+        return Ok(FoundSlab {
+            handle,
+            first: pending.first,
+            end: pending.end(),
+            skip: pending.entry.skip,
         });
     }
     match &root.tail {

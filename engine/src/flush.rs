@@ -57,6 +57,13 @@ impl Incoming {
         self.queue.lock().push_back((log, chunk));
     }
 
+    /// Forgets the chunks of a log whose messages stand in slabs already, as replay finds out.
+    pub(crate) fn forget(&self, log: &Arc<LogState>) {
+        self.queue
+            .lock()
+            .retain(|(waiting, _)| !Arc::ptr_eq(waiting, log));
+    }
+
     /// Forgets everything, in a store that is only read.
     pub(crate) fn clear(&self) {
         self.queue.lock().clear();
@@ -218,6 +225,7 @@ impl Flusher {
                     let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
                     root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
                     root.tree_end = end;
+                    core.absorb_pending(&job.log, root)?;
                     // A tail slab of the same messages, from a checkpoint, has had its day.
                     root.tail = root.tail.take().filter(|tail| tail.first >= end);
                     Ok(())

@@ -2,22 +2,24 @@
 //!
 //! Invariants:
 //! - a root's pieces follow each other without a gap: the tree covers `start..tree_end`, the chunks begin at or before
-//!   `tree_end` and run on to the log's end, and a tail slab stands in for the chunks of a log that holds no memory;
+//!   `tree_end` and run on to the log's end, with pending slabs between them where the journal had a hole, and a tail
+//!   slab stands in for the chunks of a log that holds no memory;
 //! - a root is swapped whole, under `changing`; whoever loaded an old one goes on reading it;
 //! - bytes and offsets of a message never change, so two roots that both hold an offset agree on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use lanterman_format::ids::{LogId, Offset};
 use lanterman_format::name::LogName;
+use lanterman_format::summary::Histogram32;
 use parking_lot::Mutex;
 
 use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
 use crate::region::root::RootCell;
 use crate::slab::SlabHandle;
-use crate::tree::Tree;
+use crate::tree::{SlabEntry, Tree};
 
 /// The newest messages of a quiet log: a slab that the next checkpoint or seal supersedes.
 #[derive(Debug, Clone)]
@@ -29,6 +31,21 @@ pub(crate) struct TailSlab {
     pub(crate) skip: u64,
 }
 
+/// A run of offsets whose place in the tree is behind chunks that are not in it yet. Only a journal with a hole makes
+/// such: see [`crate::lost`].
+#[derive(Debug, Clone)]
+pub(crate) struct PendingSlab {
+    pub(crate) first: u64,
+    pub(crate) entry: SlabEntry,
+    pub(crate) histogram: Histogram32,
+}
+
+impl PendingSlab {
+    pub(crate) fn end(&self) -> u64 {
+        self.first.saturating_add(self.entry.offset_count)
+    }
+}
+
 /// The value of a log.
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
@@ -37,6 +54,8 @@ pub(crate) struct Root {
     pub(crate) tree_end: u64,
     pub(crate) chunks: Arc<[Arc<Chunk>]>,
     pub(crate) tail: Option<TailSlab>,
+    /// Between and behind the chunks, by rising offsets; almost always empty.
+    pub(crate) pending: Arc<[PendingSlab]>,
     /// Rises with each root of the log, so that a reader knows cheaply whether his is the newest.
     pub(crate) generation: u64,
 }
@@ -49,14 +68,16 @@ impl Root {
             tree_end: 0,
             chunks: Arc::from([]),
             tail: None,
+            pending: Arc::from([]),
             generation: 0,
         }
     }
 
     /// Offset behind the newest published message.
     pub(crate) fn end(&self) -> u64 {
+        let pending = self.pending.last().map_or(0, PendingSlab::end);
         if let Some(chunk) = self.chunks.last() {
-            return chunk.end_offset();
+            return chunk.end_offset().max(pending);
         }
         match &self.tail {
             Some(tail) => tail.first.saturating_add(tail.count),
@@ -110,6 +131,9 @@ pub(crate) struct LogState {
     adopted_end: AtomicU64,
     /// The log's creation is in the journal or in a checkpoint.
     created: AtomicBool,
+    /// Number of the hole in the journal, from 1, behind which nothing of the log was seen, so that messages at its end
+    /// may be missing; 0 where the end is known.
+    open_end: AtomicU32,
     pub(crate) settings: Vec<u8>,
     pub(crate) persisted: Mutex<Persisted>,
 }
@@ -130,6 +154,7 @@ impl LogState {
             durable_end: AtomicU64::new(end),
             adopted_end: AtomicU64::new(adopted),
             created: AtomicBool::new(false),
+            open_end: AtomicU32::new(0),
             settings,
             persisted: Mutex::new(Persisted::default()),
         }
@@ -169,6 +194,26 @@ impl LogState {
         });
         self.set_journaled_end(end);
         self.set_durable_end(end);
+        self.close_end();
+    }
+
+    /// The hole in the journal that leaves the log's end in doubt.
+    pub(crate) fn open_end(&self) -> Option<usize> {
+        usize::try_from(self.open_end.load(Ordering::Relaxed))
+            .ok()?
+            .checked_sub(1)
+    }
+
+    /// Notes that the journal has a hole, numbered from 1, behind what is known of the log; the first one counts.
+    pub(crate) fn leave_end_open(&self, hole: u32) {
+        let _first = self
+            .open_end
+            .compare_exchange(0, hole, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Something of the log was found behind the hole.
+    pub(crate) fn close_end(&self) {
+        self.open_end.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn end(&self) -> u64 {

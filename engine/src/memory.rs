@@ -87,11 +87,14 @@ impl Core {
         entries: u64,
     ) -> Result<Room> {
         let root = log.root();
-        let stored = root
-            .tail
-            .as_ref()
-            .map(|tail| self.tail_body(log, tail))
-            .transpose()?;
+        let stored = match root.tail.as_ref().map(|tail| self.tail_body(log, tail)) {
+            // What cannot be copied stays where it is: reading it goes on to tell, and appending goes on behind it.
+            Some(Err(Error::Damaged(_))) => {
+                self.tail_into_tree(log)?;
+                None
+            }
+            stored => stored.transpose()?,
+        };
         let body = stored.as_ref().map_or(0, |stored| stored.body.len() as u64);
         let kept = stored.as_ref().map_or(0, |stored| stored.count);
         let wanted = self
@@ -204,8 +207,9 @@ impl Core {
             let covered = kept
                 .as_ref()
                 .map_or(root.tree_end, |tail| tail.first.saturating_add(tail.count));
-            let whole =
-                covered == persisted.end && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
+            let whole = covered == persisted.end
+                && root.pending.is_empty()
+                && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
             if whole {
                 root.chunks = Arc::from([]);
                 root.tail = kept;

@@ -56,6 +56,7 @@ pub struct AutomaticCommit {
 pub struct Options {
     pub(crate) create: bool,
     pub(crate) read_only: bool,
+    pub(crate) accept_lost_commits: bool,
     pub(crate) copying: bool,
     pub(crate) disk: Option<Arc<dyn Disk>>,
     pub(crate) ring: Choice,
@@ -81,6 +82,7 @@ impl Default for Options {
         Options {
             create: true,
             read_only: false,
+            accept_lost_commits: false,
             copying: false,
             disk: None,
             ring: Choice::Auto,
@@ -121,6 +123,20 @@ impl Options {
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Opens for writing also where commits that were durable stand in a damaged part of the journal and cannot be read;
+    /// default no: opening then answers [`Error::Damaged`](crate::Error::Damaged). A store that is only read
+    /// opens in any case.
+    ///
+    /// What can be read stays: lost offsets answer `Damaged`, the others are where they were. Only at the end of a log of
+    /// which nothing follows behind the damage, nobody can tell whether messages are missing: their offsets are given to
+    /// new messages. [`Store::lost_commits`](crate::Store::lost_commits) lists all this, at this opening alone. A
+    /// backup should be had before.
+    #[must_use]
+    pub fn accept_lost_commits(mut self, accept: bool) -> Self {
+        self.accept_lost_commits = accept;
         self
     }
 

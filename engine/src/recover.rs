@@ -173,6 +173,7 @@ fn root_of(table: &SegmentTable, entry: &CatalogEntry) -> Result<Root> {
         tree_end,
         chunks: Arc::from([]),
         tail,
+        pending: Arc::from([]),
         generation: 0,
     })
 }
@@ -216,11 +217,16 @@ impl Core {
     /// Applies every version that the journal has from where `scan` stands; gives how many there were.
     pub(crate) fn replay(&self, scan: &mut Scan) -> Result<u64> {
         let mut versions = 0u64;
-        while let Step::Version(view, header) = scan.next()? {
-            self.replay_version(&view, &header)?;
-            versions = versions.saturating_add(1);
+        loop {
+            match scan.next()? {
+                Step::Version(view, header) => {
+                    self.replay_version(&view, &header)?;
+                    versions = versions.saturating_add(1);
+                }
+                Step::Hole(hole) => self.step_over(hole),
+                Step::End => return Ok(versions),
+            }
         }
-        Ok(versions)
     }
 
     fn replay_version(&self, view: &CommitView<'_>, header: &BlockHeader) -> Result<()> {
@@ -246,14 +252,24 @@ impl Core {
         }
         let mut changed: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
         for adoption in view.adoptions() {
-            let log = self.replayed_log(adoption.log, header)?;
+            let offsets = (adoption.first_offset.get(), adoption.offset_count);
+            let Some(log) = self.replayed_log(adoption.log, offsets, header)? else {
+                self.segments.note_used(&adoption.slab);
+                continue;
+            };
             self.replay_adoption(&log, &adoption, header)?;
+            log.close_end();
             changed.insert(log.id.get(), log);
         }
         for frame in view.frames() {
-            let log = self.replayed_log(frame.description.log, header)?;
+            let description = &frame.description;
+            let offsets = (description.first_offset.get(), description.offset_count);
+            let Some(log) = self.replayed_log(description.log, offsets, header)? else {
+                continue;
+            };
             let body = frame.body.map_err(place)?;
-            self.replay_frame(&log, &frame.description, body, header)?;
+            self.replay_frame(&log, description, body, header)?;
+            log.close_end();
             changed.insert(log.id.get(), log);
         }
         let ends: Vec<_> = changed
@@ -278,11 +294,18 @@ impl Core {
         }
     }
 
-    fn replayed_log(&self, id: LogId, header: &BlockHeader) -> Result<Arc<LogState>> {
-        let found = self.catalog.by_id(id.get());
-        found.ok_or_else(|| {
-            self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))
-        })
+    /// The log that a version adds to; `None` where its creation was lost.
+    fn replayed_log(
+        &self,
+        id: LogId,
+        (first, count): (u64, u64),
+        header: &BlockHeader,
+    ) -> Result<Option<Arc<LogState>>> {
+        match self.catalog.by_id(id.get()) {
+            None if self.lose_nameless(id, first, count) => Ok(None),
+            None => Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))),
+            found => Ok(found),
+        }
     }
 
     fn replay_creation(
@@ -326,6 +349,9 @@ impl Core {
         let end = first.saturating_add(adoption.offset_count);
         self.segments.note_used(&adoption.slab);
         let root = log.root();
+        if first > root.tree_end && !self.holes.is_empty() {
+            return self.replay_adoption_behind_a_hole(log, adoption, header);
+        }
         let source = self.source.as_ref();
         let failed = |error| self.tree_error(log, error);
         let kept = if first < root.tree_end {
@@ -350,12 +376,45 @@ impl Core {
         let tree = kept.push(source, entry, &histogram).map_err(failed)?;
         let mut tail = log.tail.intrude();
         tail.writer = None;
+        // Replay may have filled chunks with the same messages; they must not be written once more.
+        self.incoming.forget(log);
         log.change_root(|root| {
             root.tree = tree;
             root.tree_end = end;
             root.chunks = Arc::from([]);
             root.tail = None;
+            root.pending = Arc::from([]);
         });
+        log.set_adopted_end(end);
+        Ok(())
+    }
+
+    /// As [`Self::replay_adoption`], where what should stand in the tree before it stands in chunks, or was lost.
+    fn replay_adoption_behind_a_hole(
+        &self,
+        log: &Arc<LogState>,
+        adoption: &SlabAdoption,
+        header: &BlockHeader,
+    ) -> Result<()> {
+        let first = adoption.first_offset.get();
+        let end = first.saturating_add(adoption.offset_count);
+        let mut tail = log.tail.intrude();
+        if adoption.offset_count == 0 || !self.bridge(log, &mut tail, first)? {
+            let rule = crate::rules::disagree(Structure::Commit, log.end(), first);
+            return Err(self.journal_damage(header, rule));
+        }
+        let known = log.end().saturating_sub(first);
+        if known < adoption.offset_count {
+            let slab = Arc::new(SlabHandle::new(adoption.slab));
+            let (summary, histogram) = self.look_at_adopted(log, adoption, &slab, header)?;
+            let entry = SlabEntry {
+                offset_count: adoption.offset_count.saturating_sub(known),
+                skip: adoption.skip.saturating_add(known),
+                slab: Some(slab),
+                summary,
+            };
+            self.put_behind(log, &mut tail, entry, histogram)?;
+        }
         log.set_adopted_end(end);
         Ok(())
     }
@@ -409,7 +468,10 @@ impl Core {
         if end <= have {
             return Ok(());
         }
-        if first > have || u64::from(frame.entry_count) != frame.offset_count {
+        let mut tail = log.tail.intrude();
+        let is_bridged = first <= have || self.bridge(log, &mut tail, first)?;
+        let have = log.end();
+        if !is_bridged || u64::from(frame.entry_count) != frame.offset_count {
             return Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, have, first)));
         }
         let mut rest = body;
@@ -419,7 +481,6 @@ impl Core {
             let stored = usize::try_from(view.stored_bytes()).unwrap_or(usize::MAX);
             rest = rest.get(stored..).unwrap_or_default();
         }
-        let mut tail = log.tail.intrude();
         let count = end.saturating_sub(have);
         if self.make_room(log, &mut tail, rest.len() as u64, count)? == Room::NoMemory {
             return Err(Error::Internal {

@@ -45,3 +45,14 @@ pub(crate) fn disagree(structure: Structure, expected: u64, found: u64) -> Forma
         found,
     }
 }
+
+/// Known to be lost.
+pub(crate) fn lost(structure: Structure) -> FormatError {
+    FormatError {
+        structure,
+        rule: Rule::Lost,
+        at: 0,
+        expected: 1,
+        found: 0,
+    }
+}

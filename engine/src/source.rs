@@ -166,9 +166,17 @@ pub(crate) fn slab_error(
             &segments.path_of(reference.segment, SegmentKind::Slabs),
             error,
         ),
-        SlabError::Missing { reference }
-        | SlabError::Lost { reference }
-        | SlabError::NotHere { reference } => {
+        SlabError::Lost { reference } => Error::Damaged(Box::new(Damage {
+            // What is lost stood in the journal, which has been given away since.
+            path: segments.path_of(reference.segment, SegmentKind::Journal),
+            segment: Some(reference.segment),
+            position: reference.position,
+            bytes: reference.bytes.get(),
+            log: name,
+            offsets,
+            source: crate::rules::lost(Structure::Commit),
+        })),
+        SlabError::Missing { reference } | SlabError::NotHere { reference } => {
             let rule = crate::rules::truncated(Structure::Slab, reference.bytes.get(), 0);
             damage(&reference, 0, reference.bytes.get(), rule)
         }

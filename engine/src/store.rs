@@ -23,6 +23,7 @@ use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
+use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
 use crate::readers::{READERS_WORDS, ReaderView};
@@ -125,7 +126,9 @@ impl Store {
             open_beside_a_writer(path, &options, &disk)?
         } else {
             let slots = RootFile::read(&disk, path)?;
-            open_core(path, options, &disk, lock, newest_slot(path, &slots)?)?
+            let slot = newest_slot(path, &slots)?;
+            let accepts_holes = options.accept_lost_commits;
+            open_core(path, options, &disk, lock, slot, accepts_holes)?
         };
         let core = Arc::new(core);
         if !core.options.read_only && core.options.background == Background::Thread {
@@ -281,6 +284,14 @@ impl Store {
     /// What reading the journal or a new checkpoint met.
     pub fn refresh(&self) -> Result<bool> {
         self.core().refresh()
+    }
+
+    /// Commits that were durable and were found to stand in a damaged part of the journal when this store was opened,
+    /// and what they held as far as it can be inferred. Empty for a sound store, and for one whose loss was accepted at
+    /// an earlier opening ([`Options::accept_lost_commits`]).
+    #[must_use]
+    pub fn lost_commits(&self) -> Vec<LostCommits> {
+        self.core().lost_commits()
     }
 
     /// The oldest version that a snapshot of this process holds.
@@ -596,14 +607,18 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
     loop {
         let slots = RootFile::read(disk, path)?;
         let slot = newest_slot(path, &slots)?;
-        let error = match open_core(path, options.clone(), disk, None, slot) {
+        let error = match open_core(path, options.clone(), disk, None, slot, false) {
             Err(error @ (Error::Damaged(_) | Error::Io { .. })) => error,
             outcome => return outcome,
         };
         let now = RootFile::read(disk, path)?;
         let moved = newest_slot(path, &now)?.sequence != slot.sequence;
         if attempt >= READING_ATTEMPTS || !(moved || attempt == 1) {
-            return Err(error);
+            // It stays. If it is a hole in the journal, all the rest can be read.
+            return match open_core(path, options.clone(), disk, None, slot, true) {
+                Err(Error::Damaged(_) | Error::Io { .. }) => Err(error),
+                outcome => outcome,
+            };
         }
         attempt += 1;
     }
@@ -615,6 +630,7 @@ fn open_core(
     disk: &Arc<dyn Disk>,
     lock: Option<Box<dyn FileLock>>,
     slot: &RootSlot,
+    steps_over_holes: bool,
 ) -> Result<Core> {
     let table = Arc::new(SegmentTable::new(
         Arc::clone(disk),
@@ -658,6 +674,9 @@ fn open_core(
         options,
     });
     let mut scan = core.scan_from(slot, last_commit_crc, listing.journals.clone())?;
+    if steps_over_holes {
+        scan.step_over_holes();
+    }
     core.pool.set_unbounded(true);
     core.replay(&mut scan)?;
     core.pool.set_unbounded(false);
@@ -667,6 +686,7 @@ fn open_core(
         return Ok(core);
     }
     core.begin_writing(scan, &listing, slot, sizes)?;
+    core.settle_losses()?;
     Ok(core)
 }
 

@@ -87,6 +87,10 @@ impl Core {
                 sum.add(chunk.entries_bytes(entry, until.saturating_sub(from))?)?;
             }
         }
+        for pending in root.pending.iter().filter(|pending| pending.first < end) {
+            sum.summary.merge(&pending.entry.summary);
+            sum.histogram.merge(&pending.histogram.into());
+        }
         if let Some(tail) = root
             .tail
             .as_ref()

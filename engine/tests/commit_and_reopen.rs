@@ -160,3 +160,31 @@ fn a_store_driven_by_hand_needs_no_thread() {
         50_000
     );
 }
+
+#[test]
+fn slabs_that_take_the_place_of_journaled_messages_end_the_chunks_that_replay_made_of_them() {
+    let disk = std::sync::Arc::new(lanterman::disk::MemoryDisk::new());
+    let options = |disk: &std::sync::Arc<lanterman::disk::MemoryDisk>| {
+        Options::new()
+            .background(Background::Manual)
+            .slab_bytes_max(512 << 10)
+            .tail_memory_bytes(1 << 20)
+            .disk(std::sync::Arc::<lanterman::disk::MemoryDisk>::clone(disk))
+    };
+    let store = options(&disk).open_copying("/store").unwrap();
+    let mut writer = store.writer("events").unwrap();
+    // More than a slab in small commits, so that replay fills a chunk with them; then a slab that no frame brings.
+    for _ in 0..30 {
+        writer.append(&[1; 32 << 10]).unwrap();
+        writer.commit(Durability::Process).unwrap();
+    }
+    for _ in 0..100 {
+        writer.append(&[2; 32 << 10]).unwrap();
+    }
+    writer.commit(Durability::Disk).unwrap();
+    let image = std::sync::Arc::new(disk.kill_image().unwrap());
+    let again = options(&image).open_copying("/store").unwrap();
+    while again.step().unwrap() {}
+    again.checkpoint().unwrap();
+    assert_eq!(values(&again, "events").len(), 130);
+}

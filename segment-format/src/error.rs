@@ -130,6 +130,8 @@ pub enum Rule {
     Count,
     /// A text is not UTF-8, or has characters that it may not have.
     Text,
+    /// It was found damaged before, and what refers to it says that it is lost.
+    Lost,
     /// The output has less room than the structure needs.
     NoRoom,
 }
@@ -153,6 +155,7 @@ impl Rule {
             Self::Order => "entries are out of order",
             Self::Count => "two numbers disagree",
             Self::Text => "a text is not well-formed",
+            Self::Lost => "lost with a part that was found damaged before",
             Self::NoRoom => "the output has too little room",
         }
     }

@@ -21,8 +21,8 @@ use crate::verify::verify;
 /// printed; then the plan is carried out, and the store is verified again.
 ///
 /// What it can do: write a damaged root slot anew from the whole one; write the header of a segment anew from what the
-/// checksum of the segment's first block proves; cut the journal before a commit that is not whole, so that the store
-/// opens again, at the price of the commits from there on, which it names. It never computes a checksum over bytes that
+/// checksum of the segment's first block proves; give up commits that stand in a damaged part of the journal, so that the
+/// store opens again with everything else, naming what they held as far as the rest tells. It never computes a checksum over bytes that
 /// failed theirs. Damaged slabs, nodes, catalog pages and checkpoints cannot be repaired, only restored from a copy.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
@@ -56,7 +56,7 @@ struct Answer<'a> {
 pub(crate) fn run(call: &RepairCall, output: &mut Output) -> Result<Outcome, Problem> {
     crate::files::check_is_store(&call.store)?;
     // Held until the end: nobody writes between finding and acting.
-    let _lock = if call.apply {
+    let lock = if call.apply {
         Some(apply::lock(&call.store)?)
     } else {
         None
@@ -75,7 +75,7 @@ pub(crate) fn run(call: &RepairCall, output: &mut Output) -> Result<Outcome, Pro
     }
     if call.apply && !plan.actions.is_empty() {
         output.flush()?;
-        answer.kept_in = Some(apply::apply(&call.store, &plan)?);
+        answer.kept_in = Some(apply::apply(&call.store, &plan, lock)?);
         answer.applied = true;
         answer.remaining = Some(verify(&call.store)?.damage);
     }
@@ -100,11 +100,13 @@ fn tell(damage: &[Finding], plan: &Plan, output: &mut Output) -> Result<(), Prob
     for action in &plan.actions {
         output.line(format_args!("plan: {action}"))?;
         for lost in action.lost() {
-            let (version, log, offsets) = (lost.version, &lost.log, &lost.offsets);
-            output.line(format_args!(
-                "  gives up: version {version}, log {log:?}, offsets {}..{}",
-                offsets.start, offsets.end
-            ))?;
+            let (log, first) = (&lost.log, lost.first);
+            match lost.end {
+                Some(end) => output.line(format_args!("  gives up: log {log:?}, offsets {first}..{end}"))?,
+                None => output.line(format_args!(
+                    "  in doubt: log {log:?} may have had messages from offset {first} on; new ones take these offsets"
+                ))?,
+            }
         }
     }
     for beyond in &plan.beyond_repair {

@@ -69,12 +69,13 @@ const FACE: [&str; 5] = ["store", "writer", "cursor", "snapshot", "transaction"]
 
 /// Modules of the core, which may know everything below but not the face. `readers` opens what the face opens, and is
 /// not among them.
-const CORE_WITHOUT_FACE: [&str; 7] = [
+const CORE_WITHOUT_FACE: [&str; 8] = [
     "background",
     "checkpoint",
     "core",
     "counters",
     "flush",
+    "lost",
     "memory",
     "recover",
 ];

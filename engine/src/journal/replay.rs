@@ -2,8 +2,10 @@
 //!
 //! The end is where no block of the version that must follow stands. It is torn, and everything behind it was never
 //! acknowledged as durable, unless a whole block behind it says that the missing version was durable when it was
-//! written: then the journal is damaged, and nothing is guessed.
+//! written: then the journal is damaged, and nothing is guessed. Whoever may lose a part to keep the rest steps over such
+//! a hole: reading goes on at the first block behind it that is proven to belong to the journal.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lanterman_format::block::{
@@ -11,7 +13,7 @@ use lanterman_format::block::{
 };
 use lanterman_format::commit::CommitView;
 use lanterman_format::error::{FormatError, Found};
-use lanterman_format::ids::{Position, SegmentId, Version};
+use lanterman_format::ids::{Crc, Position, SegmentId, Version};
 use lanterman_format::reference::Reference;
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::weakened;
@@ -41,6 +43,8 @@ pub(crate) struct Scan {
     /// Whether the end is searched for holes. A reader that follows a writer meets an end after each version, and what
     /// comes behind it is still being written.
     looks_for_holes: bool,
+    /// Whether a hole is passed over, or an error.
+    steps_over_holes: bool,
 }
 
 #[derive(Debug)]
@@ -55,8 +59,41 @@ struct Window {
 pub(crate) enum Step<'a> {
     /// The next version.
     Version(CommitView<'a>, BlockHeader),
+    /// Versions that were durable are gone; what follows goes on behind them.
+    Hole(Hole),
     /// Nothing follows that was ever acknowledged as durable.
     End,
+}
+
+/// A place of the journal where something durable is missing.
+#[derive(Debug, Clone)]
+pub(crate) struct Hole {
+    pub(crate) segment: Arc<SegmentFile>,
+    pub(crate) position: u64,
+    /// Up to where reading goes on, or to the end of the segment.
+    pub(crate) bytes: u64,
+    /// The versions that are gone.
+    pub(crate) versions: Range<u64>,
+    /// What is wrong where the first of them should stand.
+    pub(crate) rule: FormatError,
+    /// Where reading goes on.
+    resume: JournalEnd,
+}
+
+impl Hole {
+    pub(crate) fn error(&self) -> Error {
+        self.segment.damaged(self.position, self.bytes, self.rule)
+    }
+}
+
+/// A block behind the end: what it says of itself and of those before it.
+struct Behind {
+    segment: Arc<SegmentFile>,
+    position: u64,
+    version: u64,
+    header_crc: Crc,
+    previous_crc: Crc,
+    durable: u64,
 }
 
 /// A whole block: segment, position, header and length.
@@ -88,12 +125,8 @@ impl Scan {
             end_was_begun: false,
             slabs_begun: Vec::new(),
             looks_for_holes: true,
+            steps_over_holes: false,
         })
-    }
-
-    /// Where the journal ends, as far as it was read.
-    pub(crate) fn end(&self) -> &JournalEnd {
-        &self.end
     }
 
     /// Bytes of the blocks read.
@@ -115,6 +148,12 @@ impl Scan {
         (end, &self.slabs_begun)
     }
 
+    /// The end has moved on.
+    fn forget_begun(&mut self) {
+        self.end_was_begun = false;
+        self.slabs_begun.clear();
+    }
+
     /// Tells which journal segments there are now, and forgets what was read ahead.
     pub(crate) fn look_again(&mut self, segments: Vec<SegmentId>) {
         self.segments = segments;
@@ -127,24 +166,34 @@ impl Scan {
         self.looks_for_holes = false;
     }
 
+    /// Makes a hole a [`Step::Hole`] instead of an error.
+    pub(crate) fn step_over_holes(&mut self) {
+        self.steps_over_holes = true;
+    }
+
     /// The next version, or the end.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where something that was durable is missing.
+    /// [`Error::Damaged`] where something that was durable is missing, unless holes are stepped over.
     pub(crate) fn next(&mut self) -> Result<Step<'_>> {
         let wanted = Version::new(self.end.version.get().saturating_add(1));
         let mut rule = crate::rules::empty(Structure::Commit);
         let mut place = self.find(wanted, &mut rule)?;
         if place.is_none()
             && self.looks_for_holes
-            && let Err(error) = self.check_hole(wanted, rule)
+            && let Some(hole) = self.find_hole(wanted, rule)?
         {
             // A running writer may have filled the place before it wrote what stands behind it: what is there now
             // decides.
             self.window.segment = None;
             place = self.find(wanted, &mut rule)?;
+            if place.is_none() && self.steps_over_holes {
+                self.end = hole.resume.clone();
+                self.forget_begun();
+                return Ok(Step::Hole(hole));
+            }
             if place.is_none() {
-                return Err(error);
+                return Err(hole.error());
             }
         }
         match place {
@@ -200,8 +249,7 @@ impl Scan {
             header_crc: header.header_crc,
         };
         self.replayed_bytes = self.replayed_bytes.saturating_add(stored);
-        self.end_was_begun = false;
-        self.slabs_begun.clear();
+        self.forget_begun();
         let bytes = self.window.at(position, length).ok_or(Error::Internal {
             what: "a block was read whole",
         })?;
@@ -283,13 +331,52 @@ impl Scan {
     }
 
     /// Looks behind the end for a block that knows the missing version to have been durable.
-    fn check_hole(&mut self, wanted: Version, rule: FormatError) -> Result<()> {
+    fn find_hole(&mut self, wanted: Version, rule: FormatError) -> Result<Option<Hole>> {
         if weakened!("damage-is-a-torn-end") {
-            return Ok(());
+            return Ok(None);
         }
-        let here = self.end.segment.clone();
+        let behind = self.blocks_behind(wanted)?;
+        let proven = behind.iter().filter(|block| block.durable >= wanted.get());
+        let Some(mut first) = proven.min_by_key(|block| block.version) else {
+            return Ok(None);
+        };
+        // The proof names its predecessor by its checksum, that one the next: as far back as they stand, these are the
+        // journal, and not what an earlier end left behind.
+        while let Some(before) = behind.iter().find(|block| {
+            block.version.checked_add(1) == Some(first.version) && block.header_crc == first.previous_crc
+        }) {
+            first = before;
+        }
+        let segment = self
+            .end
+            .segment
+            .clone()
+            .unwrap_or_else(|| Arc::clone(&first.segment));
+        let position = self.end.position;
+        let until = if segment.id == first.segment.id {
+            first.position
+        } else {
+            segment.bytes
+        };
+        Ok(Some(Hole {
+            position,
+            bytes: until.saturating_sub(position).max(BLOCK_ALIGNMENT as u64),
+            segment,
+            versions: wanted.get()..first.version,
+            rule,
+            resume: JournalEnd {
+                segment: Some(Arc::clone(&first.segment)),
+                position: first.position,
+                version: Version::new(first.version.saturating_sub(1)),
+                header_crc: first.previous_crc,
+            },
+        }))
+    }
+
+    /// Everything behind the end that looks like a commit of a version after `wanted`.
+    fn blocks_behind(&mut self, wanted: Version) -> Result<Vec<Behind>> {
         let mut places: Vec<(Arc<SegmentFile>, u64)> = Vec::new();
-        if let Some(segment) = &here {
+        if let Some(segment) = &self.end.segment {
             places.push((Arc::clone(segment), self.end.position));
         }
         places.extend(
@@ -297,29 +384,32 @@ impl Scan {
                 .into_iter()
                 .map(|segment| (segment, FIRST_BLOCK_POSITION)),
         );
+        let mut found = Vec::new();
         for (segment, from) in places {
             let mut position = from;
             while position < segment.bytes {
                 let mut step = BLOCK_ALIGNMENT as u64;
                 if let At::Whole(header, length) = self.at(&segment, position, None)? {
                     step = (length as u64).next_multiple_of(BLOCK_ALIGNMENT as u64);
-                    let durable = self.window.at(position, length).and_then(|bytes| {
-                        CommitView::parse(bytes, &header)
-                            .ok()
-                            .map(|view| view.durable_version())
-                    });
-                    if header.identity.version > wanted && durable.is_some_and(|durable| durable >= wanted) {
-                        return Err(self.hole(here.as_ref().unwrap_or(&segment), rule));
+                    let view = self
+                        .window
+                        .at(position, length)
+                        .and_then(|bytes| CommitView::parse(bytes, &header).ok());
+                    if let Some(view) = view.filter(|_| header.identity.version > wanted) {
+                        found.push(Behind {
+                            segment: Arc::clone(&segment),
+                            position,
+                            version: header.identity.version.get(),
+                            header_crc: header.header_crc,
+                            previous_crc: view.previous_crc(),
+                            durable: view.durable_version().get(),
+                        });
                     }
                 }
                 position = position.saturating_add(step);
             }
         }
-        Ok(())
-    }
-
-    fn hole(&self, segment: &Arc<SegmentFile>, rule: FormatError) -> Error {
-        segment.damaged(self.end.position, BLOCK_ALIGNMENT as u64, rule)
+        Ok(found)
     }
 }
 

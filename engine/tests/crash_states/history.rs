@@ -221,7 +221,7 @@ impl Oracle for History {
                 if message.offset().get() != offset
                     || value.get(..8) != Some(&head(&name, offset, life))
                     || value.len() != (self.value_bytes)(offset).max(8)
-                    || rest.iter().any(|byte| *byte != fill(offset))
+                    || rest != vec![fill(offset); rest.len()]
                 {
                     return Err(format!("another message at {offset} of {name}, in life {life}"));
                 }

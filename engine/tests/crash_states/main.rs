@@ -83,7 +83,9 @@ fn every_crash_of(workload: &dyn Workload, states_min: usize, states_min_deep: u
         trace.run_alone(crash);
         return;
     }
+    let began = std::time::Instant::now();
     let counts = trace.run();
+    println!("{:?}", began.elapsed());
     let count = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed);
     println!(
         "{}: {changes} changes, {} power cuts, {} distinct states, {} kills, {} recoveries with {} states, seed {}",

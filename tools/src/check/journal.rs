@@ -1,15 +1,13 @@
 //! The journal behind the checkpoint, commit by commit, and what stands at its end.
 
-use std::collections::BTreeMap;
-
 use lanterman_format::block::BLOCK_HEADER_BYTES;
 use lanterman_format::{
     BlockHeader, BlockKind, Change, Checkpoint, CommitView, Crc, FileKind, Found, RootSlot, SegmentId,
     StoreId, Version,
 };
 
-use super::{Checker, Names, finding_in, missing};
-use crate::check::report::{DamageKind, Finding, Hole, LogReport, LostMessages};
+use super::{Checker, finding_in, missing};
+use crate::check::report::{DamageKind, Finding, LogReport};
 use crate::files::{FIRST_BLOCK, STEP, SegmentFile};
 use crate::problem::Problem;
 
@@ -23,11 +21,11 @@ enum At {
 
 /// Where the journal goes on.
 #[derive(Clone, Copy)]
-struct End {
-    segment: SegmentId,
-    position: u64,
-    version: Version,
-    header_crc: Crc,
+pub(super) struct End {
+    pub(super) segment: SegmentId,
+    pub(super) position: u64,
+    pub(super) version: Version,
+    pub(super) header_crc: Crc,
 }
 
 impl Checker<'_> {
@@ -49,9 +47,9 @@ impl Checker<'_> {
             self.report
                 .find(missing(end.segment.get(), FileKind::Journal, detail));
         }
-        let last = loop {
+        loop {
             let wanted = Version::new(end.version.get().saturating_add(1));
-            match self.next_commit(slot.store, &end, wanted)? {
+            let (reason, resembles) = match self.next_commit(slot.store, &end, wanted)? {
                 Ok((segment, position, header, bytes)) => {
                     self.commit(segment, &header, &bytes)?;
                     let stored = (bytes.len() as u64).next_multiple_of(STEP);
@@ -64,14 +62,25 @@ impl Checker<'_> {
                     self.report.journal.versions += 1;
                     self.report.journal.bytes += stored;
                     self.report.version = end.version.get();
+                    continue;
                 }
-                Err(reason) => break (wanted, reason),
+                Err(why) => why,
+            };
+            match self.behind_the_end(slot.store, &end, wanted)? {
+                Some(resume) => {
+                    self.hole(&end, &resume, &reason);
+                    end = resume;
+                }
+                None => {
+                    self.torn_end(&end, wanted, resembles);
+                    break;
+                }
             }
-        };
+        }
         self.report.journal.end_segment = end.segment.get();
         self.report.journal.end_position = end.position;
-        let (wanted, (reason, resembles)) = last;
-        self.end_of_journal(slot.store, &end, wanted, &reason, resembles)
+        self.doubtful_ends();
+        Ok(())
     }
 
     /// The next commit with its place, or why there is none.
@@ -98,102 +107,6 @@ impl Checker<'_> {
         Ok(Err(why))
     }
 
-    /// Tells a torn end from damage, as recovery does: damage is where a whole commit behind it knows the missing
-    /// version to have been durable.
-    fn end_of_journal(
-        &mut self,
-        store: StoreId,
-        end: &End,
-        wanted: Version,
-        reason: &str,
-        resembles: Option<String>,
-    ) -> Result<(), Problem> {
-        let behind = self.behind_the_end(store, end, wanted)?;
-        if let Some(hole) = behind {
-            self.hole(hole, reason);
-        } else if let Some(resembles) = resembles {
-            let (segment, position) = (end.segment.get(), end.position);
-            self.report.note(format!(
-                "the journal ends at {segment:016x}.journal, position {position}, where version {wanted} is not whole \
-                 ({resembles}): a commit that was cut off before anybody was told that it is durable, or damage to the \
-                 very last commit; the two cannot be told apart"
-            ));
-        }
-        Ok(())
-    }
-
-    /// What stands behind the end: a hole, if a commit there knows the missing version to have been durable.
-    fn behind_the_end(&self, store: StoreId, end: &End, wanted: Version) -> Result<Option<Hole>, Problem> {
-        let mut names: Names = self
-            .report
-            .logs
-            .values()
-            .map(|log| (log.id, log.name.clone()))
-            .collect();
-        let mut hole = Hole {
-            segment: end.segment,
-            position: end.position,
-            version: wanted,
-            lost: Vec::new(),
-            newest: wanted,
-        };
-        let mut is_damage = false;
-        for segment in self.files.journals_from(end.segment) {
-            if !segment.is_sound() && segment.generation.is_none() {
-                continue;
-            }
-            let mut position = if segment.id == end.segment {
-                end.position
-            } else {
-                FIRST_BLOCK
-            };
-            while position < segment.bytes {
-                let mut step = STEP;
-                if let Some((header, bytes)) = readable_commit(segment, store, position)? {
-                    let version = header.identity.version;
-                    step = u64::from(header.block_bytes).next_multiple_of(STEP);
-                    if version >= wanted
-                        && let Ok(view) = CommitView::parse(&bytes, &header)
-                    {
-                        is_damage |= version > wanted && view.durable_version() >= wanted;
-                        hole.newest = hole.newest.max(version);
-                        hole.lost.extend(messages_of(&view, version, &mut names));
-                    }
-                }
-                position += step;
-            }
-        }
-        Ok(is_damage.then_some(hole))
-    }
-
-    /// Names the hole once for each log that is known to have lost something by it.
-    fn hole(&mut self, hole: Hole, reason: &str) {
-        let detail = format!("version {} was durable and is not whole: {reason}", hole.version);
-        let finding = match self.files.get(hole.segment, FileKind::Journal) {
-            Some(file) => finding_in(DamageKind::Journal, file, hole.position, detail),
-            None => missing(hole.segment.get(), FileKind::Journal, detail),
-        };
-        let mut logs: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for lost in &hole.lost {
-            let known = logs
-                .entry(lost.log.as_str())
-                .or_insert((lost.offsets.start, lost.offsets.end));
-            *known = (known.0.min(lost.offsets.start), known.1.max(lost.offsets.end));
-        }
-        if logs.is_empty() {
-            self.report.damage.push(finding.clone());
-        }
-        for (log, (first, end)) in logs {
-            let (log, offsets) = (Some(log.to_owned()), Some(first..end));
-            self.report.damage.push(Finding {
-                log,
-                offsets,
-                ..finding.clone()
-            });
-        }
-        self.report.journal.hole = Some(hole);
-    }
-
     /// Takes up what a commit says, and checks that it fits what was there.
     fn commit(&mut self, segment: SegmentId, header: &BlockHeader, bytes: &[u8]) -> Result<(), Problem> {
         self.report.checked.commit_blocks += 1;
@@ -218,11 +131,14 @@ impl Checker<'_> {
                 adoption.first_offset.get() + adoption.offset_count,
             );
             let id = adoption.log.get();
+            self.lost_before(id, first, end);
+            let is_behind_a_hole = !self.report.journal.holes.is_empty();
             match self.report.logs.get_mut(&id) {
-                Some(log) if first <= log.tree_end => {
+                Some(log) if first <= log.tree_end || is_behind_a_hole => {
                     log.tree_end = end;
                     log.end = log.end.max(end);
                 }
+                None if is_behind_a_hole => {}
                 _ => self.contradiction(segment, position, id, first..end),
             }
             self.slab(id, &adoption.slab, adoption.skip, first..end)?;
@@ -238,7 +154,9 @@ impl Checker<'_> {
             let buffers = lanterman_format::buffer::walk(body).try_fold(0u64, |count, step| {
                 step.and_then(|(_, buffer)| buffer.validate().map(|()| count + buffer.count()))
             });
+            self.lost_before(description.log.get(), first, end);
             match self.report.logs.get_mut(&description.log.get()) {
+                None if !self.report.journal.holes.is_empty() => {}
                 Some(log) if first <= log.end && buffers == Ok(description.offset_count) => {
                     self.report.checked.messages += description.offset_count;
                     log.end = log.end.max(end);
@@ -281,41 +199,8 @@ fn new_log(id: u64, name: &str) -> LogReport {
     }
 }
 
-/// What a commit has of messages, by its directory.
-fn messages_of(view: &CommitView<'_>, version: Version, names: &mut Names) -> Vec<LostMessages> {
-    for change in view.changes().flatten() {
-        if let Change::CreateLog { log, name, .. } = change {
-            names.insert(log.get(), name.to_owned());
-        }
-    }
-    let frames = view.frames().map(|frame| {
-        (
-            frame.description.log,
-            frame.description.first_offset,
-            frame.description.offset_count,
-        )
-    });
-    let adoptions = view
-        .adoptions()
-        .map(|adoption| (adoption.log, adoption.first_offset, adoption.offset_count));
-    let named = |log: u64| {
-        names
-            .get(&log)
-            .cloned()
-            .unwrap_or_else(|| format!("log number {log}"))
-    };
-    frames
-        .chain(adoptions)
-        .map(|(log, first, count)| LostMessages {
-            version: version.get(),
-            log: named(log.get()),
-            offsets: first.get()..first.get().saturating_add(count),
-        })
-        .collect()
-}
-
 /// A commit block whose directory is whole; its bodies may not be.
-fn readable_commit(
+pub(super) fn readable_commit(
     segment: &SegmentFile,
     store: StoreId,
     position: u64,

@@ -3,6 +3,7 @@
 //! The walk sees only what the format promises; it shares no code with the engine but the decoders, so that a mistake
 //! of the engine's own reading does not hide itself.
 
+mod hole;
 mod journal;
 pub(crate) mod report;
 mod segments;
@@ -49,7 +50,7 @@ pub(crate) fn check(path: &Path, depth: Depth, progress: &mut Progress) -> Resul
         // written after its place was looked at and before the places behind it were: a second look tells.
         let now = choose_slot(path, &RootBytes::read(path)?)?;
         let moved = now.map(|slot| slot.sequence) != newest.map(|slot| slot.sequence);
-        let hole = report.journal.hole.is_some() && attempt == 1;
+        let hole = !report.journal.holes.is_empty() && attempt == 1;
         if report.damage.is_empty() || !(moved || hole) || attempt >= ATTEMPTS {
             return Ok(report);
         }
@@ -79,6 +80,8 @@ pub(crate) struct Checker<'a> {
     report: Report,
     /// Places of tails that must stand in gathered blocks, and the log of each.
     tails: Vec<(Reference, u64)>,
+    /// Logs of which nothing was seen behind a hole of the journal, and the number of the hole.
+    doubts: BTreeMap<u64, usize>,
 }
 
 impl<'a> Checker<'a> {
@@ -96,6 +99,7 @@ impl<'a> Checker<'a> {
             progress,
             report: Report::default(),
             tails: Vec::new(),
+            doubts: BTreeMap::new(),
         })
     }
 
@@ -361,6 +365,3 @@ fn missing(segment: u64, kind: FileKind, detail: String) -> Finding {
         ..found
     }
 }
-
-/// Names of logs by their numbers.
-pub(crate) type Names = BTreeMap<u64, String>;

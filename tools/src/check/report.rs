@@ -131,24 +131,29 @@ pub(crate) struct LogReport {
     pub(crate) journal_bytes: u64,
 }
 
-/// Messages that a cut of the journal gives up.
+/// Messages of one log that a hole in the journal took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LostMessages {
-    pub(crate) version: u64,
+    /// The log's name, or in words that it is lost as well.
     pub(crate) log: String,
-    pub(crate) offsets: Range<u64>,
+    /// Offset of the first one.
+    pub(crate) first: u64,
+    /// Offset behind the last one; none where nobody can tell whether there was any.
+    pub(crate) end: Option<u64>,
 }
 
-/// A commit that is missing in the middle of the journal.
+/// Commits that are missing in the middle of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hole {
     pub(crate) segment: SegmentId,
     pub(crate) position: u64,
-    pub(crate) version: Version,
-    /// What the blocks behind it say was in them.
+    /// The first and the last version that are missing.
+    pub(crate) first: Version,
+    pub(crate) last: Version,
+    /// What is wrong where the first of them should stand.
+    pub(crate) reason: String,
+    /// What they held, as far as what follows tells.
     pub(crate) lost: Vec<LostMessages>,
-    /// Newest version that is readable behind it.
-    pub(crate) newest: Version,
 }
 
 /// A segment whose header can be written anew from what another checksum proves.
@@ -170,7 +175,7 @@ pub(crate) struct JournalReport {
     pub(crate) versions: u64,
     pub(crate) bytes: u64,
     #[serde(skip)]
-    pub(crate) hole: Option<Hole>,
+    pub(crate) holes: Vec<Hole>,
 }
 
 /// What a check of a store found.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lanterman_format::buffer::walk;
 use lanterman_format::slab::SLAB_BODY_POSITION;
-use lanterman_format::{FormatError, Reference, SlabLayout, Summary};
+use lanterman_format::{FormatError, Reference, ReferenceKind, SlabLayout, Summary};
 
 use super::{Checker, Depth, finding_at};
 use crate::check::report::{DamageKind, Finding};
@@ -19,6 +19,14 @@ impl Checker<'_> {
         skip: u64,
         offsets: Range<u64>,
     ) -> Result<(), Problem> {
+        if reference.kind == ReferenceKind::Lost {
+            let name = self.report.name_of(log).unwrap_or_default();
+            self.report.note(format!(
+                "log {name:?}, offsets {}..{}: lost with a damaged part of the journal, as was accepted; they answer `damaged`",
+                offsets.start, offsets.end
+            ));
+            return Ok(());
+        }
         self.live(reference);
         if let Some(log) = self.report.logs.get_mut(&log) {
             log.slabs += 1;

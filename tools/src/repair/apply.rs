@@ -1,12 +1,11 @@
 //! Carrying a plan out. Every file that is changed is copied and synced before.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use lanterman::disk::{Disk, FileLock, SystemDisk, SystemOptions};
-use lanterman::{Clock, SystemClock};
+use lanterman::{Background, Clock, Options, SystemClock};
 use lanterman_format::name::segment_file_name;
 use lanterman_format::root_slot::ROOT_SLOT_BYTES;
 use lanterman_format::segment::SEGMENT_HEADER_BYTES;
@@ -18,9 +17,6 @@ use lanterman_format::{
 use crate::files::{RootBytes, STEP, StoreFiles};
 use crate::problem::Problem;
 use crate::repair::plan::{Action, Plan};
-
-/// Zeros are written in pieces of this size.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// Takes the lock that a writer would take.
 pub(super) fn lock(store: &Path) -> Result<Box<dyn FileLock>, Problem> {
@@ -42,8 +38,13 @@ pub(super) fn lock(store: &Path) -> Result<Box<dyn FileLock>, Problem> {
     })
 }
 
-/// Carries the plan out; gives the directory with the files as they were.
-pub(super) fn apply(store: &Path, plan: &Plan) -> Result<PathBuf, Problem> {
+/// Carries the plan out; gives the directory with the files as they were. The lock is held for all but the last step,
+/// in which the library takes it.
+pub(super) fn apply(
+    store: &Path,
+    plan: &Plan,
+    mut lock: Option<Box<dyn FileLock>>,
+) -> Result<PathBuf, Problem> {
     let kept = make_directory(store)?;
     for action in &plan.actions {
         match action {
@@ -56,9 +57,7 @@ pub(super) fn apply(store: &Path, plan: &Plan) -> Result<PathBuf, Problem> {
             } => {
                 rebuild_header(store, &kept, *segment, *kind, *generation, *first_version)?;
             }
-            Action::CutJournal {
-                segment, position, ..
-            } => cut_journal(store, &kept, *segment, *position)?,
+            Action::GiveUpCommits { .. } => give_up_commits(store, &kept, &mut lock)?,
         }
     }
     Ok(kept)
@@ -165,36 +164,19 @@ fn rebuild_header(
     write(&path, 0, &page)
 }
 
-/// Makes nothing of what stands behind the cut. A crash on the way leaves a hole, and the plan is the same again.
-fn cut_journal(store: &Path, kept: &Path, segment: SegmentId, position: u64) -> Result<(), Problem> {
+/// Opens the store with the loss accepted, which makes it a part of the logs. A crash on the way leaves the store as it
+/// was, and the plan is the same again.
+fn give_up_commits(store: &Path, kept: &Path, lock: &mut Option<Box<dyn FileLock>>) -> Result<(), Problem> {
+    keep(&store.join("root"), kept)?;
     let files = StoreFiles::open(store, None)?;
-    let behind = files.journals_from(segment);
-    for file in &behind {
+    for file in files.journals_from(SegmentId::new(0)) {
         keep(&file.path, kept)?;
     }
-    for file in behind {
-        if file.id != segment {
-            std::fs::remove_file(&file.path).map_err(|error| Problem::io("remove", &file.path, error))?;
-            continue;
-        }
-        let path = &file.path;
-        let mut out = OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map_err(|error| Problem::io("open", path, error))?;
-        std::io::Seek::seek(&mut out, std::io::SeekFrom::Start(position))
-            .map_err(|error| Problem::io("write", path, error))?;
-        let zeros = vec![0u8; PIECE_BYTES];
-        let mut left = file.bytes.saturating_sub(position);
-        while left > 0 {
-            let piece = zeros
-                .get(..usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES))
-                .unwrap_or_default();
-            out.write_all(piece)
-                .map_err(|error| Problem::io("write", path, error))?;
-            left -= piece.len() as u64;
-        }
-        out.sync_all().map_err(|error| Problem::io("sync", path, error))?;
-    }
-    sync_directory(&store.join("segments"))
+    drop(lock.take());
+    let options = Options::new()
+        .create(false)
+        .accept_lost_commits(true)
+        .background(Background::Manual);
+    options.open_copying(store)?.close()?;
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use lanterman_format::{FileKind, Generation, SegmentId, SegmentKind, Version};
 use serde::{Serialize, Serializer};
 
-use crate::check::report::{DamageKind, Finding, LostMessages, ProvenSegment, Report};
+use crate::check::report::{DamageKind, Finding, Hole, LostMessages, ProvenSegment, Report};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,22 +19,16 @@ pub(crate) enum Action {
         generation: Generation,
         first_version: Version,
     },
-    /// End the journal before a commit that is not whole.
-    CutJournal {
-        segment: SegmentId,
-        position: u64,
-        version: Version,
-        newest: Version,
-        lost: Vec<LostMessages>,
-    },
+    /// Give up commits that stand in a damaged part of the journal, and keep what stands behind them.
+    GiveUpCommits { holes: Vec<Hole> },
 }
 
 impl Action {
     /// What it gives up.
-    pub(crate) fn lost(&self) -> &[LostMessages] {
+    pub(crate) fn lost(&self) -> Vec<&LostMessages> {
         match self {
-            Action::CutJournal { lost, .. } => lost,
-            Action::RewriteRootSlot { .. } | Action::RebuildSegmentHeader { .. } => &[],
+            Action::GiveUpCommits { holes } => holes.iter().flat_map(|hole| &hole.lost).collect(),
+            Action::RewriteRootSlot { .. } | Action::RebuildSegmentHeader { .. } => Vec::new(),
         }
     }
 }
@@ -61,18 +55,17 @@ impl fmt::Display for Action {
                     generation.get()
                 )
             }
-            Action::CutJournal {
-                segment,
-                position,
-                version,
-                newest,
-                ..
-            } => {
-                let name = lanterman_format::name::segment_file_name(*segment, FileKind::Journal);
-                write!(
-                    formatter,
-                    "end the journal at position {position} of {name}: versions {version} to {newest} are given up"
-                )
+            Action::GiveUpCommits { holes } => {
+                for (number, hole) in holes.iter().enumerate() {
+                    let name = lanterman_format::name::segment_file_name(hole.segment, FileKind::Journal);
+                    let (and, first, last) = (if number > 0 { ", and " } else { "" }, hole.first, hole.last);
+                    write!(
+                        formatter,
+                        "{and}give up versions {first} to {last}, which are damaged at position {} of {name}",
+                        hole.position
+                    )?;
+                }
+                formatter.write_str("; what stands behind them is kept")
             }
         }
     }
@@ -83,7 +76,7 @@ impl Serialize for Action {
         use serde::ser::SerializeStruct;
         let mut out = serializer.serialize_struct("Action", 2)?;
         out.serialize_field("action", &self.to_string())?;
-        out.serialize_field("gives_up", self.lost())?;
+        out.serialize_field("gives_up", &self.lost())?;
         out.end()
     }
 }
@@ -135,9 +128,12 @@ fn proven<'a>(report: &'a Report, finding: &Finding) -> Option<&'a ProvenSegment
     })
 }
 
-/// The journal is cut last and only where it was read as far as can be: what a lost header hides may close the hole.
+/// Commits are given up last and only where the journal was read as far as can be: what a lost header hides may close the
+/// hole.
 fn plan_journal(report: &Report, plan: &mut Plan) {
-    let Some(hole) = &report.journal.hole else { return };
+    if report.journal.holes.is_empty() {
+        return;
+    }
     let rebuilt = |action: &Action| {
         matches!(
             action,
@@ -153,25 +149,23 @@ fn plan_journal(report: &Report, plan: &mut Plan) {
         );
         return;
     }
-    let name = lanterman_format::name::segment_file_name(hole.segment, FileKind::Journal);
-    let unreadable = |finding: &Finding| {
-        matches!(
-            finding.kind,
-            DamageKind::SegmentHeader | DamageKind::SegmentMissing
-        ) && finding.file.ends_with(&name)
-    };
-    if report.damage.iter().any(unreadable) {
-        plan.beyond_repair.push(format!(
-            "{name}, in which the journal goes on, cannot be read: restore it from a copy"
-        ));
-        return;
+    for hole in &report.journal.holes {
+        let name = lanterman_format::name::segment_file_name(hole.segment, FileKind::Journal);
+        let unreadable = |finding: &Finding| {
+            matches!(
+                finding.kind,
+                DamageKind::SegmentHeader | DamageKind::SegmentMissing
+            ) && finding.file.ends_with(&name)
+        };
+        if report.damage.iter().any(unreadable) {
+            plan.beyond_repair.push(format!(
+                "{name}, in which the journal goes on, cannot be read: restore it from a copy"
+            ));
+            return;
+        }
     }
-    plan.actions.push(Action::CutJournal {
-        segment: hole.segment,
-        position: hole.position,
-        version: hole.version,
-        newest: hole.newest,
-        lost: hole.lost.clone(),
+    plan.actions.push(Action::GiveUpCommits {
+        holes: report.journal.holes.clone(),
     });
 }
 
@@ -204,7 +198,6 @@ fn consequence(finding: &Finding) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::report::Hole;
 
     fn finding(kind: DamageKind, file: &str, position: u64) -> Finding {
         Finding {
@@ -227,16 +220,17 @@ mod tests {
     }
 
     fn with_hole(mut report: Report) -> Report {
-        report.journal.hole = Some(Hole {
+        report.journal.holes.push(Hole {
             segment: SegmentId::new(7),
             position: 8192,
-            version: Version::new(3),
+            first: Version::new(3),
+            last: Version::new(4),
+            reason: "it is torn".to_owned(),
             lost: vec![LostMessages {
-                version: 4,
                 log: "a".to_owned(),
-                offsets: 5..9,
+                first: 5,
+                end: Some(9),
             }],
-            newest: Version::new(4),
         });
         report.damage.push(finding(
             DamageKind::Journal,
@@ -268,15 +262,15 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_cut_and_says_what_is_given_up() {
+    fn commits_in_a_hole_are_given_up_by_name() {
         let plan = plan(&with_hole(report(Vec::new())));
         assert_eq!(plan.actions.len(), 1);
-        assert_eq!(plan.actions[0].lost()[0].offsets, 5..9);
+        assert_eq!(plan.actions[0].lost()[0].end, Some(9));
         assert!(plan.actions[0].to_string().contains("versions 3 to 4"));
     }
 
     #[test]
-    fn the_journal_is_not_cut_while_a_lost_header_may_explain_the_hole() {
+    fn nothing_is_given_up_while_a_lost_header_may_explain_the_hole() {
         let header = finding(DamageKind::SegmentHeader, "segments/0000000000000008.journal", 0);
         let mut found = with_hole(report(vec![header]));
         found.proven.push(ProvenSegment {

@@ -1,0 +1,337 @@
+//! What a hole in the journal took, and how the rest stays in order around it.
+//!
+//! A hole is a run of versions that were durable and cannot be read any more, with whole versions behind it. Whose
+//! messages stood in it is written nowhere else, so it is inferred from what follows:
+//!
+//! - a log whose next messages behind the hole go on where it ended lost nothing;
+//! - a log whose next messages begin later lost the offsets between: they become a run of the log's tree that refers to
+//!   the lost place, and answer [`Error::Damaged`] for ever;
+//! - a log of which nothing follows may have lost messages at its end, or not: reading up to its end answers
+//!   [`Error::Damaged`] there instead of claiming that this is the end;
+//! - a log that was created in the hole has lost its name; its messages are counted and cannot be read.
+//!
+//! A store that is only read does this by itself. One that writes would give the offsets at an open end away anew, so it
+//! refuses such a journal unless [`Options::accept_lost_commits`](crate::Options::accept_lost_commits) says otherwise;
+//! then a checkpoint at opening makes the loss a part of the logs, and the journal in front of it is needed no more.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lanterman_format::block::BlockKind;
+use lanterman_format::error::FormatError;
+use lanterman_format::ids::{ByteLength, Crc, LogId, Offset, Position, SegmentId, Version};
+use lanterman_format::limits::BLOCK_BYTES_MAX;
+use lanterman_format::reference::{Reference, ReferenceKind};
+use lanterman_format::summary::{Histogram32, Summary};
+use parking_lot::Mutex;
+
+use crate::core::Core;
+use crate::error::{Damage, Error, Result};
+use crate::journal::replay::Hole;
+use crate::log::{LogState, PendingSlab, Root, TailState};
+use crate::slab::SlabHandle;
+use crate::tree::SlabEntry;
+
+/// Commits that were durable and stand in a damaged part of the journal.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LostCommits {
+    /// File of the damaged part.
+    pub path: PathBuf,
+    /// Segment of the damaged part.
+    pub segment: SegmentId,
+    /// Where it begins.
+    pub position: Position,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The versions that are lost, the last one included.
+    pub versions: std::ops::RangeInclusive<Version>,
+    /// What the lost versions held, as far as it can be inferred.
+    pub messages: Vec<LostMessages>,
+    /// What is wrong where the first of them should stand.
+    pub source: FormatError,
+}
+
+/// Messages of one log that a damaged part of the journal held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostMessages {
+    /// The log's name; `None` of a log whose creation is lost.
+    pub log: Option<String>,
+    /// The log's number.
+    pub number: LogId,
+    /// Offset of the first lost message.
+    pub first: Offset,
+    /// Offset behind the last lost message; `None` where it cannot be told whether any is lost, or how many.
+    pub end: Option<Offset>,
+}
+
+/// The holes that were stepped over.
+#[derive(Debug, Default)]
+pub(crate) struct Holes {
+    found: Mutex<Vec<(Hole, Vec<LostMessages>)>>,
+}
+
+impl Holes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.lock().is_empty()
+    }
+
+    fn note(&self, number: usize, lost: LostMessages) {
+        if let Some((_, messages)) = self.found.lock().get_mut(number) {
+            messages.push(lost);
+        }
+    }
+}
+
+impl Core {
+    /// Notes a hole: from here on the end of every log is in doubt.
+    pub(crate) fn step_over(&self, hole: Hole) {
+        tracing::error!(
+            error = %hole.error(), first = hole.versions.start, end = hole.versions.end,
+            "commits that were durable cannot be read"
+        );
+        let mut found = self.holes.found.lock();
+        found.push((hole, Vec::new()));
+        let number = u32::try_from(found.len()).unwrap_or(u32::MAX);
+        drop(found);
+        for log in self.catalog.all() {
+            log.leave_end_open(number);
+        }
+    }
+
+    /// Everything that is known of commits that were lost.
+    pub(crate) fn lost_commits(&self) -> Vec<LostCommits> {
+        let logs = self.catalog.all();
+        let found = self.holes.found.lock();
+        let open = |number: usize| {
+            logs.iter()
+                .filter(move |log| log.open_end() == Some(number))
+                .map(|log| LostMessages {
+                    log: Some(log.name.as_str().to_owned()),
+                    number: log.id,
+                    first: Offset::new(log.end()),
+                    end: None,
+                })
+        };
+        let mut lost: Vec<_> = found
+            .iter()
+            .enumerate()
+            .map(|(number, (hole, messages))| LostCommits {
+                path: hole.segment.path.clone(),
+                segment: hole.segment.id,
+                position: Position::new(hole.position),
+                bytes: hole.bytes,
+                versions: Version::new(hole.versions.start)
+                    ..=Version::new(hole.versions.end.saturating_sub(1)),
+                messages: messages.iter().cloned().chain(open(number)).collect(),
+                source: hole.rule,
+            })
+            .collect();
+        for commits in &mut lost {
+            commits
+                .messages
+                .sort_by_key(|messages| (messages.number, messages.first));
+        }
+        lost
+    }
+
+    /// The error for who reads up to the end of a log whose end is in doubt.
+    #[cold]
+    pub(crate) fn open_end_error(&self, log: &LogState, number: usize) -> Error {
+        match self.holes.found.lock().get(number) {
+            Some((hole, _)) => Error::Damaged(Box::new(Damage {
+                path: hole.segment.path.clone(),
+                segment: Some(hole.segment.id),
+                position: Position::new(hole.position),
+                bytes: hole.bytes,
+                log: Some(log.name.as_str().to_owned()),
+                offsets: None,
+                source: hole.rule,
+            })),
+            None => Error::Internal {
+                what: "an open end names a hole that was found",
+            },
+        }
+    }
+
+    /// Notes messages of a log that nothing tells the name of. `false` where no hole explains that.
+    pub(crate) fn lose_nameless(&self, number: LogId, first: u64, count: u64) -> bool {
+        let Some(hole) = self.holes.found.lock().len().checked_sub(1) else {
+            return false;
+        };
+        self.catalog.raise_next_log(number.get().saturating_add(1));
+        self.holes.note(
+            hole,
+            LostMessages {
+                log: None,
+                number,
+                first: Offset::new(first),
+                end: Some(Offset::new(first.saturating_add(count))),
+            },
+        );
+        true
+    }
+
+    /// Makes the log end at `first`, where the next messages behind a hole begin; what it does not have below is lost.
+    /// `false` where no hole explains a gap.
+    pub(crate) fn bridge(&self, log: &Arc<LogState>, tail: &mut TailState, first: u64) -> Result<bool> {
+        let have = log.end();
+        let Some(number) = log.open_end() else {
+            return Ok(first <= have);
+        };
+        if first <= have {
+            return Ok(true);
+        }
+        let Some(reference) = self.lost_reference(number) else {
+            return Ok(false);
+        };
+        self.holes.note(
+            number,
+            LostMessages {
+                log: Some(log.name.as_str().to_owned()),
+                number: log.id,
+                first: Offset::new(have),
+                end: Some(Offset::new(first)),
+            },
+        );
+        let offset_count = first.saturating_sub(have);
+        let entry = SlabEntry {
+            offset_count,
+            skip: 0,
+            slab: Some(Arc::new(SlabHandle::new(reference))),
+            summary: Summary {
+                messages: offset_count,
+                ..Summary::EMPTY
+            },
+        };
+        self.put_behind(log, tail, entry, Histogram32::default())?;
+        Ok(true)
+    }
+
+    /// Puts a run of offsets behind everything that the log has.
+    pub(crate) fn put_behind(
+        &self,
+        log: &Arc<LogState>,
+        tail: &mut TailState,
+        entry: SlabEntry,
+        histogram: Histogram32,
+    ) -> Result<()> {
+        self.close_chunk(log, tail);
+        self.tail_into_tree(log)?;
+        log.change_root(|root| -> Result<()> {
+            let mut pending = root.pending.to_vec();
+            pending.push(PendingSlab {
+                first: root.end(),
+                entry,
+                histogram,
+            });
+            root.pending = Arc::from(pending);
+            self.absorb_pending(log, root)
+        })
+    }
+
+    /// Moves those pending slabs into the tree before which nothing is missing there any more.
+    pub(crate) fn absorb_pending(&self, log: &LogState, root: &mut Root) -> Result<()> {
+        while let Some((next, rest)) = root.pending.split_first() {
+            if next.first != root.tree_end {
+                break;
+            }
+            let pushed = root
+                .tree
+                .push(self.source.as_ref(), next.entry.clone(), &next.histogram);
+            let (end, rest) = (next.end(), Arc::from(rest));
+            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
+            root.tree_end = end;
+            root.pending = rest;
+        }
+        Ok(())
+    }
+
+    /// Makes the slab with a quiet log's newest messages a part of its tree, as it stands.
+    pub(crate) fn tail_into_tree(&self, log: &Arc<LogState>) -> Result<()> {
+        let root = log.root();
+        let Some(tail) = root.tail.filter(|_| root.chunks.is_empty()) else {
+            return Ok(());
+        };
+        let end = tail.first.saturating_add(tail.count);
+        let (summary, histogram) = match tail.slab.open(self.source.as_ref()) {
+            Ok(opened) => (*opened.layout().summary(), opened.histogram()),
+            Err(error) => match self.slab_error(log, Some(tail.first..end), error) {
+                Error::Damaged(_) => (
+                    Summary {
+                        messages: tail.count,
+                        ..Summary::EMPTY
+                    },
+                    Histogram32::default(),
+                ),
+                other => return Err(other),
+            },
+        };
+        let entry = SlabEntry {
+            offset_count: tail.count,
+            skip: tail.skip,
+            slab: Some(tail.slab),
+            summary,
+        };
+        log.change_root(|root| {
+            let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
+            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
+            root.tree_end = end;
+            root.tail = None;
+            Ok(())
+        })
+    }
+
+    /// What the tree says of offsets that a hole took: where they were.
+    fn lost_reference(&self, number: usize) -> Option<Reference> {
+        let found = self.holes.found.lock();
+        let (hole, _) = found.get(number)?;
+        Some(Reference {
+            kind: ReferenceKind::Lost,
+            target: Some(BlockKind::Slab),
+            generation: hole.segment.generation,
+            segment: hole.segment.id,
+            position: Position::new(hole.position),
+            bytes: ByteLength::new(hole.bytes.min(u64::from(BLOCK_BYTES_MAX))),
+            version: Version::new(hole.versions.start),
+            header_crc: Crc::ZERO,
+        })
+    }
+
+    /// After opening for writing: the loss becomes a part of the logs, for good.
+    pub(crate) fn settle_losses(&self) -> Result<()> {
+        if self.holes.is_empty() {
+            return Ok(());
+        }
+        self.checkpoint()?;
+        for log in self.catalog.all() {
+            log.set_adopted_end(log.root().tree_end);
+            if let Some(number) = log.open_end() {
+                // From now on its end is where it is; what was in doubt stays on record.
+                self.holes.note(
+                    number,
+                    LostMessages {
+                        log: Some(log.name.as_str().to_owned()),
+                        number: log.id,
+                        first: Offset::new(log.end()),
+                        end: None,
+                    },
+                );
+                log.close_end();
+            }
+        }
+        for commits in self.lost_commits() {
+            for LostMessages {
+                log,
+                number,
+                first,
+                end,
+            } in commits.messages
+            {
+                tracing::error!(?log, %number, %first, ?end, "messages are lost with a damaged part of the journal");
+            }
+        }
+        Ok(())
+    }
+}
