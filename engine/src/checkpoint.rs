@@ -147,6 +147,9 @@ impl Core {
         if dirty.is_empty() && cut.version == state.version {
             return Ok(None);
         }
+        if weakened!("segment-reused-early") {
+            self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)?;
+        }
         match self.write_checkpoint(&mut state, &cut, &dirty, &end) {
             Ok(receipt) => {
                 drop(state);

@@ -11,6 +11,7 @@ use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
+use lanterman_format::weakened;
 use lanterman_format::{FormatVersion, Structure};
 
 use crate::background::Background as Helper;
@@ -466,7 +467,9 @@ fn prepare_directory(
         .exists(&root)
         .map_err(|source| Error::io("look for", &root, source))?
     {
-        sync_name_of(disk, path, found.is_some())?;
+        if !weakened!("store-name-unsynced") {
+            sync_name_of(disk, path, found.is_some())?;
+        }
         create_store(disk, path, options)?;
     }
     Ok(Some(lock))
@@ -754,22 +757,33 @@ impl Core {
         *self.allocator.lock() = find_room(self, listing)?;
         let replayed = scan.replayed_bytes();
         let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
-        self.segments.sync_found()?;
+        let leaves_end = weakened!("journal-end-unsynced");
+        if !leaves_end {
+            self.segments.sync_found()?;
+        }
         // So must the names: a process that was killed may have renamed and not synced.
-        self.segments
-            .disk()
-            .sync_directory(&self.path)
-            .map_err(|source| Error::io("sync", &self.path, source))?;
+        if !weakened!("found-names-unsynced") {
+            self.segments
+                .disk()
+                .sync_directory(&self.path)
+                .map_err(|source| Error::io("sync", &self.path, source))?;
+        }
         // The slot that was chosen must last before the journal that only the older one needs is retired.
         self.checkpoint.lock().root.sync()?;
-        journal.sync()?;
+        if !leaves_end {
+            journal.sync()?;
+        }
         *self.journal.lock() = journal;
         for log in self.catalog.all() {
             log.set_durable_end(log.journaled_end());
         }
         // Journal segments that no recovery needs: left by a crash between a checkpoint and their retirement, or
         // prepared and never used.
-        let newest = end.segment.as_ref().map(|segment| segment.id);
+        let newest = if weakened!("retired-before-read") {
+            Some(slot.journal_segment)
+        } else {
+            end.segment.as_ref().map(|segment| segment.id)
+        };
         let unused: Vec<_> = listing
             .journals
             .iter()

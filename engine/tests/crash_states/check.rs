@@ -133,8 +133,8 @@ pub struct Recovery {
     pub went_on: Ends,
 }
 
-/// Opening reads the journal, not the slabs: what the journal segments hold, read twice where a hole is looked for, and
-/// something of each file.
+/// Opening reads the journal, not the slabs. It reads its segments once to replay them, and those at its end again when it
+/// looks for what follows, for a hole, and for what a writer may have put there meanwhile.
 fn reading_bound(image: &MemoryDisk, unsealed: u64) -> Result<u64, String> {
     let directory = Path::new(PATH).join("segments");
     let failed = |error: std::io::Error| format!("looking at the state: {error}");
@@ -144,7 +144,7 @@ fn reading_bound(image: &MemoryDisk, unsealed: u64) -> Result<u64, String> {
         bound += FILE_READ_BYTES;
         if name.ends_with(".journal") {
             let metadata = image.metadata(&directory.join(name)).map_err(failed)?;
-            bound += metadata.map_or(0, |metadata| 2 * metadata.bytes);
+            bound += metadata.map_or(0, |metadata| 4 * metadata.bytes);
         }
     }
     Ok(bound)

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lanterman::Durability;
-use lanterman::disk::{Fate, MemoryDisk, Operation, Replay, Unit, crash_choices, torn_choices};
+use lanterman::disk::{Fate, MemoryDisk, OpenMode, Operation, Replay, Unit, crash_choices, torn_choices};
 
 use crate::check::{Recovery, Trial};
 use crate::history::{Ends, Lives, Oracle};
@@ -15,6 +15,8 @@ use crate::workload::Workload;
 
 /// Random subsets that are tried where there are too many for all.
 const SAMPLES: usize = 64;
+
+const SECTOR_BYTES: usize = 512;
 
 /// How much is tried.
 #[derive(Clone, Copy)]
@@ -67,7 +69,8 @@ pub fn walk(start: MemoryDisk, operations: &[Operation], mut visit: impl FnMut(M
     }
 }
 
-/// The choices among unsynced units, at most `limit` of them, drawn evenly but for the first two: all kept, all lost.
+/// The choices among unsynced units, at most `limit` of them, drawn evenly but for the first ones: all kept, all lost, the
+/// last two torn at once.
 fn choices(units: &[Unit], limit: usize, seed: u64) -> Vec<Vec<Fate>> {
     let mut found = vec![vec![Fate::Kept; units.len()], vec![Fate::Lost; units.len()]];
     let mut others = crash_choices(units.len(), SAMPLES, seed);
@@ -78,6 +81,11 @@ fn choices(units: &[Unit], limit: usize, seed: u64) -> Vec<Vec<Fate>> {
             others.push(torn);
             others.push(alone);
         }
+    }
+    if let [.., Unit::Write { .. }, Unit::Write { .. }] = units {
+        let mut torn = vec![Fate::Kept; units.len()];
+        torn[units.len() - 2..].fill(Fate::Torn { bytes: SECTOR_BYTES });
+        found.push(torn);
     }
     let left = limit.saturating_sub(found.len());
     let step = others.len().div_ceil(left.max(1)).max(1);
@@ -138,7 +146,9 @@ impl Trace<'_> {
             self.try_power_cut(&crash, disk, known, counts)
                 .map_err(|error| self.report(&crash.to_string(), &error))?;
         }
-        if !moment.within {
+        let before = moment.changes.checked_sub(1);
+        let operation = before.and_then(|before| self.operations.get(before));
+        if !moment.within && operation.is_some_and(is_visible) {
             let crash = Crash {
                 moment,
                 end: End::Killed,
@@ -190,8 +200,15 @@ impl Trace<'_> {
         };
         self.trial(&lives, &options, seed)
             .run(image.kill_image().unwrap(), judge)?;
-        // Few, as there are few of them: what a kill leaves unsynced, only the recovery behind it can make durable.
-        if mixed(seed).is_multiple_of(self.effort.recoveries_one_in.div_ceil(4)) {
+        // What a kill leaves unsynced, only the recovery behind it can make durable; of names there is little to try.
+        let before = crash.moment.changes.checked_sub(1);
+        let operation = before.and_then(|before| self.operations.get(before));
+        let is_name = operation.is_some_and(|operation| matches!(operation, Operation::Rename { .. }));
+        let one_in = self
+            .effort
+            .recoveries_one_in
+            .div_ceil(if is_name { 20 } else { 2 });
+        if mixed(seed).is_multiple_of(one_in) {
             self.crash_recovery(crash, &image, counts)?;
         }
         Ok(())
@@ -326,13 +343,6 @@ impl Trace<'_> {
         let lives = Lives::default();
         let image = first.image(disk);
         let recovery = self.trial(&lives, &options, 0).record(&image)?;
-        println!(
-            "opened after {}, done after {}: {:?}",
-            recovery.opened, recovery.done, recovery.found
-        );
-        for (number, operation) in recovery.operations.iter().enumerate() {
-            println!("  {number}: {}", short(operation));
-        }
         let mut outcome = Err("the recovery has no such moment".to_owned());
         walk(image, &recovery.operations, |moment, disk| {
             if moment != second.moment {
@@ -373,6 +383,21 @@ pub fn short(operation: &Operation) -> String {
         } => format!("Write {file:?} at {position}, {} bytes, {sync:?}", bytes.len()),
         other => format!("{other:?}"),
     }
+}
+
+/// Whether a process that is killed now leaves another store than before the operation.
+fn is_visible(operation: &Operation) -> bool {
+    !matches!(
+        operation,
+        Operation::SyncData { .. }
+            | Operation::SyncDirectory { .. }
+            | Operation::OpenShared { .. }
+            | Operation::Lock { .. }
+            | Operation::Open {
+                mode: OpenMode::Read | OpenMode::ReadWrite,
+                ..
+            }
+    )
 }
 
 /// Spreads the bits of a number.

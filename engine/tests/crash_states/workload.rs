@@ -50,7 +50,7 @@ impl Randomness for Still {
 }
 
 /// Limits so small that growing, sealing, rolling and recycling happen within a few hundred changes.
-fn small() -> Options {
+pub fn small() -> Options {
     Options::new()
         .background(Background::Manual)
         .clock(Arc::new(Still))
