@@ -3,7 +3,7 @@
 //! The committed ends of all logs are one persistent map: a commit changes the entries of its logs, and whoever took a
 //! copy before (a snapshot of the whole store, a checkpoint) keeps the cut of his version.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,8 +37,8 @@ pub(crate) struct Catalog {
     newest: Mutex<Cut>,
     version: AtomicU64,
     next_log: AtomicU64,
-    /// Logs that changed since the last checkpoint took them.
-    dirty: Mutex<HashMap<u64, Arc<LogState>>>,
+    /// Logs that changed since the last checkpoint took them; in order, so that the same work writes the same bytes.
+    dirty: Mutex<BTreeMap<u64, Arc<LogState>>>,
 }
 
 impl Catalog {
@@ -51,7 +51,7 @@ impl Catalog {
             }),
             version: AtomicU64::new(version.get()),
             next_log: AtomicU64::new(next_log),
-            dirty: Mutex::new(HashMap::new()),
+            dirty: Mutex::default(),
         }
     }
 
@@ -151,14 +151,14 @@ impl Catalog {
     }
 
     /// The newest cut, and the logs that changed since this was last called.
-    pub(crate) fn cut_for_checkpoint(&self) -> (Cut, HashMap<u64, Arc<LogState>>) {
+    pub(crate) fn cut_for_checkpoint(&self) -> (Cut, BTreeMap<u64, Arc<LogState>>) {
         let mut dirty = self.dirty.lock();
         let cut = self.newest.lock().clone();
         (cut, std::mem::take(&mut *dirty))
     }
 
     /// Gives back the logs of a checkpoint that failed, so that the next one takes them.
-    pub(crate) fn still_dirty(&self, logs: HashMap<u64, Arc<LogState>>) {
+    pub(crate) fn still_dirty(&self, logs: BTreeMap<u64, Arc<LogState>>) {
         let mut dirty = self.dirty.lock();
         for (id, log) in logs {
             dirty.entry(id).or_insert(log);

@@ -7,7 +7,7 @@
 //! A tail slab is provisional. The log keeps its chunk, and the next checkpoint or seal supersedes the slab; a log that
 //! nobody appended to since the last checkpoint gives its chunk back and lives from the slab.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lanterman_format::block::{BlockIdentity, BlockKind, Sealed};
@@ -147,6 +147,9 @@ impl Core {
         if dirty.is_empty() && cut.version == state.version {
             return Ok(None);
         }
+        if weakened!("segment-reused-early") {
+            self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)?;
+        }
         match self.write_checkpoint(&mut state, &cut, &dirty, &end) {
             Ok(receipt) => {
                 drop(state);
@@ -165,7 +168,7 @@ impl Core {
         &self,
         state: &mut CheckpointState,
         cut: &Cut,
-        dirty: &HashMap<u64, Arc<LogState>>,
+        dirty: &BTreeMap<u64, Arc<LogState>>,
         end: &crate::journal::JournalEnd,
     ) -> Result<CheckpointReceipt> {
         let mut sink = BlockSink {
@@ -242,9 +245,9 @@ impl Core {
         &self,
         sink: &mut BlockSink<'_>,
         cut: &Cut,
-        dirty: &HashMap<u64, Arc<LogState>>,
-    ) -> Result<HashMap<u64, TailSlab>> {
-        let mut tails = HashMap::new();
+        dirty: &BTreeMap<u64, Arc<LogState>>,
+    ) -> Result<BTreeMap<u64, TailSlab>> {
+        let mut tails = BTreeMap::new();
         let mut gathering: Vec<GatheredTail> = Vec::new();
         let mut gathering_bytes = 0usize;
         for log in dirty.values() {
@@ -306,7 +309,7 @@ impl Core {
         &self,
         sink: &mut BlockSink<'_>,
         gathering: Vec<GatheredTail>,
-        tails: &mut HashMap<u64, TailSlab>,
+        tails: &mut BTreeMap<u64, TailSlab>,
     ) -> Result<()> {
         let head = gathered::GATHERED_BODY_POSITION;
         let room: usize = gathering
@@ -431,7 +434,7 @@ impl Core {
     }
 
     /// Remembers the tail slabs, so that quiet logs can live from them.
-    fn apply_tails(&self, dirty: &HashMap<u64, Arc<LogState>>, tails: HashMap<u64, TailSlab>, cut: &Cut) {
+    fn apply_tails(&self, dirty: &BTreeMap<u64, Arc<LogState>>, tails: BTreeMap<u64, TailSlab>, cut: &Cut) {
         for (id, log) in dirty {
             let mut persisted = log.persisted.lock();
             persisted.end = cut.logs.get(id).map_or(0, |committed| committed.end);
@@ -474,7 +477,7 @@ impl Core {
     }
 
     /// Logs that nobody appended to since the last checkpoint give their memory back.
-    fn release_idle(&self, dirty: &HashMap<u64, Arc<LogState>>) {
+    fn release_idle(&self, dirty: &BTreeMap<u64, Arc<LogState>>) {
         for log in self.catalog.with_memory() {
             if !dirty.contains_key(&log.id.get()) {
                 self.release(&log);

@@ -5,12 +5,13 @@
 //! - ends move only after the block is written; a block that found no room moves nothing and poisons nothing;
 //! - the messages of a transaction become readable after their block is written, all of them inside one closed gate.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::commit::{Change, FrameDescription, SlabAdoption};
 use lanterman_format::ids::{Offset, Version};
+use lanterman_format::weakened;
 use parking_lot::MutexGuard;
 
 use crate::core::Core;
@@ -64,6 +65,26 @@ impl Request {
         }
     }
 
+    /// What must never be done to a transaction: a version for each of its logs.
+    fn split(requests: Vec<Self>) -> Vec<Self> {
+        let mut parts = Vec::new();
+        for request in requests {
+            match request {
+                Request::Transaction {
+                    staged,
+                    durability,
+                    written,
+                } => parts.extend(staged.into_iter().map(|part| Request::Transaction {
+                    staged: vec![part],
+                    durability,
+                    written: Arc::clone(&written),
+                })),
+                other @ Request::Log { .. } => parts.push(other),
+            }
+        }
+        parts
+    }
+
     fn bytes(&self) -> u64 {
         match self {
             Request::Log { .. } => ADOPT_BYTES_MIN,
@@ -108,9 +129,15 @@ impl GroupWriter<Request> for Core {
         let mut version = journal.end().version;
         let mut batch = Vec::new();
         let mut bytes = 0u64;
+        let splits = weakened!("transaction-split");
+        let requests = if splits {
+            Request::split(requests)
+        } else {
+            requests
+        };
         for request in requests {
             let more = request.bytes();
-            if !batch.is_empty() && bytes.saturating_add(more) > BLOCK_BYTES_WANTED {
+            if !batch.is_empty() && (splits || bytes.saturating_add(more) > BLOCK_BYTES_WANTED) {
                 version = self.write_version(&mut journal, std::mem::take(&mut batch))?;
                 bytes = 0;
             }
@@ -206,7 +233,8 @@ impl Core {
             .max()
             .unwrap_or(Durability::Process);
         let mut gathered = Gathered::default();
-        let mut ends: HashMap<u64, (Arc<LogState>, u64)> = HashMap::new();
+        // In order, so that the same work writes the same bytes.
+        let mut ends: BTreeMap<u64, (Arc<LogState>, u64)> = BTreeMap::new();
         for request in requests {
             match request {
                 Request::Log { log, end, .. } => {

@@ -12,6 +12,7 @@ use lanterman_format::error::Found;
 use lanterman_format::ids::{Sequence, StoreId};
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, RootSlot};
+use lanterman_format::weakened;
 
 use crate::disk::{Disk, DiskFile, OpenMode, Sync, read_full_at};
 use crate::error::{Error, Result};
@@ -146,7 +147,11 @@ impl RootFile {
             time_ms,
         };
         self.write_slot(&slot)?;
-        self.write_slot(&slot)
+        self.write_slot(&slot)?;
+        if weakened!("root-slots-at-once") {
+            return self.sync();
+        }
+        Ok(())
     }
 
     fn write_slot(&mut self, slot: &RootSlot) -> Result<()> {
@@ -163,8 +168,13 @@ impl RootFile {
             what: "a root slot has its page",
         })?;
         slot.encode(number_short, page);
+        let sync = if weakened!("root-slots-at-once") {
+            Sync::No
+        } else {
+            Sync::Data
+        };
         self.file
-            .write_at(number * ROOT_SLOT_BYTES as u64, buffer.as_ref(), Sync::Data)
+            .write_at(number * ROOT_SLOT_BYTES as u64, buffer.as_ref(), sync)
             .map_err(|source| Error::io("write", &self.path, source))?;
         self.sequence = sequence;
         Ok(())

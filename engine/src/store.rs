@@ -11,6 +11,7 @@ use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
+use lanterman_format::weakened;
 use lanterman_format::{FormatVersion, Structure};
 
 use crate::background::Background as Helper;
@@ -410,10 +411,6 @@ fn prepare_directory(
         None if may_create => {
             disk.create_directory(path)
                 .map_err(|source| Error::io("create", path, source))?;
-            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                disk.sync_directory(parent)
-                    .map_err(|source| Error::io("sync", parent, source))?;
-            }
             Vec::new()
         }
         None => {
@@ -473,9 +470,25 @@ fn prepare_directory(
         .exists(&root)
         .map_err(|source| Error::io("look for", &root, source))?
     {
+        if !weakened!("store-name-unsynced") {
+            sync_name_of(disk, path, found.is_some())?;
+        }
         create_store(disk, path, options)?;
     }
     Ok(Some(lock))
+}
+
+/// Makes the name of the store's directory durable, whoever made it: a process that was killed in the midst of this may
+/// not have come so far.
+fn sync_name_of(disk: &Arc<dyn Disk>, path: &Path, was_there: bool) -> Result<()> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    match disk.sync_directory(parent) {
+        // Not ours to open; then somebody else gave us the directory, and answers for its name.
+        Err(error) if was_there && error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome.map_err(|source| Error::io("sync", parent, source)),
+    }
 }
 
 /// Makes an empty store: a first journal segment, then the root file, whose name makes it one.
@@ -739,21 +752,41 @@ impl Core {
         slot: &RootSlot,
         sizes: JournalSizes,
     ) -> Result<()> {
+        let (end, slabs_begun) = scan.place_to_go_on();
+        for slab in slabs_begun {
+            self.segments.raise_next(slab.segment.get().saturating_add(1));
+            self.segments.note_used(slab);
+        }
         *self.allocator.lock() = find_room(self, listing)?;
-        let end = scan.end().clone();
         let replayed = scan.replayed_bytes();
         let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
-        self.segments.sync_found()?;
+        let leaves_end = weakened!("journal-end-unsynced");
+        if !leaves_end {
+            self.segments.sync_found()?;
+        }
+        // So must the names: a process that was killed may have renamed and not synced.
+        if !weakened!("found-names-unsynced") {
+            self.segments
+                .disk()
+                .sync_directory(&self.path)
+                .map_err(|source| Error::io("sync", &self.path, source))?;
+        }
         // The slot that was chosen must last before the journal that only the older one needs is retired.
         self.checkpoint.lock().root.sync()?;
-        journal.sync()?;
+        if !leaves_end {
+            journal.sync()?;
+        }
         *self.journal.lock() = journal;
         for log in self.catalog.all() {
             log.set_durable_end(log.journaled_end());
         }
         // Journal segments that no recovery needs: left by a crash between a checkpoint and their retirement, or
         // prepared and never used.
-        let newest = end.segment.as_ref().map(|segment| segment.id);
+        let newest = if weakened!("retired-before-read") {
+            Some(slot.journal_segment)
+        } else {
+            end.segment.as_ref().map(|segment| segment.id)
+        };
         let unused: Vec<_> = listing
             .journals
             .iter()

@@ -462,16 +462,21 @@ impl SegmentTable {
             .rename(from, to)
             .map_err(|source| failed_renaming(source, from, to))?;
         if !weakened!("directory-unsynced") {
-            self.disk
-                .sync_directory(&self.directory)
-                .map_err(|source| Error::io("sync", &self.directory, source))?;
+            self.sync_names()?;
         }
         Ok(file)
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        self.disk
+            .sync_directory(&self.directory)
+            .map_err(|source| Error::io("sync", &self.directory, source))
     }
 
     /// Ends the life of segments that nothing refers to: some are kept as spares, the largest ones, the others
     /// unlinked.
     pub(crate) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
+        let mut retired = Vec::new();
         for id in ids {
             let Some(segment) = self.open.write().remove(&id.get()) else {
                 continue;
@@ -480,13 +485,26 @@ impl SegmentTable {
             self.disk
                 .rename(&segment.path, &spare)
                 .map_err(|source| failed_renaming(source, &segment.path, &spare))?;
+            retired.push(Spare {
+                path: spare,
+                bytes: segment.bytes,
+                generation: segment.generation,
+            });
+        }
+        if !retired.is_empty() && !weakened!("retired-name-unsynced") {
+            // A header that is written into a file which still has its old name on the medium would make a segment
+            // of the wrong number.
+            self.sync_names()?;
+        }
+        self.spares.lock().extend(retired);
+        self.remove_surplus()
+    }
+
+    /// Removes spares beyond those that are worth keeping; a crash may have left more.
+    fn remove_surplus(&self) -> Result<()> {
+        loop {
             let surplus = {
                 let mut spares = self.spares.lock();
-                spares.push(Spare {
-                    path: spare,
-                    bytes: segment.bytes,
-                    generation: segment.generation,
-                });
                 // Segments grow with the store: the small spares of its first minutes would fit nothing any more,
                 // and every new segment would be written over blocks that never were written before.
                 let smallest =
@@ -494,13 +512,13 @@ impl SegmentTable {
                 let surplus = smallest.filter(|_| spares.len() > SPARE_FILES_MAX);
                 surplus.map(|index| spares.swap_remove(index))
             };
-            if let Some(surplus) = surplus {
-                self.disk
-                    .unlink(&surplus.path)
-                    .map_err(|source| Error::io("remove", &surplus.path, source))?;
-            }
+            let Some(surplus) = surplus else {
+                return Ok(());
+            };
+            self.disk
+                .unlink(&surplus.path)
+                .map_err(|source| Error::io("remove", &surplus.path, source))?;
         }
-        Ok(())
     }
 
     /// Forgets the journal segments that were opened, so that their next use reads the headers again; for readers,
@@ -547,8 +565,12 @@ impl SegmentTable {
         entry.used_bytes = entry.used_bytes.max(ByteLength::new(end));
     }
 
-    /// Makes durable what an earlier process may have left with the operating system in the files that are open.
+    /// Makes durable what an earlier process may have left with the operating system: the names of segments, and the
+    /// contents of those that are open.
     pub(crate) fn sync_found(&self) -> Result<()> {
+        if !weakened!("found-names-unsynced") {
+            self.sync_names()?;
+        }
         for segment in self.opened() {
             segment.mark_unsynced();
             segment.sync()?;

@@ -387,6 +387,12 @@ impl fmt::Debug for KernelFile {
 ///
 /// What the kernel answers.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    // The parent of a relative name is nothing, which the kernel calls by a point.
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = loop {
         match fs::open(path, flags, Mode::empty()) {

@@ -1,13 +1,15 @@
 //! A disk in memory that knows what a power cut would take.
 //!
-//! Files are unnamed files of the kernel, so that maps and all else work as on a real disk. Beside what programs see,
-//! the disk keeps the medium: what was synced. What lies between is a list of units, each of which a power cut may take or
-//! leave; [`MemoryDisk::crash_image`] makes the disk that is found afterwards, for any choice among them.
+//! Files that are mapped are unnamed files of the kernel, so that maps and all else work as on a real disk; the others are
+//! pages on the heap, which images share until one of them writes. Beside what programs see, the disk keeps the medium:
+//! what was synced. What lies between is a list of units, each of which a power cut may take or leave;
+//! [`MemoryDisk::crash_image`] makes the disk that is found afterwards, for any choice among them.
 //!
 //! The model is harsher than real file systems: an unsynced name, length or page may be lost whatever came after it,
 //! a synced file does not save its name, a write with [`super::Sync::Data`] saves its own pages only, and of two unsynced
 //! writes to a page the second may survive alone. It is milder in one thing: a punched range goes as a whole.
 
+mod contents;
 mod state;
 mod table;
 #[cfg(test)]
@@ -22,11 +24,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::sys::PAGE_BYTES;
-use crate::sys::file::{KernelFile, OpenMode, Sync};
+use crate::sys::file::{OpenMode, Sync};
 use crate::sys::map::{Advice, MapGrant, Mapping};
 
 use super::plain::PlainWriter;
 use super::{BulkWriter, Disk, DiskDescription, DiskFile, FileLock, PathKind, PathMetadata, SharedTable};
+use contents::Contents;
 use state::State;
 use table::{MemoryTable, TableState};
 pub use unit::{Fate, Unit};
@@ -84,7 +87,13 @@ impl MemoryDisk {
     ///
     /// What the kernel answers when memory is asked for.
     pub fn crash_image(&self, fate: impl FnMut(usize, &Unit) -> Fate) -> io::Result<Self> {
-        Ok(Self::with(self.state.lock().after_power_cut(fate)?))
+        Ok(Self::with(self.state.lock().after_power_cut(fate)))
+    }
+
+    /// A number that is the same for the same durable names, lengths and bytes: two images of it are one state.
+    #[must_use]
+    pub fn durable_digest(&self) -> u64 {
+        self.state.lock().medium.digest()
     }
 
     /// The disk as another process finds it after this one was killed now: everything written is there, the rest of
@@ -240,7 +249,7 @@ impl Drop for MemoryLock {
 struct MemoryFile {
     state: Arc<Mutex<State>>,
     file: u64,
-    contents: Arc<KernelFile>,
+    contents: Arc<Contents>,
     is_writable: bool,
 }
 
@@ -279,7 +288,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn map(&self, bytes: u64) -> io::Result<Mapping> {
-        Mapping::new(Arc::clone(&self.contents), bytes, MapGrant::for_tests())
+        Mapping::new(self.contents.kernel_file()?, bytes, MapGrant::for_tests())
     }
 
     fn advise(&self, range: Range<u64>, advice: Advice) -> io::Result<()> {

@@ -6,16 +6,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::sys::file::{KernelFile, Sync};
+use crate::sys::file::Sync;
 
+use super::contents::Contents;
 use super::table::TableState;
 use super::unit::{Fate, Medium, Node, PAGE, Unit, pages_of};
 
 /// A file as programs see it.
 #[derive(Debug)]
 pub(super) struct Inode {
-    /// The contents, in a file of the kernel without a name, so that it can be mapped.
-    pub(super) contents: Arc<KernelFile>,
+    pub(super) contents: Arc<Contents>,
     /// Pages that count against the space of the disk.
     allocated: BTreeSet<u64>,
     has_name: bool,
@@ -49,7 +49,7 @@ impl State {
     }
 
     /// The disk that a medium becomes when it is used again.
-    pub(super) fn from_medium(mut medium: Medium, space: Option<u64>) -> io::Result<Self> {
+    pub(super) fn from_medium(mut medium: Medium, space: Option<u64>) -> Self {
         medium.prune();
         let mut state = Self {
             names: medium.names.clone(),
@@ -58,19 +58,13 @@ impl State {
             ..Self::default()
         };
         for (&file, image) in &medium.images {
-            let contents = KernelFile::in_memory()?;
-            contents.lengthen(image.bytes)?;
-            for (&page, bytes) in &image.pages {
-                let kept = usize::try_from(image.bytes.saturating_sub(page * PAGE)).unwrap_or(usize::MAX);
-                contents.write_at(page * PAGE, bytes.get(..kept).unwrap_or(bytes), Sync::No)?;
-            }
             let allocated: BTreeSet<u64> = image.pages.keys().copied().collect();
             state.used += allocated.len() as u64 * PAGE;
             state.next_file = state.next_file.max(file + 1);
             state.inodes.insert(
                 file,
                 Inode {
-                    contents: Arc::new(contents),
+                    contents: Arc::new(Contents::new(Arc::clone(image))),
                     allocated,
                     has_name: true,
                     handles: 0,
@@ -79,7 +73,7 @@ impl State {
             );
         }
         state.medium = medium;
-        Ok(state)
+        state
     }
 
     /// The same disk as another process finds it after this one was killed: all that was written is there, what was not
@@ -94,8 +88,7 @@ impl State {
             ..Self::default()
         };
         for (&file, inode) in self.inodes.iter().filter(|(_, inode)| inode.has_name) {
-            let contents = KernelFile::in_memory()?;
-            copy(&inode.contents, &contents, &inode.allocated)?;
+            let contents = inode.contents.copied(inode.allocated.iter().copied())?;
             state.used += inode.allocated.len() as u64 * PAGE;
             state.inodes.insert(
                 file,
@@ -112,7 +105,7 @@ impl State {
     }
 
     /// What a power cut leaves when each unit meets the fate given for it.
-    pub(super) fn after_power_cut(&self, mut fate: impl FnMut(usize, &Unit) -> Fate) -> io::Result<Self> {
+    pub(super) fn after_power_cut(&self, mut fate: impl FnMut(usize, &Unit) -> Fate) -> Self {
         let mut medium = self.medium.clone();
         for (number, unit) in self.unsynced.iter().enumerate() {
             medium.apply(unit, fate(number, unit));
@@ -159,7 +152,7 @@ impl State {
 
     pub(super) fn create_file(&mut self, path: &Path) -> io::Result<u64> {
         self.check_free(path)?;
-        let contents = Arc::new(KernelFile::in_memory()?);
+        let contents = Arc::new(Contents::new(Arc::default()));
         let file = self.next_file;
         self.next_file += 1;
         self.inodes.insert(
@@ -205,7 +198,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn opened(&mut self, file: u64) -> io::Result<Arc<KernelFile>> {
+    pub(super) fn opened(&mut self, file: u64) -> io::Result<Arc<Contents>> {
         let inode = self.inode(file)?;
         inode.handles += 1;
         Ok(Arc::clone(&inode.contents))
@@ -317,7 +310,7 @@ impl State {
             .checked_add(bytes.len() as u64)
             .ok_or(io::ErrorKind::InvalidInput)?;
         self.allocate(file, position..end)?;
-        self.inode(file)?.contents.write_at(position, bytes, Sync::No)?;
+        self.inode(file)?.contents.write_at(position, bytes)?;
         for (part, offset) in pages_of(position, bytes.len() as u64) {
             let count = usize::try_from(part.end - part.start).unwrap_or(0);
             let bytes = bytes.get(offset..offset + count).unwrap_or(&[]).into();
@@ -361,19 +354,6 @@ impl State {
     /// The image of a file on the medium, for tests.
     #[cfg(test)]
     pub(super) fn image(&self, file: u64) -> Option<&super::unit::Image> {
-        self.medium.images.get(&file)
+        self.medium.images.get(&file).map(Arc::as_ref)
     }
-}
-
-fn copy(from: &KernelFile, to: &KernelFile, pages: &BTreeSet<u64>) -> io::Result<()> {
-    to.lengthen(from.bytes()?)?;
-    let mut page = vec![0; usize::try_from(PAGE).unwrap_or(0)];
-    for number in pages {
-        let read = from.read_at(number * PAGE, &mut page)?;
-        let bytes = page.get(..read).unwrap_or(&[]);
-        if bytes.iter().any(|&byte| byte != 0) {
-            to.write_at(number * PAGE, bytes, Sync::No)?;
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a power cut may take: the changes that are written and not yet durable, and the images they change.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -131,33 +132,71 @@ pub(super) enum Node {
     File(u64),
 }
 
-/// The contents of a file as they are on the medium. Pages that were never written are zeros and not kept.
+/// The contents of a file. Pages that were never written are zeros and not kept.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
     pub(super) bytes: u64,
     pub(super) pages: BTreeMap<u64, Arc<[u8]>>,
+    /// The sum of what [`page_digest`] says of each page; kept up to date, so that images compare in no time.
+    digest: u64,
 }
 
 impl Image {
-    /// Writes bytes that lie within one page.
-    pub(super) fn write(&mut self, position: u64, bytes: &[u8]) {
-        let start = usize::try_from(position % PAGE).unwrap_or(0);
-        let mut page = match self.pages.get(&(position / PAGE)) {
-            Some(page) => page.to_vec(),
-            None => vec![0; PAGE_BYTES],
-        };
-        for (old, new) in page.iter_mut().skip(start).zip(bytes) {
-            *old = *new;
-        }
-        self.pages.insert(position / PAGE, page.into());
-        self.bytes = self.bytes.max(position + bytes.len() as u64);
+    pub(super) fn lengthen(&mut self, bytes: u64) {
+        self.bytes = self.bytes.max(bytes);
     }
 
-    fn punch(&mut self, range: &Range<u64>) {
-        for (part, _) in pages_of(range.start, range.end - range.start) {
+    /// Reads into the front of `bytes` and says how many there were before the end.
+    pub(super) fn read(&self, position: u64, bytes: &mut [u8]) -> usize {
+        let left = usize::try_from(self.bytes.saturating_sub(position)).unwrap_or(usize::MAX);
+        let count = left.min(bytes.len());
+        for (part, offset) in pages_of(position, count as u64) {
+            let length = usize::try_from(part.end - part.start).unwrap_or(0);
+            let Some(target) = bytes.get_mut(offset..offset + length) else {
+                continue;
+            };
+            let start = usize::try_from(part.start % PAGE).unwrap_or(0);
+            let page = self.pages.get(&(part.start / PAGE));
+            match page.and_then(|page| page.get(start..start + length)) {
+                Some(source) => target.copy_from_slice(source),
+                None => target.fill(0),
+            }
+        }
+        count
+    }
+
+    /// Writes bytes that lie within one page.
+    pub(super) fn write(&mut self, position: u64, bytes: &[u8]) {
+        let number = position / PAGE;
+        let start = usize::try_from(position % PAGE).unwrap_or(0);
+        self.bytes = self.bytes.max(position + bytes.len() as u64);
+        let page = self.pages.entry(number).or_insert_with(zero_page);
+        self.digest = self.digest.wrapping_sub(page_digest(number, page));
+        match Arc::get_mut(page) {
+            Some(own) => copy_into(own, start, bytes),
+            None => {
+                let mut own = [0; PAGE_BYTES];
+                copy_into(&mut own, 0, page);
+                copy_into(&mut own, start, bytes);
+                *page = Arc::new(own);
+            }
+        }
+        self.digest = self.digest.wrapping_add(page_digest(number, page));
+    }
+
+    /// A number that is the same for the same bytes, and another for others but by a chance of one in 2^64.
+    pub(super) fn digest(&self) -> u64 {
+        self.digest ^ mix(self.bytes)
+    }
+
+    pub(super) fn punch(&mut self, range: &Range<u64>) {
+        for (part, _) in pages_of(range.start, range.end.saturating_sub(range.start)) {
+            let number = part.start / PAGE;
             if part.end - part.start == PAGE {
-                self.pages.remove(&(part.start / PAGE));
-            } else if self.pages.contains_key(&(part.start / PAGE)) {
+                if let Some(page) = self.pages.remove(&number) {
+                    self.digest = self.digest.wrapping_sub(page_digest(number, &page));
+                }
+            } else if self.pages.contains_key(&number) {
                 let (length, zeros) = (self.bytes, [0; PAGE_BYTES]);
                 let count = usize::try_from(part.end - part.start).unwrap_or(0);
                 self.write(part.start, zeros.get(..count).unwrap_or(&zeros));
@@ -167,14 +206,64 @@ impl Image {
     }
 }
 
+fn zero_page() -> Arc<[u8]> {
+    Arc::new([0; PAGE_BYTES])
+}
+
+fn copy_into(target: &mut [u8], start: usize, bytes: &[u8]) {
+    if let Some(target) = target.get_mut(start..start + bytes.len()) {
+        target.copy_from_slice(bytes);
+    }
+}
+
+/// Nothing for a page of zeros, as for one that is not there.
+fn page_digest(number: u64, page: &[u8]) -> u64 {
+    let mut sum = mix(number);
+    let mut any = 0;
+    for word in page.chunks_exact(8) {
+        let word = word.try_into().map_or(0, u64::from_le_bytes);
+        any |= word;
+        sum = (sum.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+    if any == 0 { 0 } else { mix(sum) }
+}
+
+/// Spreads the bits of a number.
+pub(super) fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    mixed ^= mixed >> 32;
+    mixed = mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    mixed ^ (mixed >> 32)
+}
+
 /// The medium: names and contents. What a power cut leaves is computed on a copy of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Medium {
     pub(super) names: BTreeMap<PathBuf, Node>,
-    pub(super) images: HashMap<u64, Image>,
+    /// Shared between the media that have them alike.
+    pub(super) images: HashMap<u64, Arc<Image>>,
 }
 
 impl Medium {
+    /// The image of a file, to be changed.
+    fn image_of(&mut self, file: u64) -> &mut Image {
+        Arc::make_mut(self.images.entry(file).or_default())
+    }
+
+    /// A number that is the same for the same names with the same contents, however the files are numbered.
+    pub(super) fn digest(&self) -> u64 {
+        let mut digest = 0_u64;
+        for (path, node) in &self.names {
+            let mut hasher = DefaultHasher::new();
+            path.hash(&mut hasher);
+            if let Node::File(file) = node {
+                hasher.write_u64(self.images.get(file).map_or(0, |image| image.digest()));
+            }
+            digest = digest.wrapping_add(hasher.finish());
+        }
+        digest
+    }
+
     /// Lets a unit happen as far as its fate says.
     pub(super) fn apply(&mut self, unit: &Unit, fate: Fate) {
         let torn = match fate {
@@ -190,7 +279,7 @@ impl Medium {
         {
             let surviving = bytes.get(..torn).unwrap_or(bytes);
             if !surviving.is_empty() {
-                self.images.entry(*file).or_default().write(*position, surviving);
+                self.image_of(*file).write(*position, surviving);
             }
         } else if fate == Fate::Kept {
             self.apply_whole(unit);
@@ -201,10 +290,9 @@ impl Medium {
         match unit {
             Unit::Write { .. } => {}
             Unit::Length { file, bytes } => {
-                let image = self.images.entry(*file).or_default();
-                image.bytes = image.bytes.max(*bytes);
+                self.image_of(*file).lengthen(*bytes);
             }
-            Unit::Punch { file, range } => self.images.entry(*file).or_default().punch(range),
+            Unit::Punch { file, range } => self.image_of(*file).punch(range),
             Unit::Link { path, file } => {
                 self.names
                     .insert(path.clone(), file.map_or(Node::Directory, Node::File));

@@ -1,0 +1,148 @@
+//! Promise: after a power cut at any moment, everything acknowledged as durable is there, in order and equal, what
+//! follows is a prefix of what was appended, and transactions are whole or absent. After the death of the process alone,
+//! so is everything acknowledged at all. That holds for a crash while an earlier one is recovered from, too.
+//!
+//! Shown by recording every change that a workload makes to the disk, with what was acknowledged when, and trying what a
+//! crash leaves before and after each of the changes, for the choices of what was not yet synced: all of them up to ten
+//! units; above, each unit alone lost or kept, each beginning, and samples; and the last unit torn at each sector. Each
+//! state is opened within bounds, compared, written again, and opened once more.
+//!
+//! - `LANTERMAN_DEEP=1` tries all choices; otherwise they are drawn evenly up to a share at each moment.
+//! - `LANTERMAN_CRASH_SEED=n` draws others.
+//! - `LANTERMAN_CRASH_STATE='...'` tries one state alone, as a failure names it.
+#![allow(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking, and their numbers are small"
+)]
+
+mod check;
+mod history;
+mod probe;
+mod regressions;
+mod state;
+mod trace;
+mod workload;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lanterman::disk::{MemoryDisk, RecordingDisk};
+
+use trace::{Effort, Trace};
+use workload::Workload;
+
+/// The seed of ordinary runs: the same every time, so that what passed once passes again.
+const SEED: u64 = 3;
+
+/// Changes that a workload must make to the disk to be worth its name.
+const CHANGES_MIN: usize = 200;
+
+fn effort(is_deep: bool) -> Effort {
+    let seed = std::env::var("LANTERMAN_CRASH_SEED").map_or(SEED, |seed| seed.parse().unwrap());
+    if is_deep {
+        Effort {
+            choices_max: usize::MAX,
+            recoveries_one_in: 100,
+            recovery_choices_max: 8,
+            seed,
+        }
+    } else {
+        Effort {
+            choices_max: 8,
+            recoveries_one_in: 100,
+            recovery_choices_max: 3,
+            seed,
+        }
+    }
+}
+
+/// Tries the crashes of a workload, of which at least so many must be distinct states, ordinarily and in a deep run.
+fn every_crash_of(workload: &dyn Workload, states_min: usize, states_min_deep: usize) {
+    let alone = std::env::var("LANTERMAN_CRASH_STATE").ok();
+    let alone = alone.as_deref().map(|text| text.split_once(' ').unwrap());
+    if alone.is_some_and(|(name, _)| name != workload.name()) {
+        return;
+    }
+    let is_deep = std::env::var_os("LANTERMAN_DEEP").is_some_and(|deep| deep == "1");
+    let disk = Arc::new(RecordingDisk::new(Arc::new(MemoryDisk::new())));
+    let oracle = workload.run(&disk);
+    let trace = Trace {
+        workload,
+        operations: disk.operations(),
+        oracle: oracle.as_ref(),
+        effort: effort(is_deep),
+    };
+    let changes = trace.operations.len();
+    assert!(changes >= CHANGES_MIN, "only {changes} changes");
+    if let Some((_, crash)) = alone {
+        trace.run_alone(crash);
+        return;
+    }
+    let counts = trace.run();
+    let count = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed);
+    println!(
+        "{}: {changes} changes, {} power cuts, {} distinct states, {} kills, {} recoveries with {} states, seed {}",
+        workload.name(),
+        count(&counts.crashes),
+        count(&counts.states),
+        count(&counts.killed),
+        count(&counts.recoveries),
+        count(&counts.recovery_states),
+        trace.effort.seed,
+    );
+    let wanted = if is_deep { states_min_deep } else { states_min };
+    let states = count(&counts.states);
+    assert!(states >= wanted, "{states} distinct states of {wanted}");
+    assert!(count(&counts.recovery_states) > 0, "no recovery was crashed");
+}
+
+#[test]
+fn no_crash_of_appends_and_commits_loses_what_was_acknowledged() {
+    every_crash_of(&workload::Append, 700, 1);
+}
+
+#[test]
+fn no_crash_of_groups_over_many_logs_loses_what_was_acknowledged() {
+    every_crash_of(&workload::Groups, 1500, 1);
+}
+
+#[test]
+fn no_crash_of_threads_that_commit_together_loses_what_was_acknowledged() {
+    every_crash_of(&workload::Threads, 900, 1);
+}
+
+#[test]
+fn no_crash_leaves_a_part_of_a_transaction() {
+    every_crash_of(&workload::Transactions, 1300, 1);
+}
+
+#[test]
+fn no_crash_while_segments_roll_and_live_again_loses_what_was_acknowledged() {
+    every_crash_of(&workload::Rolling, 3000, 1);
+}
+
+#[test]
+fn no_crash_of_a_checkpoint_loses_what_was_acknowledged() {
+    every_crash_of(&workload::Checkpoints, 1400, 1);
+}
+
+#[test]
+fn no_crash_while_logs_are_created_loses_one() {
+    every_crash_of(&workload::Creation, 1150, 1);
+}
+
+#[test]
+fn no_crash_while_a_store_is_opened_or_closed_loses_what_was_acknowledged() {
+    every_crash_of(&workload::Opening, 650, 1);
+}
+
+#[test]
+fn no_crash_with_slabs_in_flight_loses_what_was_acknowledged() {
+    every_crash_of(&workload::Slabs, 900, 1);
+}
