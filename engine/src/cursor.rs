@@ -23,6 +23,9 @@ const SPIN_TURNS: u32 = 2_000;
 /// Its longest sleep between two looks; commits wake it earlier.
 const SLEEP_MAX: Duration = Duration::from_millis(1);
 
+/// No message has this offset: the end of a log that had it would be no number any more.
+const NOTHING_LENT: u64 = u64::MAX;
+
 /// A place in a log: a number, or an [`Offset`] that a call gave.
 pub trait ToOffset: sealed::Sealed {
     /// The number.
@@ -96,8 +99,8 @@ pub struct Cursor {
     bound: Bound,
     next: u64,
     place: Place,
-    /// Offset of the message that was lent last and not asked about since.
-    lent: Option<Offset>,
+    /// Offset of the message that was lent last and not asked about since, or [`NOTHING_LENT`].
+    lent: u64,
     /// The slab that `get` lent last, where slabs are copies that nobody else need keep.
     passing: Option<Arc<OpenSlab>>,
 }
@@ -117,7 +120,7 @@ impl Cursor {
             bound,
             next,
             place: Place::Nowhere,
-            lent: None,
+            lent: NOTHING_LENT,
             passing: None,
         };
         cursor.check(next)?;
@@ -187,8 +190,6 @@ impl Cursor {
         if guard::any_lost() {
             self.check_around()?;
         }
-        // Nothing was lost so far, or it was asked about: the message before needs not be asked about again.
-        self.lent = None;
         let offset = self.next;
         let core = &self.core;
         let message = match &mut self.place {
@@ -196,7 +197,7 @@ impl Cursor {
                 let buffer = chunk.buffer_at(*position)?;
                 *position = position.saturating_add(buffer.stored_bytes());
                 self.next = offset.saturating_add(1);
-                self.lent = Some(Offset::new(offset));
+                self.lent = offset;
                 Message::new(offset, buffer, Keeper::Chunk(chunk))
             }
             Place::Slab { slab, place, .. } => {
@@ -205,7 +206,7 @@ impl Cursor {
                     Ok(Some(walked)) => {
                         *place = walk.place();
                         self.next = offset.saturating_add(walked.buffer.count());
-                        self.lent = Some(Offset::new(offset));
+                        self.lent = offset;
                         Message::new(offset, walked.buffer, Keeper::Slab(slab))
                     }
                     Ok(None) => {
@@ -213,7 +214,11 @@ impl Cursor {
                             what: "a slab has the offsets that its entry shows",
                         });
                     }
-                    Err(error) => return Err(damaged(core, &self.log, slab, offset, &self.root, error)),
+                    Err(error) => {
+                        // Nothing was lost when this call began, so the message before was whole when it was looked at.
+                        self.lent = NOTHING_LENT;
+                        return Err(damaged(core, &self.log, slab, offset, &self.root, error));
+                    }
                 }
             }
             Place::Nowhere => {
@@ -245,7 +250,7 @@ impl Cursor {
         }
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
-        self.lent = None;
+        self.lent = NOTHING_LENT;
         if let Some(chunk) = self.root.chunk_at(offset)
             && let Some(position) = chunk.position(offset.saturating_sub(chunk.first_offset()))
         {
@@ -267,7 +272,7 @@ impl Cursor {
         };
         match slab.message(relative, self.core.read_context()) {
             Ok(buffer) => {
-                self.lent = Some(Offset::new(offset));
+                self.lent = offset;
                 Ok(Message::new(offset, buffer, Keeper::Slab(slab)))
             }
             Err(error) => Err(damaged(&self.core, &self.log, slab, offset, &self.root, error)),
@@ -374,17 +379,16 @@ impl Cursor {
     /// Fails if bytes of the message that was lent last were lost under the map since; the cursor then stands before it.
     #[inline]
     pub(crate) fn check_lent(&mut self) -> Result<()> {
-        if guard::any_lost()
-            && let Some(offset) = self.lent.take()
-        {
-            return self.check_lent_at(offset.get());
+        if guard::any_lost() {
+            let offset = std::mem::replace(&mut self.lent, NOTHING_LENT);
+            return self.check_lent_at(offset);
         }
         Ok(())
     }
 
     #[cold]
     fn check_lent_at(&mut self, offset: u64) -> Result<()> {
-        if weakened!("lent-unasked") || self.root.chunk_at(offset).is_some() {
+        if offset == NOTHING_LENT || weakened!("lent-unasked") || self.root.chunk_at(offset).is_some() {
             return Ok(());
         }
         let found = find_slab(&self.core, &self.log, &self.root, offset)?;
