@@ -56,7 +56,7 @@ fn effort(is_deep: bool) -> Effort {
         Effort {
             choices_max: 8,
             recoveries_one_in: 100,
-            recovery_choices_max: 3,
+            recovery_choices_max: 2,
             seed,
         }
     }
