@@ -144,5 +144,5 @@ fn no_crash_while_a_store_is_opened_or_closed_loses_what_was_acknowledged() {
 
 #[test]
 fn no_crash_with_slabs_in_flight_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Slabs, 900, 1);
+    every_crash_of(&workload::Slabs, 850, 1);
 }
