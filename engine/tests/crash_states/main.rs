@@ -56,7 +56,7 @@ fn effort(is_deep: bool) -> Effort {
         Effort {
             choices_max: 8,
             recoveries_one_in: 100,
-            recovery_choices_max: 3,
+            recovery_choices_max: 2,
             seed,
         }
     }
@@ -104,45 +104,45 @@ fn every_crash_of(workload: &dyn Workload, states_min: usize, states_min_deep: u
 
 #[test]
 fn no_crash_of_appends_and_commits_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Append, 700, 1);
+    every_crash_of(&workload::Append, 700, 2_900);
 }
 
 #[test]
 fn no_crash_of_groups_over_many_logs_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Groups, 1500, 1);
+    every_crash_of(&workload::Groups, 1_500, 18_000);
 }
 
 #[test]
 fn no_crash_of_threads_that_commit_together_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Threads, 900, 1);
+    every_crash_of(&workload::Threads, 900, 2_000);
 }
 
 #[test]
 fn no_crash_leaves_a_part_of_a_transaction() {
-    every_crash_of(&workload::Transactions, 1300, 1);
+    every_crash_of(&workload::Transactions, 1_300, 9_000);
 }
 
 #[test]
 fn no_crash_while_segments_roll_and_live_again_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Rolling, 3000, 1);
+    every_crash_of(&workload::Rolling, 3_000, 43_000);
 }
 
 #[test]
 fn no_crash_of_a_checkpoint_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Checkpoints, 1400, 1);
+    every_crash_of(&workload::Checkpoints, 1_400, 11_500);
 }
 
 #[test]
 fn no_crash_while_logs_are_created_loses_one() {
-    every_crash_of(&workload::Creation, 1150, 1);
+    every_crash_of(&workload::Creation, 1_150, 4_800);
 }
 
 #[test]
 fn no_crash_while_a_store_is_opened_or_closed_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Opening, 650, 1);
+    every_crash_of(&workload::Opening, 650, 4_500);
 }
 
 #[test]
 fn no_crash_with_slabs_in_flight_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Slabs, 900, 1);
+    every_crash_of(&workload::Slabs, 850, 12_000);
 }

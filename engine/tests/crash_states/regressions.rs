@@ -72,6 +72,19 @@ fn names_that_a_killed_process_did_not_sync_are_synced_before_they_are_relied_on
 }
 
 #[test]
+fn what_a_killed_process_had_only_written_is_durable_once_the_store_has_opened() {
+    let disk = Arc::new(MemoryDisk::new());
+    let store = open_on(&disk);
+    commit(&store, b"written", Durability::Process);
+    let killed = Arc::new(disk.kill_image().unwrap());
+    let again = open_on(&killed);
+    assert_eq!(messages(&again), 1);
+    assert_eq!(again.logs()[0].durable_end.get(), 1);
+    assert_eq!(messages(&open_on(&power_cut(&killed))), 1);
+    drop((store, again));
+}
+
+#[test]
 fn a_version_that_was_found_torn_never_becomes_whole() {
     let disk = Arc::new(MemoryDisk::new());
     let store = open_on(&disk);

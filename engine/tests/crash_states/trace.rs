@@ -88,7 +88,10 @@ fn choices(units: &[Unit], limit: usize, seed: u64) -> Vec<Vec<Fate>> {
         found.push(torn);
     }
     let left = limit.saturating_sub(found.len());
-    let step = others.len().div_ceil(left.max(1)).max(1);
+    if left == 0 {
+        return found;
+    }
+    let step = others.len().div_ceil(left).max(1);
     found.extend(others.into_iter().skip(seed as usize % step).step_by(step));
     found
 }

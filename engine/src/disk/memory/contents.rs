@@ -113,6 +113,9 @@ impl Contents {
     }
 
     pub(super) fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        if range.start > range.end {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match &mut *self.form.write() {
             Form::Pages(image) => {
                 Arc::make_mut(image).punch(&range);
