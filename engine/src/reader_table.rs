@@ -32,7 +32,10 @@ const SLOTS: u32 = 2;
 /// Size of the table: one page.
 pub(crate) const READERS_WORDS: usize = 512;
 /// How often one slot is looked at while its holders come and go.
+#[cfg(not(all(loom, test)))]
 const LOOKS_MAX: u32 = 8;
+#[cfg(all(loom, test))]
+const LOOKS_MAX: u32 = 1;
 
 /// A process that reads the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

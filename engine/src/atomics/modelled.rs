@@ -168,16 +168,17 @@ pub(crate) fn compiler_fence(_order: Ordering) {
 
 /// A collector with the interface of crossbeam-epoch, as far as it is used. The inside of the real one is left to
 /// crossbeam, which has models of its own; here it is a lock, a count of guards and a list, and what is tried is our use
-/// of it: what is loaded, swapped, retired, in which order and under which guard.
+/// of it: what is loaded, swapped, retired, in which order and under which guard. A guard that begins orders nothing here,
+/// and one that ends only what is destroyed after it.
 pub(crate) mod epoch {
     use std::any::Any;
     use std::cell::RefCell;
     use std::fmt;
-    use std::sync::Arc;
     use std::sync::atomic::Ordering;
+    use std::sync::{Arc, Mutex};
 
     use loom::cell::UnsafeCell;
-    use loom::sync::atomic::AtomicPtr;
+    use loom::sync::atomic::{AtomicPtr, AtomicU32};
 
     /// A value in the heap; `None` when it was destroyed. The memory itself is kept until the end of the execution, so
     /// that looking at it too late is an error that loom reports and no damage.
@@ -200,12 +201,17 @@ pub(crate) mod epoch {
     #[derive(Default)]
     struct State {
         guards: usize,
+        has_destroyed: bool,
         garbage: Vec<Garbage>,
         kept: Vec<Arc<dyn Any + Send + Sync>>,
     }
 
     loom::lazy_static! {
-        static ref STATE: loom::sync::Mutex<State> = loom::sync::Mutex::new(State::default());
+        /// Not loom's lock: coming under a guard orders nothing by itself, and threads take turns anyway.
+        static ref STATE: Mutex<State> = Mutex::new(State::default());
+        /// What was done under guards that are gone is visible to whoever destroys, and that something was unlinked and
+        /// destroyed to all guards that come later.
+        static ref ORDER: AtomicU32 = AtomicU32::new(0);
     }
 
     /// Keeps what is loaded under it alive.
@@ -215,7 +221,13 @@ pub(crate) mod epoch {
     }
 
     pub(crate) fn pin() -> Guard {
-        STATE.lock().unwrap().guards += 1;
+        let mut state = STATE.lock().unwrap();
+        state.guards += 1;
+        let has_destroyed = state.has_destroyed;
+        drop(state);
+        if has_destroyed {
+            ORDER.fetch_add(1, Ordering::Acquire);
+        }
         Guard {
             looking: RefCell::default(),
         }
@@ -240,9 +252,12 @@ pub(crate) mod epoch {
     impl Drop for Guard {
         fn drop(&mut self) {
             self.looking.borrow_mut().clear();
+            // One step with what follows, since loom lets no other thread run behind an operation.
+            ORDER.fetch_add(1, Ordering::AcqRel);
             let mut state = STATE.lock().unwrap();
             state.guards -= 1;
             if state.guards == 0 {
+                state.has_destroyed |= !state.garbage.is_empty();
                 let garbage = std::mem::take(&mut state.garbage);
                 drop(state);
                 garbage.into_iter().for_each(|destroy| destroy());

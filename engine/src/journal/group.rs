@@ -109,6 +109,15 @@ struct State<R> {
     skip: u32,
 }
 
+/// Who writes a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WrittenBy {
+    /// One of its members.
+    Member,
+    /// Somebody else: the members wait.
+    Other,
+}
+
 /// Gathers requests into groups; `W` writes one.
 #[derive(Debug)]
 pub(crate) struct GroupCommit<R> {
@@ -167,7 +176,7 @@ impl<R> GroupCommit<R> {
         if state.open.requests.len() >= enough {
             let group = self.take(&mut state);
             drop(state);
-            self.write(group, writer);
+            self.write(group, writer, WrittenBy::Member);
             return shared.wait();
         }
         if state.open.has_leader {
@@ -204,7 +213,7 @@ impl<R> GroupCommit<R> {
                     }
                     let group = self.take(&mut state);
                     drop(state);
-                    self.write(group, writer);
+                    self.write(group, writer, WrittenBy::Member);
                     return shared.wait();
                 }
                 // Somebody writes another group: that one's end wakes nobody else for this group.
@@ -235,7 +244,7 @@ impl<R> GroupCommit<R> {
         }
         let group = self.take(&mut state);
         drop(state);
-        self.write(group, writer);
+        self.write(group, writer, WrittenBy::Other);
         true
     }
 
@@ -250,7 +259,7 @@ impl<R> GroupCommit<R> {
         group
     }
 
-    fn write(&self, group: Group<R>, writer: &impl GroupWriter<R>) {
+    fn write(&self, group: Group<R>, writer: &impl GroupWriter<R>, by: WrittenBy) {
         let members = group.requests.len();
         let start = Stopwatch::start();
         let outcome = writer.write_group(group.requests);
@@ -286,7 +295,9 @@ impl<R> GroupCommit<R> {
             weakened!("group-wakers-taken-early").then(|| std::mem::take(&mut *group.shared.wakers.lock()));
         let release = order(Ordering::Release, weakened!("group-done-relaxed"));
         group.shared.done.store(1, release);
-        if members > 1 && !weakened!("group-members-not-woken") {
+        // A member that wrote its group alone has nobody to wake.
+        let alone = members == 1 && (by == WrittenBy::Member || weakened!("group-single-member-not-woken"));
+        if !alone && !weakened!("group-members-not-woken") {
             group.shared.done.wake_all();
         }
         let wakers = early.unwrap_or_else(|| std::mem::take(&mut *group.shared.wakers.lock()));
@@ -408,6 +419,27 @@ mod tests {
         assert!(groups.lead(&writer));
         assert_eq!(future.wait().unwrap(), Version::new(1));
         assert!(!groups.lead(&writer), "nothing is left");
+    }
+
+    #[test]
+    fn whoever_sleeps_until_the_background_has_written_his_request_alone_is_woken() {
+        let groups = GroupCommit::new();
+        let writer = Counting::default();
+        let future = groups.commit_later(1, &writer);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| future.wait());
+            std::thread::park_timeout(Duration::from_millis(50));
+            assert!(groups.lead(&writer));
+            for _ in 0..1000 {
+                if sleeper.is_finished() {
+                    return;
+                }
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            // The scope would wait for ever.
+            eprintln!("a sleeper was not woken");
+            std::process::abort();
+        });
     }
 
     #[test]

@@ -14,6 +14,10 @@ use crate::atomics::{Ordering, Word};
 use crate::error::Result;
 use crate::journal::group::{GroupCommit, GroupFuture, GroupWriter};
 
+/// What the background is called for.
+const COMMIT: u32 = 1;
+const STOP: u32 = 2;
+
 /// Writes nothing, but notes for each request that it was written.
 struct Noting {
     /// One group at a time: loom would see two.
@@ -29,6 +33,12 @@ impl Noting {
             effects: (0..requests).map(|_| Watched::new()).collect(),
             called: Word::new(0),
         })
+    }
+
+    /// Adds a wish. An exchange, like whoever takes it: loom does not hold a plain store to the order of the exchanges.
+    fn call(&self, wish: u32) {
+        self.called.fetch_or(wish, Ordering::AcqRel);
+        self.called.wake_all();
     }
 
     fn assert_each_was_written_once(&self) {
@@ -51,8 +61,7 @@ impl GroupWriter<usize> for Noting {
     }
 
     fn call_background(&self) {
-        self.called.store(1, Ordering::Release);
-        self.called.wake_all();
+        self.call(COMMIT);
     }
 }
 
@@ -123,18 +132,16 @@ fn block_on(mut future: GroupFuture) -> Result<Version> {
 }
 
 /// The background leads what nobody waits for, once it is called.
-fn lead_until(groups: &GroupCommit<usize>, writer: &Noting, done: u32) {
+fn lead_when_called(groups: &GroupCommit<usize>, writer: &Noting) {
     loop {
-        let mut called = writer.called.load(Ordering::Acquire);
-        while called == 0 {
-            writer.called.wait(0);
-            called = writer.called.load(Ordering::Acquire);
+        writer.called.wait(0);
+        let called = writer.called.swap(0, Ordering::AcqRel);
+        if called & COMMIT != 0 {
+            groups.lead(writer);
         }
-        if called == done {
+        if called & STOP != 0 {
             return;
         }
-        writer.called.store(0, Ordering::Release);
-        groups.lead(writer);
     }
 }
 
@@ -157,19 +164,17 @@ fn a_task_is_woken_when_its_request_is_written() {
 
 #[test]
 fn the_background_is_told_of_a_group_that_nobody_waits_for() {
-    const DONE: u32 = 2;
     every_order_within(2, || {
         let groups = Arc::new(GroupCommit::new());
         let writer = Noting::new(2);
         let (also_groups, also_writer) = (Arc::clone(&groups), Arc::clone(&writer));
-        let background = thread::spawn(move || lead_until(&also_groups, &also_writer, DONE));
+        let background = thread::spawn(move || lead_when_called(&also_groups, &also_writer));
         let (also_groups, also_writer) = (Arc::clone(&groups), Arc::clone(&writer));
         let other = thread::spawn(move || commit(&also_groups, &also_writer, 1));
         groups.commit_later(0, &*writer).wait().unwrap();
         assert_eq!(writer.effects[0].read(), 1);
         other.join().unwrap();
-        writer.called.store(DONE, Ordering::Release);
-        writer.called.wake_all();
+        writer.call(STOP);
         background.join().unwrap();
     });
 }

@@ -9,6 +9,7 @@ use lanterman_format::ids::LogId;
 use lanterman_format::name::LogName;
 
 use super::every_order;
+use crate::atomics::epoch;
 use crate::log::{LogState, Root};
 use crate::publication::Publication;
 use crate::region::chunk::{Chunk, ChunkWriter};
@@ -105,12 +106,15 @@ fn a_reader_who_sees_a_roots_number_finds_that_root_and_all_its_messages() {
                 assert!(read >= 1);
             }
         });
+        // Nothing is destroyed meanwhile, which would tell the reader more than he is told by the log.
+        let guard = epoch::pin();
         let mut larger = pool.take(4096, 0, 0).unwrap();
         writer.copy_into(&mut larger).unwrap();
         let chunk = Arc::clone(larger.chunk());
         log.change_root(|root| root.chunks = Arc::from([chunk]));
         append(&mut larger, 1);
         reader.join().unwrap();
+        drop(guard);
         assert_eq!(read_all(log.root().chunks.last().unwrap()), 2);
     });
 }

@@ -47,12 +47,20 @@ fn assert_says_its_offset(chunk: &Chunk) {
     assert_eq!(buffer.value()[..], chunk.first_offset().to_le_bytes());
 }
 
+/// A chunk as a root holds it. The count is one that loom follows, so that whoever lets go of it last sees what the
+/// others did, as with the real one.
+type Held = loom::sync::Arc<Arc<Chunk>>;
+
+fn held_chunk_that_says(pool: &Arc<Pool>, offset: u64) -> Held {
+    Held::new(Arc::clone(chunk_that_says(pool, offset).chunk()))
+}
+
 /// The memory of the first chunk serves the third.
 #[test]
 fn memory_is_written_again_only_when_nobody_holds_its_chunk() {
     every_order(|| {
         let pool = Pool::new(2 * CHUNK_BYTES, 1 << 20);
-        let cell = Arc::new(RootCell::new(Arc::clone(chunk_that_says(&pool, 10).chunk())));
+        let cell = Arc::new(RootCell::new(held_chunk_that_says(&pool, 10)));
         let shared = Arc::clone(&cell);
         let reader = thread::spawn(move || {
             let held = shared.load();
@@ -61,13 +69,9 @@ fn memory_is_written_again_only_when_nobody_holds_its_chunk() {
             assert_says_its_offset(&held);
         });
         cell.load().retire();
-        let second = chunk_that_says(&pool, 20);
-        cell.store(Arc::clone(second.chunk()));
-        drop(second);
+        cell.store(held_chunk_that_says(&pool, 20));
         cell.load().retire();
-        let third = chunk_that_says(&pool, 30);
-        cell.store(Arc::clone(third.chunk()));
-        drop(third);
+        cell.store(held_chunk_that_says(&pool, 30));
         reader.join().unwrap();
         let (in_use, _) = pool.held_bytes();
         assert_eq!(in_use, CHUNK_BYTES, "one chunk is left that is not retired");
