@@ -87,6 +87,7 @@ mod tests {
             assert!(closing.permit().is_none());
             assert!(!closer.is_finished(), "a permit is out");
             drop(permit);
+            closer.join().unwrap();
         });
         assert!(closing.permit().is_none());
     }

@@ -64,14 +64,14 @@ mod tests {
         let publication = Publication::default();
         let (left, right) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for number in 1..=20_000u64 {
                     let _window = publication.open();
                     left.store(number, Ordering::Release);
                     right.store(number, Ordering::Release);
                 }
             });
-            scope.spawn(|| {
+            let reader = scope.spawn(|| {
                 loop {
                     let seen = left.load(Ordering::Acquire);
                     publication.settle();
@@ -81,6 +81,8 @@ mod tests {
                     }
                 }
             });
+            writer.join().unwrap();
+            reader.join().unwrap();
         });
     }
 }

@@ -9,7 +9,7 @@ use loom::thread;
 
 use lanterman_format::ids::Version;
 
-use super::{Watched, every_order, every_order_within};
+use super::{Watched, every_order};
 use crate::atomics::{Ordering, Word};
 use crate::error::Result;
 use crate::journal::group::{GroupCommit, GroupFuture, GroupWriter};
@@ -94,7 +94,7 @@ fn a_commit_beside_another_is_written_in_its_turn() {
 
 #[test]
 fn members_of_a_group_that_waited_for_another_see_its_outcome() {
-    every_order_within(2, || threads_commit(1, 3));
+    every_order(|| threads_commit(1, 3));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn the_last_to_join_a_gathering_group_writes_it_for_all() {
 
 #[test]
 fn a_gathering_group_is_written_once_however_many_come() {
-    every_order_within(2, || threads_commit(4, 3));
+    every_order(|| threads_commit(4, 3));
 }
 
 struct Alarm(Word);
@@ -164,7 +164,7 @@ fn a_task_is_woken_when_its_request_is_written() {
 
 #[test]
 fn the_background_is_told_of_a_group_that_nobody_waits_for() {
-    every_order_within(2, || {
+    every_order(|| {
         let groups = Arc::new(GroupCommit::new());
         let writer = Noting::new(2);
         let (also_groups, also_writer) = (Arc::clone(&groups), Arc::clone(&writer));

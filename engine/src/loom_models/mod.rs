@@ -18,19 +18,13 @@ mod publishing;
 mod readers;
 mod reclaiming;
 
-/// Switches of threads that one execution may have, beside those where a thread waits.
+/// Switches of threads that one execution may have where nothing is said, beside those where a thread waits.
 const PREEMPTIONS: usize = 3;
 
 /// Tries every order of events in `model`.
 fn every_order(model: impl Fn() + Send + Sync + 'static) {
-    every_order_within(PREEMPTIONS, model);
-}
-
-/// The same with fewer switches, for models that would take too long.
-fn every_order_within(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    let asked = builder.preemption_bound.unwrap_or(PREEMPTIONS);
-    builder.preemption_bound = Some(asked.min(preemptions));
+    builder.preemption_bound.get_or_insert(PREEMPTIONS);
     // Waiting is a loop of looks here, and each look is a branch.
     builder.max_branches = 20_000;
     builder.check(model);

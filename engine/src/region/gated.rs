@@ -377,16 +377,16 @@ mod tests {
         let gated = Arc::new(gated);
         std::thread::scope(|scope| {
             let mut owner = gated.take_owner().unwrap();
-            scope.spawn(move || {
+            let mut threads = vec![scope.spawn(move || {
                 for _ in 0..200_000 {
                     let mut pair = owner.enter();
                     pair.0 += 1;
                     pair.1 += 1;
                 }
-            });
+            })];
             for _ in 0..2 {
                 let gated = Arc::clone(&gated);
-                scope.spawn(move || {
+                threads.push(scope.spawn(move || {
                     for _ in 0..2_000 {
                         let mut pair = gated.intrude();
                         assert_eq!(pair.0, pair.1, "somebody was inside at the same time");
@@ -394,8 +394,9 @@ mod tests {
                         std::hint::spin_loop();
                         pair.1 += 1;
                     }
-                });
+                }));
             }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         assert_eq!(*gated.intrude(), (204_000, 204_000));
     }

@@ -99,7 +99,7 @@ mod tests {
         let cell = Arc::new(RootCell::new((0u64, 0u64)));
         std::thread::scope(|scope| {
             let reader = Arc::clone(&cell);
-            scope.spawn(move || {
+            let reader = scope.spawn(move || {
                 for _ in 0..20_000 {
                     let (left, right) = reader.load();
                     assert_eq!(left, right);
@@ -108,6 +108,7 @@ mod tests {
             for number in 1..5_000 {
                 cell.store((number, number));
             }
+            reader.join().unwrap();
         });
     }
 }
