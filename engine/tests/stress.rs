@@ -7,6 +7,7 @@
 //! scope, which the thread sanitizer cannot see.
 
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stderr,
     unsafe_code,
@@ -21,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use lanterman::{Durability, Error, Log, Options, Snapshot, Store};
 
-const WRITERS: u64 = 3;
+/// Logs whose followers count what they see.
+const FOLLOWED: u64 = 3;
 /// Logs that transactions write to.
 const LEFT: u64 = 100;
 const RIGHT: u64 = 101;
@@ -252,7 +254,7 @@ fn start<'scope, 'env>(
         scope.spawn(move || run.follow_what_is_durable(1)),
         scope.spawn(move || run.read_beside(options, path)),
     ];
-    for log in 0..WRITERS {
+    for log in 0..FOLLOWED {
         threads.push(scope.spawn(move || run.follow(log)));
         threads.push(scope.spawn(move || run.jump_about(log)));
     }
@@ -263,7 +265,7 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let store = open(options, &path);
-    for log in (0..WRITERS + 2).chain([LEFT, RIGHT]) {
+    for log in (0..FOLLOWED + 2).chain([LEFT, RIGHT]) {
         store.create_log(&name_of(log)).unwrap();
     }
     let run = Run {
@@ -276,11 +278,11 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
     };
     let ends: Vec<u64> = std::thread::scope(|scope| {
         let run = &run;
-        let mut writers: Vec<_> = (0..WRITERS)
+        let mut writers: Vec<_> = (0..FOLLOWED)
             .map(|log| scope.spawn(move || run.append(log)))
             .collect();
         writers
-            .extend((WRITERS..WRITERS + 2).map(|log| scope.spawn(move || run.append_and_commit_each(log))));
+            .extend((FOLLOWED..FOLLOWED + 2).map(|log| scope.spawn(move || run.append_and_commit_each(log))));
         let others = start(scope, run, options, &path);
         let begin = Instant::now();
         while begin.elapsed() < duration() && !others.iter().any(ScopedJoinHandle::is_finished) {
@@ -293,7 +295,7 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
         others.into_iter().for_each(join);
         ends
     });
-    let followed: u64 = ends.iter().take(WRITERS as usize).sum();
+    let followed: u64 = ends.iter().zip(0..FOLLOWED).map(|(end, _)| end).sum();
     assert_eq!(
         run.followed.load(Ordering::Relaxed),
         followed,
