@@ -52,9 +52,9 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 21] = [
     // A chunk gives its memory back to the pool it came from; the pool makes chunks.
     ("region", &["atomics", "error", "sys", "tail"]),
     ("tail", &["atomics", "region", "sys"]),
-    ("slab", &["disk", "sys"]),
-    ("tree", &["slab", "sys"]),
-    ("segment", &["disk", "error", "rules", "sys"]),
+    ("slab", &["atomics", "disk", "sys"]),
+    ("tree", &["atomics", "slab", "sys"]),
+    ("segment", &["atomics", "disk", "error", "rules", "sys"]),
     ("root_file", &["disk", "error", "rules", "sys"]),
     (
         "journal",

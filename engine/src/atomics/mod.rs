@@ -13,6 +13,7 @@ mod chosen {
     use std::time::{Duration, Instant};
 
     pub(crate) use std::hint::spin_loop;
+    #[cfg(not(lanterman_thread_sanitizer))]
     pub(crate) use std::sync::OnceLock;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, compiler_fence, fence};
     pub(crate) use std::thread::yield_now;
@@ -25,6 +26,55 @@ mod chosen {
     /// How often a waiting thread looks before it lets others run, and how often before it sleeps between looks.
     pub(crate) const SPINS: u32 = 100;
     pub(crate) const YIELDS: u32 = 200;
+
+    /// A value that is set once, as the thread sanitizer can follow it: the standard library's is not built with it.
+    #[cfg(lanterman_thread_sanitizer)]
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T> {
+        value: std::sync::OnceLock<T>,
+        is_set: AtomicBool,
+        setting: Mutex<()>,
+    }
+
+    #[cfg(lanterman_thread_sanitizer)]
+    impl<T> OnceLock<T> {
+        pub(crate) const fn new() -> Self {
+            OnceLock {
+                value: std::sync::OnceLock::new(),
+                is_set: AtomicBool::new(false),
+                setting: parking_lot::const_mutex(()),
+            }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            if self.is_set.load(super::Ordering::Acquire) {
+                self.value.get()
+            } else {
+                None
+            }
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            let _one_at_a_time = self.setting.lock();
+            let outcome = self.value.set(value);
+            self.is_set.store(true, super::Ordering::Release);
+            outcome
+        }
+
+        pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+            let _one_at_a_time = self.setting.lock();
+            let value = self.value.get_or_init(make);
+            self.is_set.store(true, super::Ordering::Release);
+            value
+        }
+    }
+
+    #[cfg(lanterman_thread_sanitizer)]
+    impl<T> Default for OnceLock<T> {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
 
     /// A word on which threads sleep until it changes.
     #[derive(Debug, Default)]

@@ -97,6 +97,17 @@ pub(crate) struct OnceLock<T>(UnsafeCell<Option<T>>);
 unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
 
 impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        if self.get().is_none() {
+            let _set_just_now = self.set(make());
+        }
+        self.get().expect("the value was just set")
+    }
+
     pub(crate) fn get(&self) -> Option<&T> {
         // SAFETY: as above; the value is written once and never moved afterwards.
         self.0.with(|value| unsafe { (*value).as_ref() })

@@ -6,11 +6,12 @@
 //!   window, and never in its place.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lanterman_format::slab::EntryPlace;
 use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
+
+use crate::atomics::OnceLock;
 
 use super::check::{check_kind, parse};
 use super::held::Held;
