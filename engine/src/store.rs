@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use lanterman_format::block::{BLOCK_HEADER_BYTES, decode_block_header};
 use lanterman_format::error::{Found, Rule};
@@ -27,7 +26,7 @@ use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
-use crate::readers::{READERS_WORDS, ReaderView};
+use crate::reader_table::{READERS_WORDS, ReaderTable, ReaderView};
 use crate::recover::{Loaded, find_room, load_checkpoint, restore_logs};
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentTable, SlabAllocator};
@@ -375,7 +374,8 @@ impl Core {
 
     /// Commits, makes a checkpoint, lets go of the lock; once.
     pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        let _one_closer = self.closer.lock();
+        if self.closing.is_closed() {
             return Ok(());
         }
         self.background.stop();
@@ -384,7 +384,9 @@ impl Core {
         } else {
             self.finish()
         };
-        self.closed.store(true, Ordering::Release);
+        self.closing.close();
+        // What the kernel still has to write would be written into the files of whoever takes the lock next.
+        self.flusher.lock().settle();
         *self.lock.lock() = None;
         outcome
     }
@@ -715,10 +717,10 @@ impl Core {
     }
 }
 
-fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<Arc<dyn crate::disk::SharedTable>> {
+fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<ReaderTable> {
     let readers = path.join("readers");
     match disk.open_shared(&readers, READERS_WORDS) {
-        Ok(table) => Some(table),
+        Ok(table) => Some(ReaderTable::new(table)),
         Err(error) => {
             tracing::warn!(path = %readers.display(), %error, "the table of readers cannot be opened; readers are not seen");
             None
@@ -798,8 +800,8 @@ impl Core {
         }
         self.segments.retire(&unused)?;
         if let Some(readers) = &self.readers {
-            readers.store(crate::readers::PUBLISHED_VERSION, self.catalog.version().get());
-            readers.store(crate::readers::ROOT_SEQUENCE, slot.sequence.get());
+            readers.tell_version(self.catalog.version());
+            readers.tell_root(slot.sequence);
         }
         Ok(())
     }

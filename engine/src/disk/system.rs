@@ -270,14 +270,14 @@ impl SharedTable for SystemTable {
     }
 
     fn load(&self, index: usize) -> Option<u64> {
-        Some(self.shared.words.word(index)?.load(Ordering::Acquire))
+        Some(self.shared.words.word(index)?.load(super::table_load_order()))
     }
 
     fn store(&self, index: usize, value: u64) -> bool {
         self.shared
             .words
             .word(index)
-            .map(|word| word.store(value, Ordering::Release))
+            .map(|word| word.store(value, super::table_store_order()))
             .is_some()
     }
 

@@ -10,8 +10,8 @@ mod allocate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use lanterman_format::checkpoint::SegmentEntry;
 use lanterman_format::error::FormatError;
@@ -23,6 +23,7 @@ use lanterman_format::weakened;
 use lanterman_format::{FormatVersion, Structure};
 use parking_lot::{Mutex, RwLock};
 
+use crate::atomics::OnceLock;
 use crate::disk::{Disk, DiskFile, OpenMode, Sync};
 use crate::error::{Damage, Error, Result};
 use crate::sys::map::Mapping;

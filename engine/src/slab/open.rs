@@ -6,7 +6,6 @@
 //!   window, and never in its place.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lanterman_format::slab::EntryPlace;
@@ -16,6 +15,7 @@ use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Str
 use super::check::{check_kind, lost, parse};
 use super::held::Held;
 use super::{ReadContext, SlabBytes, SlabError, SlabMemory, SlabSource, SlabWalk, Verify};
+use crate::atomics::OnceLock;
 use crate::sys::guard;
 
 /// Bytes of a buffer that say how long it is.

@@ -1,8 +1,10 @@
 //! Nodes in memory.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use lanterman_format::{Histogram64, Reference, Summary};
+
+use crate::atomics::OnceLock;
 
 use super::{FAN_OUT, NodeSource, SlabEntry, TreeError, load};
 
