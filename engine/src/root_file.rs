@@ -37,6 +37,16 @@ impl FoundSlots {
         }
         newest
     }
+
+    /// The other slot, if it is valid, of the same store, and names another checkpoint than `newest`.
+    pub(crate) fn older_than(&self, newest: &RootSlot) -> Option<&RootSlot> {
+        self.slots.iter().find_map(|slot| match slot {
+            Found::Valid(slot) if slot.store == newest.store && slot.checkpoint != newest.checkpoint => {
+                Some(slot)
+            }
+            _ => None,
+        })
+    }
 }
 
 /// The open root file of a store.

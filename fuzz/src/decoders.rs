@@ -206,7 +206,7 @@ pub fn catalog_page(input: &[u8]) {
             );
             for entry in &page.entries {
                 assert!(
-                    entry.start_offset <= entry.tree_end && entry.tree_end <= entry.end_offset,
+                    entry.start_offset <= entry.end_offset && entry.tree_end <= entry.end_offset,
                     "ends out of order"
                 );
             }

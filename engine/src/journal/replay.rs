@@ -4,6 +4,7 @@
 //! acknowledged as durable, unless a whole block behind it says that the missing version was durable when it was
 //! written: then the journal is damaged, and nothing is guessed.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use lanterman_format::block::{
@@ -155,9 +156,10 @@ impl Scan {
         for id in self.segments.iter().filter(behind) {
             match self.table.get(*id, SegmentKind::Journal) {
                 Ok(segment) => found.push(segment),
-                // A segment that is gone or whose header is bad holds nothing that can be read; whether that is
-                // damage shows in what stands behind it.
-                Err(Error::Damaged(_) | Error::Io { .. }) => {}
+                // Gone: the checkpoint of a running writer has retired it.
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                // A segment has its name only once its header is durable. One that cannot be read hides commits, and
+                // nothing else need speak of them.
                 Err(other) => return Err(other),
             }
         }
