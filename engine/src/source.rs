@@ -168,9 +168,14 @@ pub(crate) fn slab_error(
             let rule = crate::rules::truncated(Structure::Slab, reference.bytes.get(), 0);
             damage(&reference, 0, reference.bytes.get(), rule)
         }
-        SlabError::Outside { .. } => Error::Internal {
-            what: "an offset is asked of the slab that holds it",
-        },
+        SlabError::Outside {
+            reference,
+            relative_offset,
+            offset_count,
+        } => {
+            let rule = crate::rules::disagree(Structure::Slab, relative_offset, offset_count);
+            damage(&reference, 0, reference.bytes.get(), rule)
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod choices;
 pub mod crafted;
 pub mod decoders;
 pub mod flat;
+pub mod hostile;
 pub mod model;
 pub mod store;
 

@@ -75,6 +75,11 @@ impl OpenSlab {
         }
     }
 
+    /// Where it is.
+    pub(super) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
     /// What its header says.
     pub(crate) fn layout(&self) -> &SlabLayout {
         &self.layout
@@ -134,6 +139,7 @@ impl OpenSlab {
         let offset_count = self.layout.offset_count();
         if relative_offset >= offset_count {
             return SlabError::Outside {
+                reference: Box::new(self.reference),
                 relative_offset,
                 offset_count,
             };

@@ -23,6 +23,14 @@ pub(crate) trait NodeSource: Send + Sync + Debug {
 impl<S: SlabSource + ?Sized> NodeSource for S {
     fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError> {
         let store = self.store_id();
+        // Nodes are small. What claims to be more is not worth being read again at each attempt.
+        let most = node::encoded_bytes(FAN_OUT) as u64;
+        if reference.bytes.get() > most {
+            return Err(TreeError::Damaged {
+                reference: Box::new(*reference),
+                error: crate::rules::too_long(Structure::Node, most, reference.bytes.get()),
+            });
+        }
         let bytes = self.open(reference)?;
         let range = 0..bytes.len();
         bytes

@@ -15,6 +15,7 @@ use lanterman_format::{
     RootSlot, SegmentEntry, SegmentId, SegmentKind, Sequence, SlabAdoption, StoreId, Version,
 };
 
+use lanterman_format::limits::NODE_LEVEL_MAX;
 use parts::{Commit, Messages, Segment, entry, leaf, node};
 pub use parts::{Written, written};
 
@@ -134,9 +135,25 @@ const ORDERS_TAIL_END: usize = 59;
 /// Makes the store.
 #[must_use]
 pub fn crafted() -> Crafted {
+    make(|_, tree| tree)
+}
+
+/// The store with `count` more nodes of one child above the root of `large`, each `step` levels above the one below.
+#[must_use]
+pub fn with_deep_tree(count: u8, step: u8) -> Crafted {
+    make(|segment, tree| {
+        (1..=count).fold(tree, |below, number| {
+            let level = number.saturating_mul(step).min(NODE_LEVEL_MAX);
+            node("a lone node", segment, level, &[(below, 1)])
+        })
+    })
+}
+
+/// Makes the store; `grow` may put more nodes above the root of `large`.
+fn make(grow: impl FnOnce(&mut Segment, Reference) -> Reference) -> Crafted {
     let content = content();
     let mut slabs = Segment::new(SegmentKind::Slabs, SLABS, 3, 1);
-    let written_slabs = write_slabs(&mut slabs, &content);
+    let written_slabs = write_slabs(&mut slabs, &content, grow);
     let mut first = Segment::new(SegmentKind::Journal, JOURNAL, 2, CHECKPOINT_VERSION + 1);
     let mut second = Segment::new(SegmentKind::Journal, SECOND_JOURNAL, 1, 11);
     write_journal(&mut first, &mut second, &content, &written_slabs.adopted);
@@ -184,7 +201,11 @@ pub fn crafted() -> Crafted {
     Crafted { files, places, logs }
 }
 
-fn write_slabs(segment: &mut Segment, content: &Content) -> Slabs {
+fn write_slabs(
+    segment: &mut Segment,
+    content: &Content,
+    grow: impl FnOnce(&mut Segment, Reference) -> Reference,
+) -> Slabs {
     let mut entries = Vec::new();
     for (number, cut) in ORDERS_CUTS.windows(2).enumerate() {
         let messages = Messages::of(&content.orders[cut[0]..cut[1]]);
@@ -204,6 +225,7 @@ fn write_slabs(segment: &mut Segment, content: &Content) -> Slabs {
     let messages = Messages::of(&content.large[..1]);
     let reference = messages.write("slab of large", segment, 2, 0, 3);
     let large = leaf("root of large", segment, &[(reference, messages)]);
+    let large = grow(segment, large);
     let tails = segment.gathered(
         "gathered tails",
         &[
