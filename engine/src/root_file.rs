@@ -12,6 +12,7 @@ use lanterman_format::error::Found;
 use lanterman_format::ids::{Sequence, StoreId};
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, RootSlot};
+use lanterman_format::weakened;
 
 use crate::disk::{Disk, DiskFile, OpenMode, Sync, read_full_at};
 use crate::error::{Error, Result};
@@ -30,7 +31,8 @@ impl FoundSlots {
         let mut newest: Option<&RootSlot> = None;
         for slot in self.slots.iter().filter(|slot| valid(slot)) {
             if let Found::Valid(slot) = slot
-                && newest.is_none_or(|known| slot.sequence > known.sequence)
+                && newest
+                    .is_none_or(|known| (slot.sequence > known.sequence) != weakened!("older-root-preferred"))
             {
                 newest = Some(slot);
             }

@@ -158,6 +158,7 @@ impl Scan {
                 Ok(segment) => found.push(segment),
                 // Gone: the checkpoint of a running writer has retired it.
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(Error::Damaged(_)) if weakened!("journal-header-ends-it") => {}
                 // A segment has its name only once its header is durable. One that cannot be read hides commits, and
                 // nothing else need speak of them.
                 Err(other) => return Err(other),

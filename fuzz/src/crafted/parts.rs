@@ -39,7 +39,7 @@ pub fn written(log: u64, number: u64) -> Written {
     let filler = if plain { 8 } else { (number as usize * 31) % 90 };
     let mut value = format!("{log:03}/{number:03} ").into_bytes();
     value.extend((0..filler).map(|at| (number as u8).wrapping_add(at as u8)));
-    let has = |every: u64| !plain && number % every == 0;
+    let has = |every: u64| !plain && number.is_multiple_of(every);
     Written {
         value,
         value_type: match number % 5 {
