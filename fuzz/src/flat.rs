@@ -82,12 +82,16 @@ impl FlatDisk {
         held.0[position..position + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// All files with their bytes.
+    /// All files with their bytes, as many as they claim to be long.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let names = self.names();
         let files = names.nodes.iter().filter_map(|(path, node)| match node {
-            Node::File(content) => Some((path.clone(), content.read().0.clone())),
+            Node::File(content) => {
+                let (mut bytes, length) = content.read().clone();
+                bytes.resize(length as usize, 0);
+                Some((path.clone(), bytes))
+            }
             Node::Directory => None,
         });
         files.collect()
