@@ -26,6 +26,7 @@ use crate::error::{Damage, Error, Result};
 use crate::journal::replay::{Scan, Step};
 use crate::log::{LogState, Persisted, Root, TailSlab};
 use crate::memory::Room;
+use crate::root_file::FoundSlots;
 use crate::segment::{Listing, SegmentTable, SlabAllocator};
 use crate::slab::SlabHandle;
 use crate::source::tree_error;
@@ -126,6 +127,55 @@ pub(crate) fn load_checkpoint(
         entries,
         lost_pages: lost,
     })
+}
+
+/// The checkpoint that a store is opened from.
+pub(crate) struct Chosen<'a> {
+    pub(crate) slot: &'a RootSlot,
+    pub(crate) loaded: Loaded,
+    /// What is wrong with the newer one, if this is the older.
+    pub(crate) instead_of: Option<Error>,
+}
+
+/// The newest checkpoint; or the older one, if the newest is damaged and the slots name two. They do so only when a crash
+/// came between the writing of the two, and then the journal of the older one is still there: it leads to the same
+/// versions by a longer way.
+pub(crate) fn choose_checkpoint<'a>(
+    table: &Arc<SegmentTable>,
+    slots: &'a FoundSlots,
+    newest: &'a RootSlot,
+    read_only: bool,
+) -> Result<Chosen<'a>> {
+    let lost_pages = if read_only {
+        LostPages::Allowed
+    } else {
+        LostPages::Refused
+    };
+    let older = slots.older_than(newest);
+    let first_try = match older {
+        Some(_) => LostPages::Refused,
+        None => lost_pages,
+    };
+    let error = match load_checkpoint(table, newest, first_try) {
+        Err(error @ Error::Damaged(_)) => error,
+        loaded => {
+            return Ok(Chosen {
+                slot: newest,
+                loaded: loaded?,
+                instead_of: None,
+            });
+        }
+    };
+    let Some(slot) = older else { return Err(error) };
+    tracing::error!(%error, "the newest checkpoint cannot be read; the one before it is tried");
+    match load_checkpoint(table, slot, lost_pages) {
+        Ok(loaded) => Ok(Chosen {
+            slot,
+            loaded,
+            instead_of: Some(error),
+        }),
+        Err(_) => Err(error),
+    }
 }
 
 /// A root slot and its checkpoint say the same of the version and of the journal's place; that of a checkpoint that is

@@ -26,7 +26,7 @@ use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
 use crate::readers::{READERS_WORDS, ReaderView};
-use crate::recover::{Loaded, LostPages, find_room, load_checkpoint, restore_logs};
+use crate::recover::{Chosen, Loaded, choose_checkpoint, find_room, restore_logs};
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
@@ -673,55 +673,6 @@ fn open_core(
     }
     core.begin_writing(scan, &listing, slot, sizes)?;
     Ok(core)
-}
-
-/// The checkpoint that a store is opened from.
-struct Chosen<'a> {
-    slot: &'a RootSlot,
-    loaded: Loaded,
-    /// What is wrong with the newer one, if this is the older.
-    instead_of: Option<Error>,
-}
-
-/// The newest checkpoint; or the older one, if the newest is damaged and the slots name two. They do so only when a crash
-/// came between the writing of the two, and then the journal of the older one is still there: it leads to the same
-/// versions by a longer way.
-fn choose_checkpoint<'a>(
-    table: &Arc<SegmentTable>,
-    slots: &'a FoundSlots,
-    newest: &'a RootSlot,
-    read_only: bool,
-) -> Result<Chosen<'a>> {
-    let lost_pages = if read_only {
-        LostPages::Allowed
-    } else {
-        LostPages::Refused
-    };
-    let older = slots.older_than(newest);
-    let first_try = match older {
-        Some(_) => LostPages::Refused,
-        None => lost_pages,
-    };
-    let error = match load_checkpoint(table, newest, first_try) {
-        Err(error @ Error::Damaged(_)) => error,
-        loaded => {
-            return Ok(Chosen {
-                slot: newest,
-                loaded: loaded?,
-                instead_of: None,
-            });
-        }
-    };
-    let Some(slot) = older else { return Err(error) };
-    tracing::error!(%error, "the newest checkpoint cannot be read; the one before it is tried");
-    match load_checkpoint(table, slot, lost_pages) {
-        Ok(loaded) => Ok(Chosen {
-            slot,
-            loaded,
-            instead_of: Some(error),
-        }),
-        Err(_) => Err(error),
-    }
 }
 
 /// Where the journal goes on behind a checkpoint.

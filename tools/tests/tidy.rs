@@ -51,7 +51,7 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 19] = [
     ("region", &["atomics", "error", "sys", "tail"]),
     ("tail", &["atomics", "region", "sys"]),
     ("slab", &["disk", "sys"]),
-    ("tree", &["slab", "sys"]),
+    ("tree", &["rules", "slab", "sys"]),
     ("segment", &["disk", "error", "rules", "sys"]),
     ("root_file", &["disk", "error", "rules", "sys"]),
     (
@@ -59,7 +59,7 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 19] = [
         &["disk", "error", "options", "rules", "segment", "sys"],
     ),
     ("log", &["region", "slab", "tree"]),
-    ("catalog", &["log"]),
+    ("catalog", &["error", "log"]),
     ("message", &["region", "slab"]),
     ("options", &["clock", "disk", "error", "slab", "store"]),
 ];
