@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::replay::Scan;
 use crate::reader_table::{ReaderSlot, ReaderTable, ReaderView};
-use crate::recover::{load_checkpoint, restore_logs};
+use crate::recover::{LostPages, load_checkpoint, restore_logs};
 use crate::root_file::RootFile;
 use crate::store::newest_slot;
 use lanterman_format::RootSlot;
@@ -75,7 +75,7 @@ impl Core {
     fn jump(&self, following: &mut Following, slot: &RootSlot) -> Result<()> {
         following.sequence = slot.sequence;
         self.segments.forget_journals();
-        let loaded = load_checkpoint(&self.segments, slot)?;
+        let loaded = load_checkpoint(&self.segments, slot, LostPages::Refused)?;
         let listing = self.segments.list(false)?;
         let scan = self.scan_from(slot, loaded.last_commit_crc, listing.journals)?;
         restore_logs(&self.segments, &self.catalog, &loaded)?;

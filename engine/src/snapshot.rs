@@ -294,12 +294,12 @@ impl StoreSnapshot {
     /// One log of the version.
     ///
     /// # Errors
-    /// [`Error::UnknownLog`] if the version has no log of that name.
+    /// [`Error::UnknownLog`] if the version has no log of that name, [`Error::Damaged`] as [`Store::log`](crate::Store::log).
     pub fn log(&self, name: &str) -> Result<Snapshot> {
         let unknown = || Error::UnknownLog {
             name: name.to_owned(),
         };
-        let state = self.core.catalog.find(name).ok_or_else(unknown)?;
+        let state = self.core.catalog.expect(name)?;
         let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
         Ok(Snapshot {
             core: Arc::clone(&self.core),

@@ -27,7 +27,7 @@ use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
 use crate::reader_table::{READERS_WORDS, ReaderTable, ReaderView};
-use crate::recover::{Loaded, find_room, load_checkpoint, restore_logs};
+use crate::recover::{Chosen, Loaded, choose_checkpoint, find_room, restore_logs};
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
@@ -127,9 +127,9 @@ impl Store {
             open_beside_a_writer(path, &options, &disk)?
         } else {
             let slots = RootFile::read(&disk, path)?;
-            let slot = newest_slot(path, &slots)?;
+            newest_slot(path, &slots)?;
             let accepts_holes = options.accept_lost_commits;
-            open_core(path, options, &disk, lock, slot, accepts_holes)?
+            open_core(path, options, &disk, lock, &slots, accepts_holes)?
         };
         let core = Arc::new(core);
         if !core.options.read_only && core.options.background == Background::Thread {
@@ -187,17 +187,22 @@ impl Store {
     /// The log `name`, for reading.
     ///
     /// # Errors
-    /// [`Error::UnknownLog`], [`Error::InvalidName`].
+    /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::Damaged`] if no log of that name is known and the part of
+    /// the catalog that may have it cannot be read.
     pub fn log(&self, name: &str) -> Result<Log> {
         LogName::parse(name)?;
-        let found = self.core().catalog.find(name);
-        let state = found.ok_or_else(|| Error::UnknownLog {
-            name: name.to_owned(),
-        })?;
+        let state = self.core().catalog.expect(name)?;
         Ok(Log::new(Arc::clone(self.core()), state))
     }
 
-    /// All logs, by name.
+    /// Damage that opening the store found and went around: pages of the catalog, whose logs [`logs`](Self::logs) does
+    /// not list. Mostly nothing; and always nothing in a store that is open for writing, which refuses to open instead.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        self.core().catalog.lost_pages().to_vec()
+    }
+
+    /// All logs, by name; but for those that [`damage`](Self::damage) hides.
     #[must_use]
     pub fn logs(&self) -> Vec<LogInformation> {
         let mut logs: Vec<_> = self
@@ -572,17 +577,12 @@ fn holds_a_commit(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
 
 pub(crate) fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a RootSlot> {
     let root = path.join("root");
-    let invalid = slots
-        .slots
-        .iter()
-        .enumerate()
-        .find_map(|(number, slot)| match slot {
-            Found::Invalid(rule) => Some((number, *rule)),
-            Found::Empty | Found::Valid(_) => None,
-        });
-    if let Some((_, rule)) = invalid
-        && rule.rule == Rule::NewerVersion
-    {
+    let invalid = |(number, slot): (usize, &Found<RootSlot>)| match slot {
+        Found::Invalid(rule) => Some((number, *rule)),
+        Found::Empty | Found::Valid(_) => None,
+    };
+    let mut all = slots.slots.iter().enumerate().filter_map(invalid);
+    if let Some((_, rule)) = all.clone().find(|(_, rule)| rule.rule == Rule::NewerVersion) {
         return Err(Error::NewerFormat {
             path: root,
             found_major: rule.found,
@@ -590,7 +590,9 @@ pub(crate) fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a 
         });
     }
     slots.newest().ok_or_else(|| {
-        let (number, source) = invalid.unwrap_or((0, crate::rules::empty(Structure::RootSlot)));
+        let (number, source) = all
+            .next()
+            .unwrap_or((0, crate::rules::empty(Structure::RootSlot)));
         Error::Damaged(Box::new(Damage {
             path: root,
             segment: None,
@@ -615,7 +617,7 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
     loop {
         let slots = RootFile::read(disk, path)?;
         let slot = newest_slot(path, &slots)?;
-        let error = match open_core(path, options.clone(), disk, None, slot, false) {
+        let error = match open_core(path, options.clone(), disk, None, &slots, false) {
             Err(error @ (Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. })) => error,
             outcome => return outcome,
         };
@@ -623,7 +625,7 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
         let moved = newest_slot(path, &now)?.sequence != slot.sequence;
         if attempt >= READING_ATTEMPTS || !(moved || attempt == 1) {
             // It stays. If it is a hole in the journal, all the rest can be read.
-            return match open_core(path, options.clone(), disk, None, slot, true) {
+            return match open_core(path, options.clone(), disk, None, &slots, true) {
                 Err(Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. }) => Err(error),
                 outcome => outcome,
             };
@@ -637,18 +639,24 @@ fn open_core(
     options: Options,
     disk: &Arc<dyn Disk>,
     lock: Option<Box<dyn FileLock>>,
-    slot: &RootSlot,
+    slots: &FoundSlots,
     steps_over_holes: bool,
 ) -> Result<Core> {
+    let newest = newest_slot(path, slots)?;
     let table = Arc::new(SegmentTable::new(
         Arc::clone(disk),
         path,
-        slot.store,
+        newest.store,
         !options.read_only,
     ));
     let listing = table.list(!options.read_only)?;
-    let loaded = load_checkpoint(&table, slot)?;
-    let catalog = Catalog::new(loaded.version, loaded.next_log);
+    let Chosen {
+        slot,
+        mut loaded,
+        instead_of,
+    } = choose_checkpoint(&table, slots, newest, options.read_only)?;
+    let lost_pages = std::mem::take(&mut loaded.lost_pages);
+    let catalog = Catalog::new(loaded.version, loaded.next_log, lost_pages);
     restore_logs(&table, &catalog, &loaded)?;
     let last_commit_crc = loaded.last_commit_crc;
     let begin = journal_end(&table, slot, last_commit_crc)?;
@@ -667,7 +675,7 @@ fn open_core(
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
         flusher: Flusher::new(bulk, options.tail_memory_bytes / 4),
-        checkpoint: checkpoint_state(disk, path, &options, slot, loaded)?,
+        checkpoint: checkpoint_state(disk, path, &options, newest, slot, loaded)?,
         segments: Arc::clone(&table),
         source,
         catalog,
@@ -689,8 +697,14 @@ fn open_core(
     core.replay(&mut scan)?;
     core.pool.set_unbounded(false);
     core.counters.committed(scan.replayed_bytes());
+    if let Some(error) = instead_of
+        && core.catalog.version() < newest.version
+    {
+        // The older checkpoint serves only if the journal leads from it to what the newer one held.
+        return Err(error);
+    }
     if core.options.read_only {
-        core.follow_from(scan, slot.sequence)?;
+        core.follow_from(scan, newest.sequence)?;
         return Ok(core);
     }
     core.begin_writing(scan, &listing, slot, sizes)?;
@@ -732,10 +746,17 @@ fn checkpoint_state(
     disk: &Arc<dyn Disk>,
     path: &Path,
     options: &Options,
+    newest: &RootSlot,
     slot: &RootSlot,
     loaded: Loaded,
 ) -> Result<CheckpointState> {
-    let root = RootFile::open(disk, path, slot.store, slot.sequence, !options.read_only)?;
+    // Of two slots that differ the one that is not used is written first: one good slot is there at any time.
+    let spared = if slot.sequence == newest.sequence {
+        newest.sequence
+    } else {
+        Sequence::new(newest.sequence.get().saturating_add(1))
+    };
+    let root = RootFile::open(disk, path, slot.store, spared, !options.read_only)?;
     Ok(CheckpointState {
         root,
         version: loaded.version,

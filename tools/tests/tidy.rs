@@ -53,7 +53,7 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 21] = [
     ("region", &["atomics", "error", "sys", "tail"]),
     ("tail", &["atomics", "region", "sys"]),
     ("slab", &["atomics", "disk", "sys"]),
-    ("tree", &["atomics", "slab", "sys"]),
+    ("tree", &["atomics", "rules", "slab", "sys"]),
     ("segment", &["atomics", "disk", "error", "rules", "sys"]),
     ("root_file", &["disk", "error", "rules", "sys"]),
     (
@@ -61,7 +61,7 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 21] = [
         &["atomics", "disk", "error", "options", "rules", "segment", "sys"],
     ),
     ("log", &["atomics", "region", "slab", "tree"]),
-    ("catalog", &["log"]),
+    ("catalog", &["error", "log"]),
     ("message", &["error", "region", "slab", "sys"]),
     ("options", &["clock", "disk", "error", "slab", "store"]),
 ];

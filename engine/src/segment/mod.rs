@@ -339,7 +339,7 @@ impl SegmentTable {
         first_version: Version,
         time_ms: i64,
     ) -> Result<Arc<SegmentFile>> {
-        let id = SegmentId::new(self.next.fetch_add(1, Ordering::AcqRel));
+        let id = self.take_number()?;
         let spare = self.take_spare(bytes);
         let (temporary, generation, bytes) = match spare {
             Some(spare) => {
@@ -383,6 +383,25 @@ impl SegmentTable {
             });
         }
         Ok(segment)
+    }
+
+    /// A number for a new segment. Numbers that some file has used up are damage: no store lives to count so far.
+    fn take_number(&self) -> Result<SegmentId> {
+        let following = |number: u64| number.checked_add(1);
+        let taken = self
+            .next
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, following);
+        taken.map(SegmentId::new).map_err(|number| {
+            Error::Damaged(Box::new(Damage {
+                path: self.directory.clone(),
+                segment: Some(SegmentId::new(number)),
+                position: Position::new(0),
+                bytes: 0,
+                log: None,
+                offsets: None,
+                source: crate::rules::too_long(Structure::SegmentHeader, u64::MAX.saturating_sub(1), number),
+            }))
+        })
     }
 
     /// Notes a segment of slabs, as a checkpoint or its creation describes it.

@@ -150,6 +150,7 @@ impl OpenSlab {
         let offset_count = self.layout.offset_count();
         if relative_offset >= offset_count {
             return SlabError::Outside {
+                reference: Box::new(self.reference),
                 relative_offset,
                 offset_count,
             };

@@ -67,6 +67,7 @@ impl<'a> SlabWalk<'a> {
         let offset_count = slab.layout().offset_count();
         if offsets.end > offset_count {
             return Err(SlabError::Outside {
+                reference: Box::new(*slab.reference()),
                 relative_offset: offsets.end,
                 offset_count,
             });
