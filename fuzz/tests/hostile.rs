@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use lanterman_fuzz::hostile::exercise::exercise;
@@ -22,6 +22,13 @@ const PROCESSOR_MS_MAX: u64 = 2000;
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 /// A machine may be busy; a loop without end is longer.
 const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// Time and memory are the process's, so tests that measure them run one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A number of the process's own status, in KiB.
 fn status_kib(name: &str) -> Option<u64> {
@@ -50,6 +57,7 @@ fn there_are_many_cases_and_each_has_a_name_of_its_own() {
 
 #[test]
 fn every_malformed_store_gives_typed_errors_or_answers_soon_and_with_little_memory() {
+    let _alone = alone();
     let only = std::env::var("LANTERMAN_CASE").ok();
     let mut all = cases();
     all.retain(|case| only.as_ref().is_none_or(|only| case.name.contains(only.as_str())));
@@ -127,6 +135,7 @@ fn named(name: &str) -> Case {
 
 #[test]
 fn an_entry_that_shows_more_of_a_slab_than_there_is_names_the_slab() {
+    let _alone = alone();
     exercise(&named("the first slab of a leaf is an adopted slab"));
     exercise(&named(
         "CatalogEntry at 96 of catalog page 0: end_offset is greatest",
@@ -135,6 +144,7 @@ fn an_entry_that_shows_more_of_a_slab_than_there_is_names_the_slab() {
 
 #[test]
 fn segment_numbers_that_are_used_up_are_damage_of_the_store() {
+    let _alone = alone();
     exercise(&named("RootSlot at 0 of root slot 1: next_segment is greatest"));
     exercise(&named(
         "slabs segment stands there as ffffffffffffffff.slabs as well",
@@ -143,6 +153,7 @@ fn segment_numbers_that_are_used_up_are_damage_of_the_store() {
 
 #[test]
 fn a_node_longer_than_any_node_can_be_is_not_read_at_each_attempt() {
+    let _alone = alone();
     let case = named("root of orders claims 63 MiB in a segment of 64 MiB");
     let before = processor_ms();
     exercise(&case);
