@@ -8,7 +8,8 @@
 //!   the lost place, and answer [`Error::Damaged`] for ever;
 //! - a log of which nothing follows may have lost messages at its end, or not: reading up to its end answers
 //!   [`Error::Damaged`] there instead of claiming that this is the end;
-//! - a log that was created in the hole has lost its name; its messages are counted and cannot be read.
+//! - a log that was created in the hole has lost its name; its messages are counted and cannot be read. So a name that
+//!   is not known answers [`Error::Damaged`] to a reader.
 //!
 //! A store that is only read does this by itself. One that writes would give the offsets at an open end away anew, so it
 //! refuses such a journal unless [`Options::accept_lost_commits`](crate::Options::accept_lost_commits) says otherwise;
@@ -136,19 +137,20 @@ impl Core {
         lost
     }
 
+    /// The holes that were stepped over, in a store that is only read: where it is written, they were accepted.
+    pub(crate) fn unaccepted_holes(&self) -> Vec<Damage> {
+        if !self.options.read_only {
+            return Vec::new();
+        }
+        let found = self.holes.found.lock();
+        found.iter().map(|(hole, _)| damage_of(hole, None)).collect()
+    }
+
     /// The error for who reads up to the end of a log whose end is in doubt.
     #[cold]
     pub(crate) fn open_end_error(&self, log: &LogState, number: usize) -> Error {
         match self.holes.found.lock().get(number) {
-            Some((hole, _)) => Error::Damaged(Box::new(Damage {
-                path: hole.segment.path.clone(),
-                segment: Some(hole.segment.id),
-                position: Position::new(hole.position),
-                bytes: hole.bytes,
-                log: Some(log.name.as_str().to_owned()),
-                offsets: None,
-                source: hole.rule,
-            })),
+            Some((hole, _)) => Error::Damaged(Box::new(damage_of(hole, Some(log)))),
             None => Error::Internal {
                 what: "an open end names a hole that was found",
             },
@@ -337,5 +339,17 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+fn damage_of(hole: &Hole, log: Option<&LogState>) -> Damage {
+    Damage {
+        path: hole.segment.path.clone(),
+        segment: Some(hole.segment.id),
+        position: Position::new(hole.position),
+        bytes: hole.bytes,
+        log: log.map(|log| log.name.as_str().to_owned()),
+        offsets: None,
+        source: hole.rule,
     }
 }

@@ -188,18 +188,28 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::Damaged`] if no log of that name is known and the part of
-    /// the catalog that may have it cannot be read.
+    /// the catalog or of the journal that may have it cannot be read.
     pub fn log(&self, name: &str) -> Result<Log> {
         LogName::parse(name)?;
-        let state = self.core().catalog.expect(name)?;
+        let core = self.core();
+        let state = core.catalog.expect(name).map_err(|error| match error {
+            Error::UnknownLog { .. } => match core.unaccepted_holes().into_iter().next() {
+                Some(hole) => Error::Damaged(Box::new(hole)),
+                None => error,
+            },
+            error => error,
+        })?;
         Ok(Log::new(Arc::clone(self.core()), state))
     }
 
     /// Damage that opening the store found and went around: pages of the catalog, whose logs [`logs`](Self::logs) does
-    /// not list. Mostly nothing; and always nothing in a store that is open for writing, which refuses to open instead.
+    /// not list, and parts of the journal, of which [`lost_commits`](Self::lost_commits) tells more. Mostly nothing; and
+    /// always nothing in a store that is open for writing, which refuses to open unless the loss is accepted.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
-        self.core().catalog.lost_pages().to_vec()
+        let mut damage = self.core().catalog.lost_pages().to_vec();
+        damage.extend(self.core().unaccepted_holes());
+        damage
     }
 
     /// All logs, by name; but for those that [`damage`](Self::damage) hides.
