@@ -63,6 +63,7 @@ mod clock;
 mod commit;
 mod core;
 mod counters;
+mod create;
 mod cursor;
 pub mod disk;
 mod error;
