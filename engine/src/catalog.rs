@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::ids::{LogId, Version};
 use lanterman_format::name::LogName;
+use lanterman_format::weakened;
 use parking_lot::{Mutex, RwLock};
 use rpds::RedBlackTreeMapSync;
 
+use crate::error::{Damage, Error, Result};
 use crate::log::LogState;
 
 /// One log in one version of the store.
@@ -39,10 +41,12 @@ pub(crate) struct Catalog {
     next_log: AtomicU64,
     /// Logs that changed since the last checkpoint took them; in order, so that the same work writes the same bytes.
     dirty: Mutex<BTreeMap<u64, Arc<LogState>>>,
+    /// Pages that could not be read when the store was opened for reading. A name that is not known may be on one.
+    lost_pages: Vec<Damage>,
 }
 
 impl Catalog {
-    pub(crate) fn new(version: Version, next_log: u64) -> Self {
+    pub(crate) fn new(version: Version, next_log: u64, lost_pages: Vec<Damage>) -> Self {
         Catalog {
             names: RwLock::new(HashMap::new()),
             newest: Mutex::new(Cut {
@@ -52,7 +56,26 @@ impl Catalog {
             version: AtomicU64::new(version.get()),
             next_log: AtomicU64::new(next_log),
             dirty: Mutex::default(),
+            lost_pages,
         }
+    }
+
+    /// Pages that could not be read, and whose logs are unknown.
+    pub(crate) fn lost_pages(&self) -> &[Damage] {
+        &self.lost_pages
+    }
+
+    /// The log of that name, for reading.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLog`] if there is none, [`Error::Damaged`] if it may be on a page that cannot be read.
+    pub(crate) fn expect(&self, name: &str) -> Result<Arc<LogState>> {
+        self.find(name).ok_or_else(|| match self.lost_pages.first() {
+            Some(damage) if !weakened!("lost-page-forgotten") => Error::Damaged(Box::new(damage.clone())),
+            _ => Error::UnknownLog {
+                name: name.to_owned(),
+            },
+        })
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<LogState>> {

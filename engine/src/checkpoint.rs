@@ -15,7 +15,7 @@ use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, encode_p
 use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
 use lanterman_format::error::FormatError;
 use lanterman_format::gathered;
-use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Version};
+use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Sequence, Version};
 use lanterman_format::node;
 use lanterman_format::reference::Reference;
 use lanterman_format::weakened;
@@ -137,7 +137,7 @@ impl Core {
     /// # Errors
     /// [`Error::StorageFull`] with the store as it was; what fails between writing and syncing poisons it.
     pub(crate) fn checkpoint(&self) -> Result<Option<CheckpointReceipt>> {
-        self.check_poison()?;
+        let _permit = self.permit()?;
         let mut state = self.checkpoint.lock();
         let journal = self.journal.lock();
         let (cut, dirty) = self.catalog.cut_for_checkpoint();
@@ -231,7 +231,7 @@ impl Core {
         }
         self.apply_tails(dirty, tails, cut);
         if let Some(readers) = &self.readers {
-            readers.store(crate::readers::ROOT_SEQUENCE, state.root.sequence());
+            readers.tell_root(Sequence::new(state.root.sequence()));
         }
         Ok(CheckpointReceipt {
             version: cut.version,

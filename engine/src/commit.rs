@@ -123,7 +123,7 @@ struct Gathered {
 
 impl GroupWriter<Request> for Core {
     fn write_group(&self, requests: Vec<Request>) -> Result<Version> {
-        self.check_poison()?;
+        let _permit = self.permit()?;
         self.catch_up_checkpoint()?;
         let mut journal = self.journal.lock();
         let mut version = journal.end().version;

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,9 +15,10 @@ use crate::background::Background;
 use crate::catalog::Catalog;
 use crate::checkpoint::CheckpointState;
 use crate::clock::Clock;
+use crate::closing::{Closing, Permit};
 use crate::commit::Request;
 use crate::counters::Counters;
-use crate::disk::{FileLock, SharedTable};
+use crate::disk::FileLock;
 use crate::error::{Error, Result};
 use crate::flush::{Flusher, Incoming};
 use crate::journal::Journal;
@@ -28,6 +28,7 @@ use crate::lost::Holes;
 use crate::options::Options;
 use crate::pins::PinTable;
 use crate::publication::Publication;
+use crate::reader_table::ReaderTable;
 use crate::readers::FollowingCell;
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::source::StoreSource;
@@ -60,8 +61,10 @@ pub(crate) struct Core {
     pub(crate) pins: Arc<PinTable>,
     pub(crate) counters: Counters,
     /// The table in which readers of other processes stand; absent where it cannot be opened.
-    pub(crate) readers: Option<Arc<dyn SharedTable>>,
-    pub(crate) closed: AtomicBool,
+    pub(crate) readers: Option<ReaderTable>,
+    pub(crate) closing: Closing,
+    /// Held by the one who closes.
+    pub(crate) closer: Mutex<()>,
     pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
     /// What a store that is open for reading needs to follow its writer.
     pub(crate) following: FollowingCell,
@@ -88,7 +91,7 @@ pub(crate) struct CoreParts {
     pub(crate) allocator: SlabAllocator,
     pub(crate) flusher: Flusher,
     pub(crate) checkpoint: CheckpointState,
-    pub(crate) readers: Option<Arc<dyn SharedTable>>,
+    pub(crate) readers: Option<ReaderTable>,
     pub(crate) lock: Option<Box<dyn FileLock>>,
 }
 
@@ -115,7 +118,8 @@ impl Core {
             pins: Arc::default(),
             counters: Counters::default(),
             readers: parts.readers,
-            closed: AtomicBool::new(false),
+            closing: Closing::default(),
+            closer: Mutex::new(()),
             lock: Mutex::new(parts.lock),
             following: FollowingCell::default(),
             holes: Holes::default(),
@@ -141,9 +145,18 @@ impl Core {
     pub(crate) fn check_poison(&self) -> Result<()> {
         match self.poison.get() {
             Some(error) if !weakened!("poison-forgotten") => Err(error.clone()),
-            _ if self.closed.load(Ordering::Acquire) => Err(Error::Closed),
+            _ if self.closing.is_closed() => Err(Error::Closed),
             _ => Ok(()),
         }
+    }
+
+    /// The right to change files; asked for before, and held while, anything of the store is written.
+    ///
+    /// # Errors
+    /// What poisoned the store; [`Error::Closed`].
+    pub(crate) fn permit(&self) -> Result<Permit<'_>> {
+        self.check_poison()?;
+        self.closing.permit().ok_or(Error::Closed)
     }
 
     pub(crate) fn check_writable(&self, operation: &'static str) -> Result<()> {
@@ -162,7 +175,7 @@ impl Core {
     /// Tells those who wait that a version was written, and readers of other processes too.
     pub(crate) fn committed(&self) {
         if let Some(readers) = &self.readers {
-            readers.store(crate::readers::PUBLISHED_VERSION, self.catalog.version().get());
+            readers.tell_version(self.catalog.version());
         }
         self.notify();
     }

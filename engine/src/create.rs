@@ -80,7 +80,7 @@ fn clear_interrupted_creation(disk: &Arc<dyn Disk>, path: &Path, segments: &Path
         if names.len() > 1 || !first || holds_a_commit(disk, &file)? {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
-                found: format!("segments/{name} without a root file"),
+                found: format!("it holds segments/{name} without a root file"),
             });
         }
         disk.unlink(&file)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanterman_format::ids::Offset;
+use lanterman_format::weakened;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -15,11 +16,15 @@ use crate::log::{LogState, Root};
 use crate::message::{Keeper, Message};
 use crate::region::chunk::Chunk;
 use crate::slab::{OpenSlab, Opened, ReadContext, SlabError, SlabHandle, SlabWalk, WalkPlace};
+use crate::sys::guard;
 
 /// How long a waiting cursor looks at the tail's memory before it sleeps.
 const SPIN_TURNS: u32 = 2_000;
 /// Its longest sleep between two looks; commits wake it earlier.
 const SLEEP_MAX: Duration = Duration::from_millis(1);
+
+/// No message has this offset: the end of a log that had it would be no number any more.
+const NOTHING_LENT: u64 = u64::MAX;
 
 /// A place in a log: a number, or an [`Offset`] that a call gave.
 pub trait ToOffset: sealed::Sealed {
@@ -94,6 +99,8 @@ pub struct Cursor {
     bound: Bound,
     next: u64,
     place: Place,
+    /// Offset of the message that was lent last and not asked about since, or [`NOTHING_LENT`].
+    lent: u64,
     /// The slab that `get` lent last, where slabs are copies that nobody else need keep.
     passing: Option<Arc<OpenSlab>>,
 }
@@ -113,6 +120,7 @@ impl Cursor {
             bound,
             next,
             place: Place::Nowhere,
+            lent: NOTHING_LENT,
             passing: None,
         };
         cursor.check(next)?;
@@ -153,9 +161,11 @@ impl Cursor {
     /// Reads on from `offset`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] below the log's start and behind its end; the end itself is allowed.
+    /// [`Error::OutOfRange`] below the log's start and behind its end; the end itself is allowed. [`Error::Unreadable`]
+    /// once if bytes of the message that was lent last were lost meanwhile.
     pub fn seek(&mut self, offset: impl ToOffset) -> Result<()> {
         let offset = offset.to_offset();
+        self.check_lent()?;
         self.check(offset)?;
         self.next = offset;
         self.place = Place::Nowhere;
@@ -165,7 +175,9 @@ impl Cursor {
     /// The next message, or `None` at the end; more may come later.
     ///
     /// # Errors
-    /// [`Error::Damaged`] with the offsets that cannot be read; [`seek`](Self::seek) behind them to go on.
+    /// [`Error::Damaged`] and [`Error::Unreadable`] with the offsets that cannot be read; [`seek`](Self::seek) behind them
+    /// to go on. They may be those of the message before this one, if its bytes were lost while it was lent; who reads
+    /// up to the end learns of each such message.
     #[allow(
         clippy::should_implement_trait,
         reason = "a lending reader cannot be an Iterator: messages borrow from it"
@@ -175,6 +187,9 @@ impl Cursor {
         if !self.has_next()? {
             return Ok(None);
         }
+        if guard::any_lost() {
+            self.check_around()?;
+        }
         let offset = self.next;
         let core = &self.core;
         let message = match &mut self.place {
@@ -182,6 +197,7 @@ impl Cursor {
                 let buffer = chunk.buffer_at(*position)?;
                 *position = position.saturating_add(buffer.stored_bytes());
                 self.next = offset.saturating_add(1);
+                self.lent = offset;
                 Message::new(offset, buffer, Keeper::Chunk(chunk))
             }
             Place::Slab { slab, place, .. } => {
@@ -190,6 +206,7 @@ impl Cursor {
                     Ok(Some(walked)) => {
                         *place = walk.place();
                         self.next = offset.saturating_add(walked.buffer.count());
+                        self.lent = offset;
                         Message::new(offset, walked.buffer, Keeper::Slab(slab))
                     }
                     Ok(None) => {
@@ -197,7 +214,11 @@ impl Cursor {
                             what: "a slab has the offsets that its entry shows",
                         });
                     }
-                    Err(error) => return Err(damaged(core, &self.log, slab, offset, &self.root, error)),
+                    Err(error) => {
+                        // Nothing was lost when this call began, so the message before was whole when it was looked at.
+                        self.lent = NOTHING_LENT;
+                        return Err(damaged(core, &self.log, slab, offset, &self.root, error));
+                    }
                 }
             }
             Place::Nowhere => {
@@ -214,9 +235,10 @@ impl Cursor {
     /// Takes no lock and allocates nothing where the log's tree is loaded and its slab open.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::Damaged`].
+    /// [`Error::OutOfRange`], [`Error::Damaged`]; [`Error::Unreadable`], also for the message that was lent before.
     pub fn get(&mut self, offset: impl ToOffset) -> Result<Message<'_>> {
         let offset = offset.to_offset();
+        self.check_lent()?;
         if offset < self.root.start || offset >= self.limit() {
             if let Some(hole) = self.log.open_end().filter(|_| offset >= self.log.end()) {
                 return Err(self.core.open_end_error(&self.log, hole));
@@ -228,6 +250,7 @@ impl Cursor {
         }
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
+        self.lent = NOTHING_LENT;
         if let Some(chunk) = self.root.chunk_at(offset)
             && let Some(position) = chunk.position(offset.saturating_sub(chunk.first_offset()))
         {
@@ -248,7 +271,10 @@ impl Cursor {
             Opened::Passing(slab) => self.passing.insert(slab),
         };
         match slab.message(relative, self.core.read_context()) {
-            Ok(buffer) => Ok(Message::new(offset, buffer, Keeper::Slab(slab))),
+            Ok(buffer) => {
+                self.lent = offset;
+                Ok(Message::new(offset, buffer, Keeper::Slab(slab)))
+            }
             Err(error) => Err(damaged(&self.core, &self.log, slab, offset, &self.root, error)),
         }
     }
@@ -298,6 +324,7 @@ impl Cursor {
 
     #[inline(never)]
     fn find_next(&mut self) -> Result<bool> {
+        self.check_lent()?;
         if let Bound::Fixed(end) = self.bound {
             return if self.next < end {
                 self.locate(end).map(|()| true)
@@ -347,6 +374,58 @@ impl Cursor {
             Some(hole) if self.next >= self.log.end() => Err(self.core.open_end_error(&self.log, hole)),
             _ => Ok(false),
         }
+    }
+
+    /// Fails if bytes of the message that was lent last were lost under the map since; the cursor then stands before it.
+    #[inline]
+    pub(crate) fn check_lent(&mut self) -> Result<()> {
+        if guard::any_lost() {
+            let offset = std::mem::replace(&mut self.lent, NOTHING_LENT);
+            return self.check_lent_at(offset);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn check_lent_at(&mut self, offset: u64) -> Result<()> {
+        if offset == NOTHING_LENT || weakened!("lent-unasked") || self.root.chunk_at(offset).is_some() {
+            return Ok(());
+        }
+        let found = find_slab(&self.core, &self.log, &self.root, offset)?;
+        // A slab that passed is a copy, of which nothing can be lost.
+        let Some(Opened::Mapped(slab)) = found.handle.opened() else {
+            return Ok(());
+        };
+        if !slab.has_losses() {
+            return Ok(());
+        }
+        let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
+        let context = self.core.read_context();
+        let asked = slab
+            .find(relative)
+            .and_then(|place| slab.check_message_at(place.position, context));
+        let Err(error) = asked else {
+            return Ok(());
+        };
+        let error = damaged(&self.core, &self.log, slab, offset, &self.root, error);
+        self.next = offset;
+        self.place = Place::Nowhere;
+        Err(error)
+    }
+
+    /// Asks, in a slab whose map has losses, about the message lent last and about the one that comes.
+    #[cold]
+    fn check_around(&mut self) -> Result<()> {
+        let Place::Slab { slab, place, .. } = &self.place else {
+            return Ok(());
+        };
+        if !slab.has_losses() {
+            return Ok(());
+        }
+        let (slab, position) = (Arc::clone(slab), place.position());
+        self.check_lent()?;
+        slab.check_message_at(position, self.core.read_context())
+            .map_err(|error| damaged(&self.core, &self.log, &slab, self.next, &self.root, error))
     }
 
     /// Finds the piece that holds the next message, and reads in it up to `limit`.
@@ -457,6 +536,7 @@ pub(crate) fn damaged(
 ) -> Error {
     let lost = match (&error, find_slab(core, log, root, offset)) {
         (SlabError::Damaged(damage), Ok(found)) => lost_offsets(slab, &found, offset, &damage.range),
+        (SlabError::Read { range, .. }, Ok(found)) => lost_offsets(slab, &found, offset, range),
         _ => offset..offset.saturating_add(1),
     };
     core.slab_error(log, Some(lost), error)

@@ -26,6 +26,9 @@ pub enum ErrorKind {
     RestoreData,
     /// The store refuses to go on after a failed write or sync: close it, look at the device, open it again.
     Reopen,
+    /// Stored bytes could not be read: the device failed, or another program cut a file short. Look at both, then open
+    /// the store again; what the error does not name goes on meanwhile.
+    CheckTheDevice,
     /// The operating system refused an operation; the source says why.
     System,
     /// An invariant of the store itself is broken: please report it.
@@ -64,6 +67,52 @@ impl std::fmt::Display for Damage {
     }
 }
 
+/// Which stored bytes could not be read, and whose they are.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// File of the bytes.
+    pub path: PathBuf,
+    /// Segment of the bytes, if they are in one.
+    pub segment: Option<SegmentId>,
+    /// First byte of the file that was wanted.
+    pub position: Position,
+    /// How many bytes were wanted.
+    pub bytes: u64,
+    /// Log whose messages are concerned, if that is known.
+    pub log: Option<String>,
+    /// Offsets that cannot be read, if they are known.
+    pub offsets: Option<Range<u64>>,
+    /// What the system said.
+    pub source: Arc<io::Error>,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            path,
+            position,
+            bytes,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "{}: {bytes} bytes at position {position}",
+            path.display()
+        )?;
+        if let Some(log) = &self.log {
+            write!(formatter, ", log {log:?}")?;
+        }
+        if let Some(offsets) = &self.offsets {
+            write!(formatter, ", offsets {}..{}", offsets.start, offsets.end)?;
+        }
+        write!(
+            formatter,
+            ": {}: look at the device and at the file, then open the store again",
+            self.source
+        )
+    }
+}
+
 /// Everything that can go wrong with a store.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -93,11 +142,11 @@ pub enum Error {
         path: PathBuf,
     },
     /// The directory holds other things and no store; nothing was written to it.
-    #[error("{} is not a store (it holds {found:?}); nothing was written to it", path.display())]
+    #[error("{} is not a store ({found}); nothing was written to it", path.display())]
     NotAStore {
         /// Directory that was to be opened.
         path: PathBuf,
-        /// One of the entries that do not belong to a store.
+        /// What is found there instead, such as an entry that does not belong to a store.
         found: String,
     },
     /// The store was written by a newer version of the format.
@@ -186,6 +235,9 @@ pub enum Error {
     /// Stored bytes break a rule of the format.
     #[error("damaged: {0}")]
     Damaged(Box<Damage>),
+    /// Stored bytes could not be read: the device failed, or another program cut the file short. Everything else goes on.
+    #[error("cannot read {0}")]
+    Unreadable(Box<Unreadable>),
     /// The memory for tails is used up, and the options say not to wait.
     #[error("the {limit_bytes} bytes of tail memory are used up: commit, or call again")]
     WouldBlock {
@@ -230,6 +282,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Io { .. } => ErrorKind::System,
+            Error::Unreadable(_) => ErrorKind::CheckTheDevice,
             Error::StorageFull { .. } => ErrorKind::FreeSpace,
             Error::NoStore { .. }
             | Error::NotAStore { .. }
@@ -299,6 +352,25 @@ mod tests {
         );
         assert_eq!(other.kind(), ErrorKind::System);
         assert!(other.to_string().contains("cannot write x"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_its_place_its_reason_and_what_to_do() {
+        let error = Error::Unreadable(Box::new(Unreadable {
+            path: PathBuf::from("segments/3.slabs"),
+            segment: Some(SegmentId::new(3)),
+            position: Position::new(8192),
+            bytes: 4096,
+            log: Some("orders".to_owned()),
+            offsets: Some(7..9),
+            source: Arc::new(io::Error::other("reason")),
+        }));
+        assert_eq!(error.kind(), ErrorKind::CheckTheDevice);
+        assert_eq!(
+            error.to_string(),
+            "cannot read segments/3.slabs: 4096 bytes at position 8192, log \"orders\", offsets 7..9: reason: \
+             look at the device and at the file, then open the store again"
+        );
     }
 
     #[test]

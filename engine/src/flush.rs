@@ -123,6 +123,7 @@ impl Flusher {
         if self.jobs.is_empty() {
             return Ok(Progress::Idle);
         }
+        let _permit = core.permit()?;
         let submitted = self.submit(core);
         if self.bulk.in_flight() > 0 {
             self.reap(core, wait || submitted.is_err())?;
@@ -171,6 +172,8 @@ impl Flusher {
     fn reap(&mut self, core: &Core, wait: bool) -> Result<()> {
         let mut completions: Vec<Completion> = Vec::new();
         self.bulk.reap(wait, &mut completions);
+        let mut failed = None;
+        // All of them, whatever one of them says: a completion is told once.
         for completion in completions {
             let found = self
                 .jobs
@@ -190,11 +193,18 @@ impl Flusher {
                     let full = matches!(error, Error::StorageFull { .. });
                     job.state = JobState::Queued;
                     job.place = None;
-                    return Err(if full { error } else { core.poison(error) });
+                    failed = Some(if full { error } else { core.poison(error) });
                 }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Waits until nothing is in flight, whatever comes of it. For a store that is closed: its jobs are given up.
+    pub(crate) fn settle(&mut self) {
+        while self.bulk.in_flight() > 0 {
+            self.bulk.reap(true, &mut Vec::new());
+        }
     }
 
     fn land(&mut self, core: &Core) -> Result<()> {

@@ -46,6 +46,7 @@
 //! - [`Cursor`] lends one message after the other and follows the log; [`Snapshot`] holds a log still; values can be kept
 //!   as [`bytes::Bytes`] without a copy.
 //! - [`Transaction`]: many logs, all or nothing.
+//! - [`Message::check`]: what is lent from a map can be lost with the device; asked afterwards, it says so.
 //! - [`Error::kind`] says what can be done about an error.
 //!
 //! # Features
@@ -60,6 +61,7 @@ mod background;
 mod catalog;
 mod checkpoint;
 mod clock;
+mod closing;
 mod commit;
 mod core;
 mod counters;
@@ -70,12 +72,15 @@ mod error;
 mod flush;
 mod journal;
 mod log;
+#[cfg(all(loom, test))]
+mod loom_models;
 mod lost;
 mod memory;
 mod message;
 mod options;
 mod pins;
 mod publication;
+mod reader_table;
 mod readers;
 mod recover;
 mod region;
@@ -97,13 +102,13 @@ pub use checkpoint::CheckpointReceipt;
 pub use clock::{Clock, Randomness, SystemClock, SystemRandomness};
 pub use counters::CounterReadings;
 pub use cursor::{Cursor, ToOffset};
-pub use error::{Damage, Error, ErrorKind, Result};
+pub use error::{Damage, Error, ErrorKind, Result, Unreadable};
 pub use lanterman_format::{FormatError, LogId, Offset, Position, SegmentId, ValueType, Version};
 pub use lost::{LostCommits, LostMessages};
-pub use message::{KeptMessage, Message};
+pub use message::{KeptMessage, Message, check_bytes};
 pub use options::{AutomaticCommit, Background, Durability, Options, Verify, WhenFull};
 pub use pins::OldestPin;
-pub use readers::ReaderView;
+pub use reader_table::ReaderView;
 pub use snapshot::{Log, Messages, Snapshot, StoreSnapshot};
 pub use store::{LogInformation, Store};
 pub use summary::LogSummary;

@@ -8,13 +8,13 @@
 //! - bytes and offsets of a message never change, so two roots that both hold an offset agree on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use lanterman_format::ids::{LogId, Offset};
 use lanterman_format::name::LogName;
 use lanterman_format::summary::Histogram32;
-use parking_lot::Mutex;
+use lanterman_format::weakened;
 
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, order};
 use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
 use crate::region::root::RootCell;
@@ -167,7 +167,8 @@ impl LogState {
 
     /// The newest root's generation: one load, for readers that poll.
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        let acquire = order(Ordering::Acquire, weakened!("generation-read-relaxed"));
+        self.generation.load(acquire)
     }
 
     /// Swaps the root for what `change` makes of it.
@@ -177,9 +178,13 @@ impl LogState {
         root.generation = root.generation.wrapping_add(1);
         let generation = root.generation;
         let outcome = change(&mut root);
+        if weakened!("generation-before-root") {
+            self.generation.store(generation, Ordering::Release);
+        }
         self.root.store(root);
         // After the root: a reader that sees the number finds at least that root.
-        self.generation.store(generation, Ordering::Release);
+        let release = order(Ordering::Release, weakened!("generation-relaxed"));
+        self.generation.store(generation, release);
         outcome
     }
 

@@ -255,8 +255,12 @@ impl Core {
             return Ok(());
         };
         let end = tail.first.saturating_add(tail.count);
-        let (summary, histogram) = match tail.slab.open(self.source.as_ref()) {
-            Ok(opened) => (*opened.layout().summary(), opened.histogram()),
+        let looked = tail.slab.open(self.source.as_ref()).and_then(|opened| {
+            let histogram = opened.histogram()?;
+            Ok((*opened.layout().summary(), histogram))
+        });
+        let (summary, histogram) = match looked {
+            Ok(looked) => looked,
             Err(error) => match self.slab_error(log, Some(tail.first..end), error) {
                 Error::Damaged(_) => (
                     Summary {

@@ -250,6 +250,8 @@ impl Core {
             let stored = slab.stored_at(walked.position, walked.buffer.stored_bytes(), context);
             body.extend_from_slice(stored.map_err(failed)?);
         }
+        // Asked after the last byte was copied: what was lost meanwhile must not be written anew, as if it were whole.
+        slab.check_whole().map_err(failed)?;
         Ok(StoredTail {
             body,
             first: tail.first,

@@ -65,6 +65,7 @@ pub struct Options {
     pub(crate) randomness: Arc<dyn Randomness>,
     pub(crate) background: Background,
     pub(crate) verify: Verify,
+    pub(crate) guard_maps: bool,
     pub(crate) when_full: WhenFull,
     pub(crate) automatic_commit: Option<AutomaticCommit>,
     pub(crate) tail_memory_bytes: u64,
@@ -91,6 +92,7 @@ impl Default for Options {
             randomness: Arc::new(SystemRandomness),
             background: Background::default(),
             verify: Verify::default(),
+            guard_maps: true,
             when_full: WhenFull::default(),
             automatic_commit: None,
             tail_memory_bytes: 64 << 20,
@@ -183,10 +185,25 @@ impl Options {
         self
     }
 
-    /// When checksums of slabs are looked at; default before the first use.
+    /// When checksums of slabs are looked at; default before the first use. Bytes that are zeroed after that without a
+    /// fault, as by a hole that another program punches, are seen by [`Verify::Always`] at the next read, and while a message
+    /// is held by [`Message::verify`](crate::Message::verify) alone.
     #[must_use]
     pub fn verify(mut self, verify: Verify) -> Self {
         self.verify = verify;
+        self
+    }
+
+    /// Whether a page of a mapped file that can no longer be read is an error ([`Error::Unreadable`]) in place of the
+    /// death of the process by SIGBUS; default yes.
+    ///
+    /// The first store that maps something then installs a handler of SIGBUS for the whole process, which stays. It hands
+    /// all signals but those of the store's own maps on to the handler that was there before. Handlers that are installed
+    /// later must do the same for the store's. It does not help threads that block SIGBUS: the kernel then ends the
+    /// process without asking anybody. What the bytes become is said at [`Message::check`](crate::Message::check).
+    #[must_use]
+    pub fn guard_maps(mut self, guard: bool) -> Self {
+        self.guard_maps = guard;
         self
     }
 
@@ -255,6 +272,13 @@ impl Options {
     /// store: borrowed messages point into maps of them. The store's own processes keep to this; its lock keeps a
     /// second writer out. See [`Options::open_copying`] for the safe way.
     ///
+    /// If it happens all the same, or the device fails, the harm is limited, unless [`Options::guard_maps`] is off: bytes
+    /// that can no longer be read become zeros, and the calls that meet them answer [`Error::Unreadable`]. Bytes that are
+    /// borrowed already change under the borrow; [`Message::check`](crate::Message::check) and
+    /// [`check_bytes`](crate::check_bytes) tell, asked after the look. Bytes that others rewrite, zeros of a punched hole and
+    /// of the rest of a page within which a file was cut are seen by checksums alone: before bytes are lent, as
+    /// [`Options::verify`] says, and after the look by [`Message::verify`](crate::Message::verify).
+    ///
     /// # Errors
     /// [`Error::NoStore`], [`Error::NotAStore`], [`Error::NewerFormat`], [`Error::Locked`], [`Error::Damaged`],
     /// [`Error::InvalidOption`], or the system's refusal.
@@ -270,7 +294,8 @@ impl Options {
         Store::open_with(path.as_ref(), self, disk)
     }
 
-    /// Opens the store in `path` with these options; reads copy out of the files and nothing of them is mapped.
+    /// Opens the store in `path` with these options; reads copy out of the files, and no message is ever lent from a map.
+    /// (The one page of the table of readers is mapped, as in every store; see [`Options::guard_maps`].)
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -288,6 +313,7 @@ impl Options {
             ring: self.ring,
             direct: self.direct,
             maps,
+            unguarded: !self.guard_maps,
         };
         match SystemDisk::new(options) {
             Ok(disk) => Ok(Arc::new(disk)),

@@ -4,7 +4,9 @@
 //! looks here: while a window is open, or was opened since he began to look, he looks at that end again. So whoever has
 //! seen a part of a transaction sees all of it. A reader who is not at an end never comes here.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use lanterman_format::weakened;
+
+use crate::atomics::{AtomicU64, Ordering, SPINS, order, spin_loop, yield_now};
 
 /// Odd while a window is open. Only the leader of a group opens one.
 #[derive(Debug, Default)]
@@ -22,19 +24,23 @@ impl Publication {
     /// Opens the window, before the first log of a transaction is published.
     pub(crate) fn open(&self) -> Window<'_> {
         // AcqRel: nothing that is published inside may be seen before the odd number.
-        self.sequence.fetch_add(1, Ordering::AcqRel);
+        if !weakened!("window-not-opened") {
+            self.sequence.fetch_add(1, Ordering::AcqRel);
+        }
         Window { publication: self }
     }
 
     /// Waits until no window is open; what any window before published is visible then.
     pub(crate) fn settle(&self) {
         let mut turns = 0u32;
-        while self.sequence.load(Ordering::Acquire) % 2 == 1 {
+        // Acquire: what was published inside is visible to whoever sees the window closed.
+        let acquire = order(Ordering::Acquire, weakened!("window-seen-closed-relaxed"));
+        while self.sequence.load(acquire) % 2 == 1 {
             turns = turns.saturating_add(1);
-            if turns < 64 {
-                std::hint::spin_loop();
+            if turns < SPINS {
+                spin_loop();
             } else {
-                std::thread::yield_now();
+                yield_now();
             }
         }
     }
@@ -42,11 +48,14 @@ impl Publication {
 
 impl Drop for Window<'_> {
     fn drop(&mut self) {
-        self.publication.sequence.fetch_add(1, Ordering::Release);
+        let release = order(Ordering::Release, weakened!("window-closed-relaxed"));
+        let behind = if weakened!("window-not-opened") { 0 } else { 1 };
+        self.publication.sequence.fetch_add(behind, release);
     }
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
@@ -55,14 +64,14 @@ mod tests {
         let publication = Publication::default();
         let (left, right) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for number in 1..=20_000u64 {
                     let _window = publication.open();
                     left.store(number, Ordering::Release);
                     right.store(number, Ordering::Release);
                 }
             });
-            scope.spawn(|| {
+            let reader = scope.spawn(|| {
                 loop {
                     let seen = left.load(Ordering::Acquire);
                     publication.settle();
@@ -72,6 +81,8 @@ mod tests {
                     }
                 }
             });
+            writer.join().unwrap();
+            reader.join().unwrap();
         });
     }
 }

@@ -4,12 +4,12 @@
 //! by a writer, the sync that makes durable what the last process may have left with the operating system; so opening
 //! works on a full disk too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use lanterman_format::Structure;
 use lanterman_format::block::{BlockHeader, Place};
-use lanterman_format::catalog::{CatalogEntry, decode_page};
+use lanterman_format::catalog::{CatalogEntry, decode_page, page_of};
 use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::commit::{Change, CommitView, FrameDescription, SlabAdoption};
 use lanterman_format::error::{FormatError, Found};
@@ -22,10 +22,11 @@ use lanterman_format::summary::{Histogram32, Summary};
 
 use crate::catalog::Catalog;
 use crate::core::Core;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::journal::replay::{Scan, Step};
 use crate::log::{LogState, Persisted, Root, TailSlab};
 use crate::memory::Room;
+use crate::root_file::FoundSlots;
 use crate::segment::{Listing, SegmentTable, SlabAllocator};
 use crate::slab::SlabHandle;
 use crate::source::tree_error;
@@ -39,10 +40,26 @@ pub(crate) struct Loaded {
     pub(crate) last_commit_crc: Crc,
     pub(crate) pages: BTreeMap<u64, Reference>,
     pub(crate) entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
+    /// Pages of the catalog that cannot be read, whose logs nobody knows. A writer has none: what it wrote would leave
+    /// them out for good.
+    pub(crate) lost_pages: Vec<Damage>,
+}
+
+/// What becomes of a store whose catalog has a damaged page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LostPages {
+    /// The logs of the other pages are read.
+    Allowed,
+    /// It is refused.
+    Refused,
 }
 
 /// Reads the checkpoint that a root slot names, and its catalog.
-pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Result<Loaded> {
+pub(crate) fn load_checkpoint(
+    table: &Arc<SegmentTable>,
+    slot: &RootSlot,
+    lost_pages: LostPages,
+) -> Result<Loaded> {
     table.raise_next(slot.next_segment.get());
     if slot.checkpoint.is_empty() {
         return Ok(Loaded {
@@ -51,13 +68,35 @@ pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Res
             last_commit_crc: Crc::ZERO,
             pages: BTreeMap::new(),
             entries: BTreeMap::new(),
+            lost_pages: Vec::new(),
         });
     }
     let checkpoint = read_block(table, &slot.checkpoint, Checkpoint::decode)?;
-    let mut pages = BTreeMap::new();
+    check_agreement(table, slot, &checkpoint)?;
+    let mut pages: BTreeMap<u64, Reference> = BTreeMap::new();
     let mut entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>> = BTreeMap::new();
+    let mut lost = Vec::new();
+    let mut names: HashSet<LogName> = HashSet::new();
     for reference in &checkpoint.pages {
-        let page = read_block(table, reference, decode_page)?;
+        let page = match read_block(table, reference, decode_page) {
+            Ok(page) => page,
+            Err(Error::Damaged(damage)) if lost_pages == LostPages::Allowed => {
+                tracing::error!(%damage, "a page of the catalog cannot be read; its logs are unknown");
+                lost.push(*damage);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        // Two pages of one number, or one name for two logs, would let the later one hide the earlier.
+        let rises = pages.last_key_value().is_none_or(|(last, _)| *last < page.page);
+        let known = page
+            .entries
+            .iter()
+            .find(|entry| !names.insert(entry.name.clone()));
+        if !rises || known.is_some() {
+            let log = known.map_or(page.page, |entry| entry.log.get());
+            return Err(disagreement(table, reference, Structure::CatalogPage, 0, log));
+        }
         pages.insert(page.page, *reference);
         let listed = page
             .entries
@@ -86,7 +125,93 @@ pub(crate) fn load_checkpoint(table: &Arc<SegmentTable>, slot: &RootSlot) -> Res
         last_commit_crc: checkpoint.last_commit_crc,
         pages,
         entries,
+        lost_pages: lost,
     })
+}
+
+/// The checkpoint that a store is opened from.
+pub(crate) struct Chosen<'a> {
+    pub(crate) slot: &'a RootSlot,
+    pub(crate) loaded: Loaded,
+    /// What is wrong with the newer one, if this is the older.
+    pub(crate) instead_of: Option<Error>,
+}
+
+/// The newest checkpoint; or the older one, if the newest is damaged and the slots name two. They do so only when a crash
+/// came between the writing of the two, and then the journal of the older one is still there: it leads to the same
+/// versions by a longer way.
+pub(crate) fn choose_checkpoint<'a>(
+    table: &Arc<SegmentTable>,
+    slots: &'a FoundSlots,
+    newest: &'a RootSlot,
+    read_only: bool,
+) -> Result<Chosen<'a>> {
+    let lost_pages = if read_only {
+        LostPages::Allowed
+    } else {
+        LostPages::Refused
+    };
+    let older = slots.older_than(newest);
+    let first_try = match older {
+        Some(_) => LostPages::Refused,
+        None => lost_pages,
+    };
+    let error = match load_checkpoint(table, newest, first_try) {
+        Err(error @ Error::Damaged(_)) => error,
+        loaded => {
+            return Ok(Chosen {
+                slot: newest,
+                loaded: loaded?,
+                instead_of: None,
+            });
+        }
+    };
+    let Some(slot) = older else { return Err(error) };
+    tracing::error!(%error, "the newest checkpoint cannot be read; the one before it is tried");
+    match load_checkpoint(table, slot, lost_pages) {
+        Ok(loaded) => Ok(Chosen {
+            slot,
+            loaded,
+            instead_of: Some(error),
+        }),
+        Err(_) => Err(error),
+    }
+}
+
+/// A root slot and its checkpoint say the same of the version and of the journal's place; that of a checkpoint that is
+/// whole and says otherwise was not written by this slot.
+fn check_agreement(table: &SegmentTable, slot: &RootSlot, checkpoint: &Checkpoint) -> Result<()> {
+    let pairs = [
+        (slot.version.get(), checkpoint.version.get()),
+        (slot.journal_segment.get(), checkpoint.journal_segment.get()),
+        (slot.journal_position.get(), checkpoint.journal_position.get()),
+    ];
+    match pairs.into_iter().find(|(wanted, found)| wanted != found) {
+        Some((wanted, found)) => {
+            let structure = Structure::Checkpoint;
+            Err(disagreement(table, &slot.checkpoint, structure, wanted, found))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Damage of a block that is whole and contradicts another one.
+fn disagreement(
+    table: &SegmentTable,
+    reference: &Reference,
+    structure: Structure,
+    expected: u64,
+    found: u64,
+) -> Error {
+    Error::Damaged(Box::new(Damage {
+        path: table.path_of(reference.segment, SegmentKind::Slabs),
+        segment: Some(reference.segment),
+        position: reference.position,
+        bytes: reference.bytes.get(),
+        log: None,
+        offsets: None,
+        source: crate::rules::disagree(structure, expected, found),
+    }))
 }
 
 /// Reads and decodes one block of a checkpoint; what does not decode is damage that names the place.
@@ -136,7 +261,7 @@ fn read_block<T>(
 /// Makes the logs of a checkpoint.
 pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loaded) -> Result<()> {
     for entry in loaded.entries.values().flat_map(BTreeMap::values) {
-        let root = root_of(table, entry)?;
+        let root = root_of(table, loaded, entry)?;
         let end = root.end();
         if let Some(known) = catalog.by_id(entry.log.get()) {
             // A reader that jumps to a newer checkpoint: whoever holds the log goes on with the same one.
@@ -153,14 +278,19 @@ pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loa
     Ok(())
 }
 
-fn root_of(table: &SegmentTable, entry: &CatalogEntry) -> Result<Root> {
+fn root_of(table: &SegmentTable, loaded: &Loaded, entry: &CatalogEntry) -> Result<Root> {
     let (start, tree_end, end) = (
         entry.start_offset.get(),
         entry.tree_end.get(),
         entry.end_offset.get(),
     );
+    // Tree and tail together hold the log to its end; what neither holds would be missing without a word.
+    if entry.tail.is_empty() != (tree_end == end) || start > tree_end {
+        let page = loaded.pages.get(&page_of(entry.log)).unwrap_or(&Reference::EMPTY);
+        return Err(disagreement(table, page, Structure::CatalogPage, end, tree_end));
+    }
     let tree = Tree::from_reference(entry.tree, tree_end.saturating_sub(start), None)
-        .map_err(|error| tree_error(table, None, error))?;
+        .map_err(|error| tree_error(table, entry.name.as_str(), start, error))?;
     let tail = (!entry.tail.is_empty()).then(|| TailSlab {
         slab: Arc::new(SlabHandle::new(entry.tail)),
         first: tree_end,
@@ -294,7 +424,8 @@ impl Core {
         }
     }
 
-    /// The log that a version adds to; `None` where its creation was lost.
+    /// The log that a version adds to; `None` where its creation was lost, or where it may be one of a lost page of the
+    /// catalog, whose messages nobody can ask for.
     fn replayed_log(
         &self,
         id: LogId,
@@ -302,7 +433,7 @@ impl Core {
         header: &BlockHeader,
     ) -> Result<Option<Arc<LogState>>> {
         match self.catalog.by_id(id.get()) {
-            None if self.lose_nameless(id, first, count) => Ok(None),
+            None if !self.catalog.lost_pages().is_empty() || self.lose_nameless(id, first, count) => Ok(None),
             None => Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))),
             found => Ok(found),
         }
@@ -451,7 +582,14 @@ impl Core {
                 crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
             return Err(self.journal_damage(header, rule));
         }
-        Ok((*layout.summary(), opened.histogram()))
+        let histogram = opened.histogram().map_err(|error| {
+            self.slab_error(
+                log,
+                Some(first..first.saturating_add(adoption.offset_count)),
+                error,
+            )
+        })?;
+        Ok((*layout.summary(), histogram))
     }
 
     /// Appends what the log does not have yet of a frame.

@@ -31,12 +31,23 @@ impl FoundSlots {
         let mut newest: Option<&RootSlot> = None;
         for slot in self.slots.iter().filter(|slot| valid(slot)) {
             if let Found::Valid(slot) = slot
-                && newest.is_none_or(|known| slot.sequence > known.sequence)
+                && newest
+                    .is_none_or(|known| (slot.sequence > known.sequence) != weakened!("older-root-preferred"))
             {
                 newest = Some(slot);
             }
         }
         newest
+    }
+
+    /// The other slot, if it is valid, of the same store, and names another checkpoint than `newest`.
+    pub(crate) fn older_than(&self, newest: &RootSlot) -> Option<&RootSlot> {
+        self.slots.iter().find_map(|slot| match slot {
+            Found::Valid(slot) if slot.store == newest.store && slot.checkpoint != newest.checkpoint => {
+                Some(slot)
+            }
+            _ => None,
+        })
     }
 }
 

@@ -13,6 +13,17 @@ pub(crate) fn truncated(structure: Structure, expected: u64, found: u64) -> Form
     }
 }
 
+/// A length or a number beyond what the structure may have.
+pub(crate) fn too_long(structure: Structure, most: u64, found: u64) -> FormatError {
+    FormatError {
+        structure,
+        rule: Rule::Limit,
+        at: 0,
+        expected: most,
+        found,
+    }
+}
+
 /// Nothing but zeros, where something must stand.
 pub(crate) fn empty(structure: Structure) -> FormatError {
     FormatError {

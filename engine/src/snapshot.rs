@@ -171,10 +171,11 @@ impl Snapshot {
         )
     }
 
-    /// The message at `offset`; its value is counted and not copied.
+    /// The message at `offset`; its value is counted and not copied. [`KeptMessage::check`] says afterwards whether what was
+    /// looked at was whole.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::Damaged`].
+    /// [`Error::OutOfRange`], [`Error::Damaged`], [`Error::Unreadable`].
     pub fn get(&self, offset: impl ToOffset) -> Result<KeptMessage> {
         let offset = offset.to_offset();
         Ok(KeptMessage::from(&self.cursor(self.root.start)?.get(offset)?))
@@ -224,7 +225,8 @@ impl Snapshot {
     }
 }
 
-/// The messages of a range of a snapshot; see [`Snapshot::range`].
+/// The messages of a range of a snapshot; see [`Snapshot::range`]. It ends behind the first error, which may speak of the
+/// message before, if its bytes were lost after it was given ([`Error::Unreadable`]).
 #[derive(Debug)]
 pub struct Messages {
     cursor: Cursor,
@@ -236,8 +238,14 @@ impl Iterator for Messages {
     type Item = Result<KeptMessage>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.cursor.offset().get() >= self.until {
+        if self.failed {
             return None;
+        }
+        if self.cursor.offset().get() >= self.until {
+            // The last message is asked about too, once its bytes were looked at.
+            let lost = self.cursor.check_lent().err();
+            self.failed = lost.is_some();
+            return lost.map(Err);
         }
         match self.cursor.next() {
             Ok(message) => message.map(|message| Ok(KeptMessage::from(&message))),
@@ -286,12 +294,12 @@ impl StoreSnapshot {
     /// One log of the version.
     ///
     /// # Errors
-    /// [`Error::UnknownLog`] if the version has no log of that name.
+    /// [`Error::UnknownLog`] if the version has no log of that name, [`Error::Damaged`] as [`Store::log`](crate::Store::log).
     pub fn log(&self, name: &str) -> Result<Snapshot> {
         let unknown = || Error::UnknownLog {
             name: name.to_owned(),
         };
-        let state = self.core.catalog.find(name).ok_or_else(unknown)?;
+        let state = self.core.catalog.expect(name)?;
         let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
         Ok(Snapshot {
             core: Arc::clone(&self.core),

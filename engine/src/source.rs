@@ -1,15 +1,16 @@
 //! Bytes for references: windows of mapped segments, or copies where nothing is to be mapped.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use lanterman_format::Structure;
-use lanterman_format::ids::StoreId;
+use lanterman_format::ids::{Position, StoreId};
 use lanterman_format::reference::Reference;
 use lanterman_format::segment::SegmentKind;
 
 use crate::core::Core;
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, Unreadable};
 use crate::log::LogState;
 use crate::segment::{SegmentFile, SegmentTable};
 use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
@@ -50,8 +51,7 @@ impl StoreSource {
         let found = self.segments.get(reference.segment, SegmentKind::Slabs);
         let segment = found.map_err(|error| match error {
             Error::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
-                let again = io::Error::new(source.kind(), source.to_string());
-                SlabError::read(reference, 0..length(reference), again)
+                SlabError::read(reference, 0..length(reference), again(&source))
             }
             _ => missing(),
         })?;
@@ -72,12 +72,20 @@ impl StoreSource {
         segment
             .read_exact(reference.position.get(), wanted)
             .map_err(|error| match error {
-                Error::Io { source, .. } => refused(io::Error::new(source.kind(), source.to_string())),
+                Error::Io { source, .. } => refused(again(&source)),
                 other => refused(io::Error::new(io::ErrorKind::UnexpectedEof, other.to_string())),
             })?;
         SlabBytes::copied(Arc::new(Frozen(buffer)), 0..bytes).ok_or_else(|| SlabError::Missing {
             reference: Box::new(*reference),
         })
+    }
+}
+
+/// The same error once more, with the system's number where it has one.
+fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
@@ -118,33 +126,28 @@ impl SlabSource for StoreSource {
 
 impl Core {
     /// The public error for what went wrong in a slab of `log`.
-    pub(crate) fn slab_error(
-        &self,
-        log: &LogState,
-        offsets: Option<std::ops::Range<u64>>,
-        error: SlabError,
-    ) -> Error {
-        slab_error(&self.segments, Some(log), offsets, error)
+    pub(crate) fn slab_error(&self, log: &LogState, offsets: Option<Range<u64>>, error: SlabError) -> Error {
+        slab_error(&self.segments, Some(log.name.as_str()), offsets, error)
     }
 
     /// The public error for what went wrong in the tree of `log`.
     pub(crate) fn tree_error(&self, log: &LogState, error: TreeError) -> Error {
-        tree_error(&self.segments, Some(log), error)
+        tree_error(&self.segments, log.name.as_str(), log.first_offset().get(), error)
     }
 }
 
 pub(crate) fn slab_error(
     segments: &SegmentTable,
-    log: Option<&LogState>,
-    offsets: Option<std::ops::Range<u64>>,
+    log: Option<&str>,
+    offsets: Option<Range<u64>>,
     error: SlabError,
 ) -> Error {
-    let name = log.map(|log| log.name.as_str().to_owned());
+    let name = log.map(str::to_owned);
     let damage = |reference: &Reference, at: u64, bytes: u64, source| {
         Error::Damaged(Box::new(Damage {
             path: segments.path_of(reference.segment, SegmentKind::Slabs),
             segment: Some(reference.segment),
-            position: lanterman_format::ids::Position::new(reference.position.get().saturating_add(at)),
+            position: Position::new(reference.position.get().saturating_add(at)),
             bytes,
             log: name.clone(),
             offsets: offsets.clone(),
@@ -161,11 +164,19 @@ pub(crate) fn slab_error(
             } = *found;
             damage(&reference, range.start as u64, range.len() as u64, error)
         }
-        SlabError::Read { reference, error, .. } => Error::io(
-            "read",
-            &segments.path_of(reference.segment, SegmentKind::Slabs),
+        SlabError::Read {
+            reference,
+            range,
             error,
-        ),
+        } => Error::Unreadable(Box::new(Unreadable {
+            path: segments.path_of(reference.segment, SegmentKind::Slabs),
+            segment: Some(reference.segment),
+            position: Position::new(reference.position.get().saturating_add(range.start as u64)),
+            bytes: range.len() as u64,
+            log: name,
+            offsets,
+            source: Arc::new(error),
+        })),
         SlabError::Lost { reference } => Error::Damaged(Box::new(Damage {
             // What is lost stood in the journal, which has been given away since.
             path: segments.path_of(reference.segment, SegmentKind::Journal),
@@ -180,38 +191,57 @@ pub(crate) fn slab_error(
             let rule = crate::rules::truncated(Structure::Slab, reference.bytes.get(), 0);
             damage(&reference, 0, reference.bytes.get(), rule)
         }
-        SlabError::Outside { .. } => Error::Internal {
-            what: "an offset is asked of the slab that holds it",
-        },
+        SlabError::Outside {
+            reference,
+            relative_offset,
+            offset_count,
+        } => {
+            let rule = crate::rules::disagree(Structure::Slab, relative_offset, offset_count);
+            damage(&reference, 0, reference.bytes.get(), rule)
+        }
     }
 }
 
-pub(crate) fn tree_error(segments: &SegmentTable, log: Option<&LogState>, error: TreeError) -> Error {
-    match error {
-        TreeError::Fetch(error) => slab_error(segments, log, None, error),
-        TreeError::Damaged { reference, error } => Error::Damaged(Box::new(Damage {
+/// The public error for what went wrong in the tree of the log `name`, whose first offset is `start`.
+pub(crate) fn tree_error(segments: &SegmentTable, name: &str, start: u64, error: TreeError) -> Error {
+    node_error(segments, name, start, None, error)
+}
+
+fn node_error(
+    segments: &SegmentTable,
+    name: &str,
+    start: u64,
+    offsets: Option<Range<u64>>,
+    error: TreeError,
+) -> Error {
+    let damage = |reference: &Reference, source| {
+        Error::Damaged(Box::new(Damage {
             path: segments.path_of(reference.segment, SegmentKind::Slabs),
             segment: Some(reference.segment),
             position: reference.position,
             bytes: reference.bytes.get(),
-            log: log.map(|log| log.name.as_str().to_owned()),
-            offsets: None,
-            source: error,
-        })),
+            log: Some(name.to_owned()),
+            offsets: offsets.clone(),
+            source,
+        }))
+    };
+    match error {
+        // Trees count from their own first offset.
+        TreeError::Within { offsets, error } => {
+            let of_log = start.saturating_add(offsets.start)..start.saturating_add(offsets.end);
+            node_error(segments, name, start, Some(of_log), *error)
+        }
+        TreeError::Fetch(error) => slab_error(segments, Some(name), offsets, error),
+        TreeError::Damaged { reference, error } => damage(&reference, error),
         TreeError::Rule {
             reference,
             expected,
             found,
             ..
-        } => Error::Damaged(Box::new(Damage {
-            path: segments.path_of(reference.segment, SegmentKind::Slabs),
-            segment: Some(reference.segment),
-            position: reference.position,
-            bytes: reference.bytes.get(),
-            log: log.map(|log| log.name.as_str().to_owned()),
-            offsets: None,
-            source: crate::rules::disagree(Structure::Node, expected, found),
-        })),
+        } => damage(
+            &reference,
+            crate::rules::disagree(Structure::Node, expected, found),
+        ),
         TreeError::NoOffsets | TreeError::Full => Error::Internal {
             what: "a log's tree takes another slab",
         },

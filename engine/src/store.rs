@@ -2,11 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use lanterman_format::Structure;
 use lanterman_format::error::{Found, Rule};
-use lanterman_format::ids::{Crc, Offset, Position, SegmentId, Version};
+use lanterman_format::ids::{Crc, Offset, Position, SegmentId, Sequence, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::SegmentKind;
@@ -26,8 +25,8 @@ use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
-use crate::readers::{READERS_WORDS, ReaderView};
-use crate::recover::{Loaded, find_room, load_checkpoint, restore_logs};
+use crate::reader_table::{READERS_WORDS, ReaderTable, ReaderView};
+use crate::recover::{Chosen, Loaded, choose_checkpoint, find_room, restore_logs};
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
@@ -98,7 +97,8 @@ impl Store {
     /// Opens the store in `path`, or creates it, with the default options. Reads borrow from maps of its files.
     ///
     /// # Safety
-    /// As [`Options::open`]: no other program truncates or rewrites these files while they are mapped.
+    /// As [`Options::open`]: no other program truncates or rewrites these files while they are mapped. What happens if one
+    /// does all the same is said there too.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -111,7 +111,7 @@ impl Store {
         unsafe { Options::new().open(path) }
     }
 
-    /// Opens the store in `path`, or creates it, with the default options. Nothing is mapped: reads copy.
+    /// Opens the store in `path`, or creates it, with the default options. No segment is mapped: reads copy.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -126,9 +126,9 @@ impl Store {
             open_beside_a_writer(path, &options, &disk)?
         } else {
             let slots = RootFile::read(&disk, path)?;
-            let slot = newest_slot(path, &slots)?;
+            newest_slot(path, &slots)?;
             let accepts_holes = options.accept_lost_commits;
-            open_core(path, options, &disk, lock, slot, accepts_holes)?
+            open_core(path, options, &disk, lock, &slots, accepts_holes)?
         };
         let core = Arc::new(core);
         if !core.options.read_only && core.options.background == Background::Thread {
@@ -186,17 +186,22 @@ impl Store {
     /// The log `name`, for reading.
     ///
     /// # Errors
-    /// [`Error::UnknownLog`], [`Error::InvalidName`].
+    /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::Damaged`] if no log of that name is known and the part of
+    /// the catalog that may have it cannot be read.
     pub fn log(&self, name: &str) -> Result<Log> {
         LogName::parse(name)?;
-        let found = self.core().catalog.find(name);
-        let state = found.ok_or_else(|| Error::UnknownLog {
-            name: name.to_owned(),
-        })?;
+        let state = self.core().catalog.expect(name)?;
         Ok(Log::new(Arc::clone(self.core()), state))
     }
 
-    /// All logs, by name.
+    /// Damage that opening the store found and went around: pages of the catalog, whose logs [`logs`](Self::logs) does
+    /// not list. Mostly nothing; and always nothing in a store that is open for writing, which refuses to open instead.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        self.core().catalog.lost_pages().to_vec()
+    }
+
+    /// All logs, by name; but for those that [`damage`](Self::damage) hides.
     #[must_use]
     pub fn logs(&self) -> Vec<LogInformation> {
         let mut logs: Vec<_> = self
@@ -373,7 +378,8 @@ impl Core {
 
     /// Commits, makes a checkpoint, lets go of the lock; once.
     pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        let _one_closer = self.closer.lock();
+        if self.closing.is_closed() {
             return Ok(());
         }
         self.background.stop();
@@ -382,7 +388,9 @@ impl Core {
         } else {
             self.finish()
         };
-        self.closed.store(true, Ordering::Release);
+        self.closing.close();
+        // What the kernel still has to write would be written into the files of whoever takes the lock next.
+        self.flusher.lock().settle();
         *self.lock.lock() = None;
         outcome
     }
@@ -422,7 +430,7 @@ fn prepare_directory(
         Some(_) => {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
-                found: "not a directory".to_owned(),
+                found: "it is no directory; if it is a link to one, name that directory".to_owned(),
             });
         }
     };
@@ -431,7 +439,7 @@ fn prepare_directory(
         if let Some(foreign) = names.iter().find(|name| !STORE_ENTRIES.contains(&name.as_str())) {
             return Err(Error::NotAStore {
                 path: path.to_path_buf(),
-                found: foreign.clone(),
+                found: format!("it holds {foreign:?}"),
             });
         }
         if !may_create {
@@ -444,10 +452,12 @@ fn prepare_directory(
     let kind = disk
         .metadata(&segments)
         .map_err(|source| Error::io("look at", &segments, source))?;
-    if is_store && kind.is_none_or(|kind| kind.kind != PathKind::Directory) {
+    // Also where there is no store yet: creating one in a directory that a link leads to would touch what lies there.
+    let is_directory = kind.map(|kind| kind.kind == PathKind::Directory);
+    if !is_directory.unwrap_or(!is_store) {
         return Err(Error::NotAStore {
             path: path.to_path_buf(),
-            found: "segments, not a directory".to_owned(),
+            found: "its entry \"segments\" is not a directory".to_owned(),
         });
     }
     if options.read_only {
@@ -476,17 +486,12 @@ fn prepare_directory(
 
 pub(crate) fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a RootSlot> {
     let root = path.join("root");
-    let invalid = slots
-        .slots
-        .iter()
-        .enumerate()
-        .find_map(|(number, slot)| match slot {
-            Found::Invalid(rule) => Some((number, *rule)),
-            Found::Empty | Found::Valid(_) => None,
-        });
-    if let Some((_, rule)) = invalid
-        && rule.rule == Rule::NewerVersion
-    {
+    let invalid = |(number, slot): (usize, &Found<RootSlot>)| match slot {
+        Found::Invalid(rule) => Some((number, *rule)),
+        Found::Empty | Found::Valid(_) => None,
+    };
+    let mut all = slots.slots.iter().enumerate().filter_map(invalid);
+    if let Some((_, rule)) = all.clone().find(|(_, rule)| rule.rule == Rule::NewerVersion) {
         return Err(Error::NewerFormat {
             path: root,
             found_major: rule.found,
@@ -494,7 +499,9 @@ pub(crate) fn newest_slot<'a>(path: &Path, slots: &'a FoundSlots) -> Result<&'a 
         });
     }
     slots.newest().ok_or_else(|| {
-        let (number, source) = invalid.unwrap_or((0, crate::rules::empty(Structure::RootSlot)));
+        let (number, source) = all
+            .next()
+            .unwrap_or((0, crate::rules::empty(Structure::RootSlot)));
         Error::Damaged(Box::new(Damage {
             path: root,
             segment: None,
@@ -519,16 +526,16 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
     loop {
         let slots = RootFile::read(disk, path)?;
         let slot = newest_slot(path, &slots)?;
-        let error = match open_core(path, options.clone(), disk, None, slot, false) {
-            Err(error @ (Error::Damaged(_) | Error::Io { .. })) => error,
+        let error = match open_core(path, options.clone(), disk, None, &slots, false) {
+            Err(error @ (Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. })) => error,
             outcome => return outcome,
         };
         let now = RootFile::read(disk, path)?;
         let moved = newest_slot(path, &now)?.sequence != slot.sequence;
         if attempt >= READING_ATTEMPTS || !(moved || attempt == 1) {
             // It stays. If it is a hole in the journal, all the rest can be read.
-            return match open_core(path, options.clone(), disk, None, slot, true) {
-                Err(Error::Damaged(_) | Error::Io { .. }) => Err(error),
+            return match open_core(path, options.clone(), disk, None, &slots, true) {
+                Err(Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. }) => Err(error),
                 outcome => outcome,
             };
         }
@@ -541,18 +548,24 @@ fn open_core(
     options: Options,
     disk: &Arc<dyn Disk>,
     lock: Option<Box<dyn FileLock>>,
-    slot: &RootSlot,
+    slots: &FoundSlots,
     steps_over_holes: bool,
 ) -> Result<Core> {
+    let newest = newest_slot(path, slots)?;
     let table = Arc::new(SegmentTable::new(
         Arc::clone(disk),
         path,
-        slot.store,
+        newest.store,
         !options.read_only,
     ));
     let listing = table.list(!options.read_only)?;
-    let loaded = load_checkpoint(&table, slot)?;
-    let catalog = Catalog::new(loaded.version, loaded.next_log);
+    let Chosen {
+        slot,
+        mut loaded,
+        instead_of,
+    } = choose_checkpoint(&table, slots, newest, options.read_only)?;
+    let lost_pages = std::mem::take(&mut loaded.lost_pages);
+    let catalog = Catalog::new(loaded.version, loaded.next_log, lost_pages);
     restore_logs(&table, &catalog, &loaded)?;
     let last_commit_crc = loaded.last_commit_crc;
     let begin = journal_end(&table, slot, last_commit_crc)?;
@@ -571,7 +584,7 @@ fn open_core(
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
         flusher: Flusher::new(bulk, options.tail_memory_bytes / 4),
-        checkpoint: checkpoint_state(disk, path, &options, slot, loaded)?,
+        checkpoint: checkpoint_state(disk, path, &options, newest, slot, loaded)?,
         segments: Arc::clone(&table),
         source,
         catalog,
@@ -593,8 +606,14 @@ fn open_core(
     core.replay(&mut scan)?;
     core.pool.set_unbounded(false);
     core.counters.committed(scan.replayed_bytes());
+    if let Some(error) = instead_of
+        && core.catalog.version() < newest.version
+    {
+        // The older checkpoint serves only if the journal leads from it to what the newer one held.
+        return Err(error);
+    }
     if core.options.read_only {
-        core.follow_from(scan, slot.sequence)?;
+        core.follow_from(scan, newest.sequence)?;
         return Ok(core);
     }
     core.begin_writing(scan, &listing, slot, sizes)?;
@@ -621,12 +640,12 @@ impl Core {
     }
 }
 
-fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<Arc<dyn crate::disk::SharedTable>> {
+fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<ReaderTable> {
     let readers = path.join("readers");
     match disk.open_shared(&readers, READERS_WORDS) {
-        Ok(table) => Some(table),
+        Ok(table) => Some(ReaderTable::new(table)),
         Err(error) => {
-            tracing::debug!(path = %readers.display(), %error, "the table of readers cannot be opened");
+            tracing::warn!(path = %readers.display(), %error, "the table of readers cannot be opened; readers are not seen");
             None
         }
     }
@@ -636,10 +655,17 @@ fn checkpoint_state(
     disk: &Arc<dyn Disk>,
     path: &Path,
     options: &Options,
+    newest: &RootSlot,
     slot: &RootSlot,
     loaded: Loaded,
 ) -> Result<CheckpointState> {
-    let root = RootFile::open(disk, path, slot.store, slot.sequence, !options.read_only)?;
+    // Of two slots that differ the one that is not used is written first: one good slot is there at any time.
+    let spared = if slot.sequence == newest.sequence {
+        newest.sequence
+    } else {
+        Sequence::new(newest.sequence.get().saturating_add(1))
+    };
+    let root = RootFile::open(disk, path, slot.store, spared, !options.read_only)?;
     Ok(CheckpointState {
         root,
         version: loaded.version,
@@ -704,8 +730,8 @@ impl Core {
         }
         self.segments.retire(&unused)?;
         if let Some(readers) = &self.readers {
-            readers.store(crate::readers::PUBLISHED_VERSION, self.catalog.version().get());
-            readers.store(crate::readers::ROOT_SEQUENCE, slot.sequence.get());
+            readers.tell_version(self.catalog.version());
+            readers.tell_root(slot.sequence);
         }
         Ok(())
     }

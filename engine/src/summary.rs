@@ -97,10 +97,10 @@ impl Core {
             .filter(|tail| root.chunks.is_empty() && tail.first >= tree_end)
         {
             let offsets = tail.first..tail.first.saturating_add(tail.count);
-            let opened = tail.slab.open(self.source.as_ref());
-            let opened = opened.map_err(|error| self.slab_error(log, Some(offsets), error))?;
+            let failed = |error| self.slab_error(log, Some(offsets.clone()), error);
+            let opened = tail.slab.open(self.source.as_ref()).map_err(failed)?;
             sum.summary.merge(opened.layout().summary());
-            sum.histogram.merge(&opened.histogram().into());
+            sum.histogram.merge(&opened.histogram().map_err(failed)?.into());
         }
         Ok(sum)
     }

@@ -109,8 +109,11 @@ fn place_named(error: &Error) -> Outcome {
 }
 
 fn read_log(store: &Store, name: &str) -> Outcome {
-    let Ok(log) = store.log(name) else {
-        return Outcome::Shorter;
+    let log = match store.log(name) {
+        Ok(log) => log,
+        // The page of the catalog that may have it is damaged.
+        Err(error @ Error::Damaged(_)) => return place_named(&error),
+        Err(_) => return Outcome::Shorter,
     };
     let end = log.end().get();
     let mut cursor = log.cursor(0u64).unwrap();
@@ -128,9 +131,8 @@ fn read_log(store: &Store, name: &str) -> Outcome {
             Ok(None) => panic!("the end came before the end"),
             Err(Error::Damaged(damage)) => {
                 outcome = Outcome::ErrorWithPlace;
-                // Where a node of the tree is damaged, nobody knows which offsets it led to.
                 let Some(lost) = damage.offsets.clone() else {
-                    return outcome;
+                    panic!("{damage} does not name the offsets that are lost")
                 };
                 assert!(lost.contains(&next), "{damage} does not name offset {next}");
                 next = lost.end;

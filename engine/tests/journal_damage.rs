@@ -359,3 +359,55 @@ fn blocks_destroyed_at_random_cost_their_own_messages_alone() {
     }
     assert!(damaged_runs > 10, "only {damaged_runs} damaged runs");
 }
+
+/// Flips a bit in the first place of any file of slabs that holds these bytes.
+fn flip_in_slabs(disk: &MemoryDisk, wanted: &[u8]) {
+    let directory = Path::new("/store/segments");
+    for name in disk.list(directory).unwrap() {
+        if !name.ends_with(".slabs") {
+            continue;
+        }
+        let file = disk.open(&directory.join(name), OpenMode::ReadWrite).unwrap();
+        let mut bytes = vec![0; file.bytes().unwrap() as usize];
+        read_full_at(&*file, 0, &mut bytes).unwrap();
+        if let Some(at) = bytes.windows(wanted.len()).position(|found| found == wanted) {
+            file.write_at(at as u64, &[bytes[at] ^ 1], Sync::No).unwrap();
+            return;
+        }
+    }
+    panic!("the bytes are in no slab");
+}
+
+#[test]
+fn a_log_whose_newest_slab_is_damaged_takes_new_messages() {
+    for journaled in [false, true] {
+        let disk = memory();
+        let store = common::open_on(disk.clone());
+        let mut writer = store.writer("events").unwrap();
+        for number in 0..5 {
+            writer.append(&value(number)).unwrap();
+        }
+        writer.commit(Durability::Disk).unwrap();
+        store.checkpoint().unwrap();
+        if journaled {
+            // Replay has to put this behind the damaged slab.
+            writer.append(&value(5)).unwrap();
+            writer.commit(Durability::Disk).unwrap();
+        }
+        let disk = Arc::new(disk.kill_image().unwrap());
+        flip_in_slabs(&disk, &value(3));
+        let first = 5 + u64::from(journaled);
+        for round in 0..2 {
+            let store = common::open_on(disk.clone());
+            let mut writer = store.writer("events").unwrap();
+            let next = first + round;
+            assert_eq!(writer.append(&value(next)).unwrap().get(), next);
+            writer.commit(Durability::Disk).unwrap();
+            let (read, damaged, in_doubt) = look(&store, "events");
+            let lost: u64 = damaged.iter().map(|range| range.end - range.start).sum();
+            assert_eq!(read.len() as u64 + lost, next + 1);
+            assert!(lost > 0 && damaged.iter().all(|range| range.end <= 5) && !in_doubt);
+            store.checkpoint().unwrap();
+        }
+    }
+}

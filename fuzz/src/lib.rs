@@ -14,7 +14,10 @@
 
 pub mod canary;
 pub mod choices;
+pub mod crafted;
 pub mod decoders;
+pub mod flat;
+pub mod hostile;
 pub mod model;
 pub mod store;
 

@@ -121,8 +121,16 @@ impl BlockIdentity {
         let raw = RawIdentity {
             store_id: *self.store.bytes(),
             segment: U64::new(self.segment.get()),
-            generation: U32::new(self.generation.get()),
-            position: U64::new(self.position.get()),
+            generation: U32::new(if crate::weakened!("generation-unseeded") {
+                0
+            } else {
+                self.generation.get()
+            }),
+            position: U64::new(if crate::weakened!("position-unseeded") {
+                0
+            } else {
+                self.position.get()
+            }),
             version: U64::new(self.version.get()),
         };
         crc32(0, raw.as_bytes())

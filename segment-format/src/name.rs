@@ -3,6 +3,7 @@
 use crate::ids::SegmentId;
 use crate::limits::NAME_BYTES_MAX;
 use crate::segment::SegmentKind;
+use crate::weakened;
 use core::fmt;
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ impl LogName {
         if text.len() > NAME_BYTES_MAX {
             return Err(NameError::TooLong { bytes: text.len() });
         }
-        match text.char_indices().find(|(_, character)| character.is_control()) {
+        let refused = |character: char| character.is_control() && !weakened!("names-by-length-only");
+        match text.char_indices().find(|(_, character)| refused(*character)) {
             Some((at, _)) => Err(NameError::ControlCharacter { at }),
             None => Ok(Self(Arc::from(text))),
         }

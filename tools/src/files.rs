@@ -1,4 +1,5 @@
-//! The files of a store, read piece by piece: nothing is mapped, and nothing is written.
+//! The files of a store, read piece by piece: nothing is mapped, and nothing is written. Links are not followed, and
+//! what is no regular file is not waited for.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,12 +16,43 @@ use lanterman_format::{
     SegmentKind, StoreId,
 };
 
+use lanterman_format::weakened;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::problem::Problem;
 
 /// Where the first block of a segment stands.
 pub(crate) const FIRST_BLOCK: u64 = SEGMENT_HEADER_BYTES as u64;
 /// Blocks begin at multiples of this.
 pub(crate) const STEP: u64 = BLOCK_ALIGNMENT as u64;
+
+/// Opens a regular file for reading, and nothing else: a link might lead anywhere, and a FIFO would have to be waited for.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let no_follow = if weakened!("tool-follows-links") {
+        OFlags::empty()
+    } else {
+        OFlags::NOFOLLOW
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | no_follow | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(descriptor) => File::from(descriptor),
+        Err(Errno::LOOP) => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a symbolic link, and links are not followed",
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file",
+        ));
+    }
+    Ok(file)
+}
 
 /// A file of segments, open for reading.
 #[derive(Debug)]
@@ -48,7 +80,7 @@ impl SegmentFile {
             .unwrap_or_default();
         let (id, kind) = parse_segment_file_name(name)
             .ok_or_else(|| Problem::Call(format!("{} has no name that a segment has", path.display())))?;
-        let file = match File::open(path) {
+        let file = match open_regular(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Problem::io("open", path, error)),
@@ -176,7 +208,7 @@ impl RootBytes {
     /// Reads the root file; one byte more than there should be, to see whether it has grown.
     pub(crate) fn read(store: &Path) -> Result<Self, Problem> {
         let path = store.join("root");
-        let file = File::open(&path).map_err(|error| Problem::io("open", &path, error))?;
+        let file = open_regular(&path).map_err(|error| Problem::io("open", &path, error))?;
         let most = ROOT_SLOT_BYTES as u64 * u64::from(ROOT_SLOTS) + 1;
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut io::Read::take(file, most), &mut bytes)
@@ -202,6 +234,7 @@ pub(crate) struct StoreFiles {
 impl StoreFiles {
     pub(crate) fn open(store: &Path, id: Option<&StoreId>) -> Result<Self, Problem> {
         let directory = store.join("segments");
+        check_is_directory(&directory)?;
         let mut files = StoreFiles {
             segments: BTreeMap::new(),
             foreign: Vec::new(),
@@ -232,6 +265,20 @@ impl StoreFiles {
         let wanted = |segment: &&SegmentFile| segment.kind == FileKind::Journal && segment.id >= first;
         self.segments.values().filter(wanted).collect()
     }
+}
+
+/// Refuses a link, also one to a directory.
+fn check_is_directory(path: &Path) -> Result<(), Problem> {
+    let found = path
+        .symlink_metadata()
+        .map_err(|error| Problem::io("look at", path, error))?;
+    if found.is_dir() {
+        return Ok(());
+    }
+    Err(Problem::Call(format!(
+        "{} is not a directory of its own (links are not followed)",
+        path.display()
+    )))
 }
 
 /// Whether the directory looks like a store; the answer to a path that is none.

@@ -35,6 +35,8 @@ pub(crate) struct LogsCall {
 struct Report {
     version: u64,
     logs: Vec<LogRow>,
+    /// What hides further logs.
+    damage: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -58,14 +60,23 @@ pub(crate) fn run(call: &LogsCall, output: &mut Output) -> Result<Outcome, Probl
     let report = Report {
         version: store.version().get(),
         logs: logs.collect(),
+        damage: store.damage().iter().map(ToString::to_string).collect(),
+    };
+    let outcome = if report.damage.is_empty() {
+        Outcome::Well
+    } else {
+        Outcome::Found
     };
     if call.json {
         output.json(&report)?;
-        return Ok(Outcome::Well);
+        return Ok(outcome);
+    }
+    for damage in &report.damage {
+        output.line(format_args!("damage: {damage}; its logs are not listed"))?;
     }
     if report.logs.is_empty() {
         output.line("no logs")?;
-        return Ok(Outcome::Well);
+        return Ok(outcome);
     }
     let mut table = Table::new(1, &["log", "start", "end", "committed", "durable"]);
     for log in &report.logs {
@@ -77,5 +88,5 @@ pub(crate) fn run(call: &LogsCall, output: &mut Output) -> Result<Outcome, Probl
         );
     }
     output.line(table)?;
-    Ok(Outcome::Well)
+    Ok(outcome)
 }

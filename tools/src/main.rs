@@ -31,10 +31,16 @@ use crate::problem::{Outcome, Problem};
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
+            // It repeats what was given, which may be a name that somebody else chose.
+            let text = error.render().to_string();
+            output::complain_usage(&text);
+            return ExitCode::from(2);
+        }
+        Err(help) => {
             // A closed pipe behind `--help` is no failure.
-            let _ignored = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            let _ignored = help.print();
+            return ExitCode::SUCCESS;
         }
     };
     let mut output = Output::stdout();

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::problem::Problem;
+use crate::text::{Visible, VisibleJson};
 
 /// Large enough that its cost is that of copying.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -53,14 +54,17 @@ impl Output {
         Ok(())
     }
 
-    /// Adds a line of text.
+    /// Adds a line of text, or several.
     pub(crate) fn line(&mut self, line: impl std::fmt::Display) -> Result<(), Problem> {
-        writeln!(self, "{line}").map_err(problem_of)
+        writeln!(self, "{}", Visible(line)).map_err(problem_of)
     }
 
     /// Adds a value as one line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Problem> {
-        serde_json::to_writer(&mut *self, value).map_err(|error| problem_of(error.into()))?;
+        let mut serializer = serde_json::Serializer::with_formatter(&mut *self, VisibleJson);
+        value
+            .serialize(&mut serializer)
+            .map_err(|error| problem_of(error.into()))?;
         self.bytes(b"\n")
     }
 
@@ -106,7 +110,12 @@ fn problem_of(error: io::Error) -> Problem {
 
 /// Says on standard error what went wrong. Where that is closed too, there is nobody to tell.
 pub(crate) fn complain(what: &impl std::fmt::Display) {
-    let _ignored = writeln!(io::stderr(), "lanterman: {what}");
+    let _ignored = writeln!(io::stderr(), "lanterman: {}", Visible(what));
+}
+
+/// Says on standard error how the tool is called, in the words of who took the call apart.
+pub(crate) fn complain_usage(text: &str) {
+    let _ignored = write!(io::stderr(), "{}", Visible(text));
 }
 
 #[cfg(test)]

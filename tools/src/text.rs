@@ -1,8 +1,71 @@
 //! Bytes, sizes and tables as people and JSON readers take them.
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::io;
 
+use lanterman_format::weakened;
 use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
+
+/// Whether a character steers a terminal, or turns round what stands beside it, in place of being shown: names of files
+/// and logs are chosen by others.
+fn steers(character: char) -> bool {
+    let is_layout = matches!(character, '\n' | '\t');
+    let turns_round = matches!(character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    (character.is_control() && !is_layout || turns_round) && !weakened!("terminal-escapes-raw")
+}
+
+/// Text in which nothing steers the terminal: such characters come as `\u{1b}`.
+pub(crate) struct Visible<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Visible<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(formatter), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((at, character)) = rest.char_indices().find(|(_, character)| steers(*character)) {
+            let (before, after) = rest.split_at(at);
+            self.0.write_str(before)?;
+            write!(self.0, "{}", character.escape_unicode())?;
+            rest = after.get(character.len_utf8()..).unwrap_or_default();
+        }
+        self.0.write_str(rest)
+    }
+}
+
+/// JSON in which nothing steers the terminal either: what its grammar lets stand raw is written as an escape all the
+/// same, which means the same to whoever parses it.
+pub(crate) struct VisibleJson;
+
+impl Formatter for VisibleJson {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        // The first bytes of all such characters that the grammar leaves alone; mostly none of them is there.
+        let is_plain = !fragment
+            .bytes()
+            .any(|byte| matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe2));
+        if is_plain {
+            return writer.write_all(fragment.as_bytes());
+        }
+        let mut rest = fragment;
+        while let Some((at, character)) = rest.char_indices().find(|(_, character)| steers(*character)) {
+            let (before, after) = rest.split_at(at);
+            write!(writer, "{before}\\u{:04x}", u32::from(character))?;
+            rest = after.get(character.len_utf8()..).unwrap_or_default();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
 
 /// Bytes as lower-case hexadecimal digits, without a copy.
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
@@ -109,6 +172,26 @@ mod tests {
             shown,
             ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "16.0 EiB"]
         );
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_and_all_else_is_left_as_it_is() {
+        let shown = Visible("a\u{1b}[2Jb\u{9b}c\u{202e}d\r\u{7f}").to_string();
+        assert_eq!(shown, "a\\u{1b}[2Jb\\u{9b}c\\u{202e}d\\u{d}\\u{7f}");
+        let kept = "zażółć ☃ 家族 \u{1f468}\u{200d}\u{1f469} \\ \" \n\t";
+        assert_eq!(Visible(kept).to_string(), kept);
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_steers_nothing() {
+        let text = "a\u{1b}b\u{9b}c\u{202e}d\u{7f}e\u{2066}f é ☃ \\u{1b} \u{61c}";
+        let mut bytes = Vec::new();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, VisibleJson);
+        text.serialize(&mut serializer).unwrap();
+        let json = String::from_utf8(bytes).unwrap();
+        assert!(!json.chars().any(steers), "{json:?}");
+        assert!(json.contains("é ☃"), "{json:?}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 
     #[test]

@@ -34,6 +34,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use lanterman_format::weakened;
+
+use crate::atomics::{Ordering, order};
+
 pub use crate::sys::SharedBytes;
 pub use crate::sys::file::{Choice, KernelFile, OpenMode, Sync};
 pub use crate::sys::map::{Advice, MapGrant, Mapping};
@@ -303,6 +307,16 @@ pub trait FileLock: Send + std::marker::Sync + Debug {}
 
 /// Holds the lock on one slot of a [`SharedTable`] until it is dropped.
 pub trait SlotLock: Send + std::marker::Sync + Debug {}
+
+/// What was told before a word is visible to whoever loads it.
+pub(crate) fn table_load_order() -> Ordering {
+    order(Ordering::Acquire, weakened!("reader-table-load-relaxed"))
+}
+
+/// The other half of [`table_load_order`].
+pub(crate) fn table_store_order() -> Ordering {
+    order(Ordering::Release, weakened!("reader-table-store-relaxed"))
+}
 
 /// Words that processes share, and locks with numbers that go with their holder. What a slot's lock guards, and which
 /// words belong to it, is the engine's business. Nothing in the table is ever durable.

@@ -4,16 +4,18 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lanterman_format::weakened;
 use parking_lot::Mutex;
+use rustix::fs::FileType;
 
 use crate::sys::file::{self, KernelFile, OpenMode, Sync};
 use crate::sys::lock::{self, Extent};
 use crate::sys::map::{Advice, MapGrant, Mapping};
+use crate::sys::path::{self as names, Place};
 use crate::sys::shared::SharedWords;
 use crate::sys::{PAGE_BYTES, ring as kernel_ring};
 
@@ -33,6 +35,8 @@ pub struct SystemOptions {
     pub direct: Choice,
     /// The right to map files; without it [`DiskFile::map`] answers `Unsupported`.
     pub maps: Option<MapGrant>,
+    /// Whether a page that is lost under a map is a signal, as the kernel has it, and not zeros and an error.
+    pub unguarded: bool,
 }
 
 impl SystemOptions {
@@ -78,7 +82,7 @@ impl SystemDisk {
 
 impl Disk for SystemDisk {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        std::fs::DirBuilder::new().mode(0o700).create(path)
+        names::create_directory(path)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -88,12 +92,15 @@ impl Disk for SystemDisk {
         }
         Ok(Arc::new(SystemFile {
             file: Arc::new(file),
-            maps: self.options.maps,
+            maps: self.options.maps.map(|grant| match self.options.unguarded {
+                true => grant.unguarded(),
+                false => grant,
+            }),
         }))
     }
 
     fn open_shared(&self, path: &Path, words: usize) -> io::Result<Arc<dyn SharedTable>> {
-        let words = SharedWords::new(Arc::new(open_or_create(path)?), words)?;
+        let words = SharedWords::new(Arc::new(open_or_create(path)?), words, !self.options.unguarded)?;
         Ok(Arc::new(SystemTable {
             shared: Arc::new(TableState {
                 words,
@@ -103,11 +110,11 @@ impl Disk for SystemDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        file::rename(from, to)
+        Place::of(from)?.rename(&Place::of(to)?)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        Place::of(path)?.unlink()
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -115,38 +122,23 @@ impl Disk for SystemDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        names::list(path)
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Option<PathMetadata>> {
-        match std::fs::symlink_metadata(path) {
-            Ok(found) => {
-                let kind = if found.is_file() {
-                    PathKind::File
-                } else if found.is_dir() {
-                    PathKind::Directory
-                } else {
-                    PathKind::Other
-                };
-                Ok(Some(PathMetadata {
-                    kind,
-                    bytes: found.len(),
-                }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(names::look(path)?.map(|(found, bytes)| PathMetadata {
+            kind: match found {
+                FileType::RegularFile => PathKind::File,
+                FileType::Directory => PathKind::Directory,
+                _ => PathKind::Other,
+            },
+            bytes,
+        }))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn FileLock>>> {
         let file = open_or_create(path)?;
-        if lock::try_lock(file.buffered().as_fd(), Extent::Whole)? {
+        if weakened!("lock-not-taken") || lock::try_lock(file.buffered().as_fd(), Extent::Whole)? {
             Ok(Some(Box::new(SystemLock { _file: file })))
         } else {
             Ok(None)
@@ -278,14 +270,14 @@ impl SharedTable for SystemTable {
     }
 
     fn load(&self, index: usize) -> Option<u64> {
-        Some(self.shared.words.word(index)?.load(Ordering::Acquire))
+        Some(self.shared.words.word(index)?.load(super::table_load_order()))
     }
 
     fn store(&self, index: usize, value: u64) -> bool {
         self.shared
             .words
             .word(index)
-            .map(|word| word.store(value, Ordering::Release))
+            .map(|word| word.store(value, super::table_store_order()))
             .is_some()
     }
 
@@ -309,6 +301,11 @@ impl SharedTable for SystemTable {
 
     fn slot_is_locked(&self, slot: u32) -> io::Result<bool> {
         let held = self.shared.held.lock();
+        if weakened!("dead-readers-count") {
+            return Ok(self
+                .load(slot as usize * 2 + 8)
+                .is_some_and(|process| process != 0));
+        }
         Ok(held.contains(&slot)
             || lock::is_locked_elsewhere(self.shared.words.descriptor(), Extent::Byte(slot.into()))?)
     }

@@ -5,6 +5,7 @@
 //! written: then the journal is damaged, and nothing is guessed. Whoever may lose a part to keep the rest steps over such
 //! a hole: reading goes on at the first block behind it that is proven to belong to the journal.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -225,9 +226,11 @@ impl Scan {
         for id in self.segments.iter().filter(behind) {
             match self.table.get(*id, SegmentKind::Journal) {
                 Ok(segment) => found.push(segment),
-                // A segment that is gone or whose header is bad holds nothing that can be read; whether that is
-                // damage shows in what stands behind it.
-                Err(Error::Damaged(_) | Error::Io { .. }) => {}
+                // Gone: the checkpoint of a running writer has retired it.
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(Error::Damaged(_)) if weakened!("journal-header-ends-it") => {}
+                // A segment has its name only once its header is durable. One that cannot be read hides commits, and
+                // nothing else need speak of them.
                 Err(other) => return Err(other),
             }
         }

@@ -23,8 +23,10 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use lanterman_format::weakened;
+
 use crate::atomics::{
-    self, AtomicBool, AtomicU32, Ordering, SPINS, YIELDS, compiler_fence, fence, spin_loop, yield_now,
+    self, AtomicBool, Ordering, SPINS, Word, YIELDS, compiler_fence, fence, order, spin_loop, yield_now,
 };
 
 /// Nobody wants in, or nobody is about.
@@ -45,9 +47,9 @@ pub(crate) struct Gated<T> {
     /// The owner is inside.
     inside: Line<AtomicBool>,
     /// An intruder wants in, or is in; [`AWAITED`] when the owner sleeps.
-    wanted: Line<AtomicU32>,
+    wanted: Line<Word>,
     /// Intruders exclude each other; [`AWAITED`] when another one sleeps.
-    intruding: AtomicU32,
+    intruding: Word,
     owned: AtomicBool,
     /// Barriers of the kernel serve; decided once for the process.
     asymmetric: bool,
@@ -84,21 +86,34 @@ impl<T> Gated<T> {
     pub(crate) fn new(value: T) -> Self {
         Gated {
             inside: Line(AtomicBool::new(false)),
-            wanted: Line(AtomicU32::new(FREE)),
-            intruding: AtomicU32::new(FREE),
+            wanted: Line(Word::new(FREE)),
+            intruding: Word::new(FREE),
             owned: AtomicBool::new(false),
             asymmetric: atomics::barrier_available(),
             value: UnsafeCell::new(value),
         }
     }
 
+    /// A gate with fences on both sides, as where the kernel has no barrier.
+    #[cfg(test)]
+    pub(crate) fn with_fences(value: T) -> Self {
+        Gated {
+            asymmetric: false,
+            ..Self::new(value)
+        }
+    }
+
     /// Becomes the owner, unless there is one.
     pub(crate) fn take_owner(self: &Arc<Self>) -> Option<Owner<T>> {
-        if self.owned.swap(true, Ordering::AcqRel) {
+        // Acquire: what the owner before did is visible. The fence behind would do; it is said here too for the thread
+        // sanitizer, which knows no fences.
+        if self.owned.swap(true, Ordering::Acquire) {
             return None;
         }
-        // With the fence in `announce`: an intruder who saw no owner is seen by this one.
-        fence(Ordering::SeqCst);
+        if !weakened!("gate-owner-taken-unfenced") {
+            // With the fence in `announce`: an intruder who saw no owner is seen by this one.
+            fence(Ordering::SeqCst);
+        }
         Some(Owner {
             gated: Arc::clone(self),
         })
@@ -106,6 +121,9 @@ impl<T> Gated<T> {
 
     #[inline]
     fn owner_fence(&self) {
+        if weakened!("gate-owner-unfenced") {
+            return;
+        }
         if self.asymmetric {
             compiler_fence(Ordering::SeqCst);
         } else {
@@ -124,12 +142,18 @@ impl<T> Gated<T> {
     /// Says that an intruder wants in; whether the kernel's barrier must follow before anything may be concluded.
     fn wish_needs_barrier(&self) -> bool {
         self.wanted.0.store(TAKEN, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        if !weakened!("gate-wish-unfenced") {
+            fence(Ordering::SeqCst);
+        }
         // Acquire: what an owner did who is gone is visible to the intruder.
-        self.asymmetric && self.owned.load(Ordering::Acquire)
+        let acquire = order(Ordering::Acquire, weakened!("gate-owner-looked-for-relaxed"));
+        self.asymmetric && self.owned.load(acquire)
     }
 
     fn barrier() {
+        if weakened!("gate-barrier-missing") {
+            return;
+        }
         // The kernel answers only want of memory here, which passes; without the barrier nothing may be concluded.
         while atomics::barrier().is_err() {
             yield_now();
@@ -143,12 +167,15 @@ impl<T> Gated<T> {
             // Acquire: what an intruder did is visible when his wish is seen gone.
             match wanted.compare_exchange(TAKEN, AWAITED, Ordering::Acquire, Ordering::Acquire) {
                 Err(FREE) => return,
-                _ => atomics::wait(wanted, AWAITED),
+                _ => wanted.wait(AWAITED),
             }
         }
     }
 
     /// Waits until no other intruder is about.
+    ///
+    /// Acquire, here and in `try_intrude`: what the intruder before did is visible. The fence with which every intruder
+    /// says his wish would do; it is said here too for the thread sanitizer, which knows no fences.
     fn keep_intruders_out(&self) {
         if self
             .intruding
@@ -159,7 +186,7 @@ impl<T> Gated<T> {
         }
         // Whoever has slept takes the word as awaited: he cannot know whether others sleep on.
         while self.intruding.swap(AWAITED, Ordering::Acquire) != FREE {
-            atomics::wait(&self.intruding, AWAITED);
+            self.intruding.wait(AWAITED);
         }
     }
 
@@ -209,13 +236,18 @@ impl<T> Gated<T> {
             lends: PhantomData,
         };
         // Dropping the intruder withdraws the wish; he has not looked at the value.
-        (!self.inside.0.load(Ordering::Acquire)).then_some(intruder)
+        (!self.owner_is_inside()).then_some(intruder)
+    }
+
+    fn owner_is_inside(&self) -> bool {
+        // Acquire: what the owner did inside is visible when he is seen outside.
+        let acquire = order(Ordering::Acquire, weakened!("gate-outside-seen-relaxed"));
+        self.inside.0.load(acquire)
     }
 
     fn wait_for_owner(&self) {
         let mut turns = 0u32;
-        // Acquire: what the owner did inside is visible when he is seen outside.
-        while self.inside.0.load(Ordering::Acquire) {
+        while self.owner_is_inside() {
             turns = turns.saturating_add(1);
             if turns < SPINS {
                 spin_loop();
@@ -223,7 +255,7 @@ impl<T> Gated<T> {
                 yield_now();
             } else {
                 // An owner who is inside for long does not say when he leaves, which would cost him an atomic exchange.
-                atomics::pause(&self.wanted.0, TAKEN);
+                self.wanted.0.pause(TAKEN);
             }
         }
     }
@@ -238,7 +270,8 @@ impl<T> Owner<T> {
             gated.inside.0.store(true, Ordering::Relaxed);
             gated.owner_fence();
             // Acquire: what an intruder did is visible when his wish is seen gone.
-            if gated.wanted.0.load(Ordering::Acquire) == FREE {
+            let acquire = order(Ordering::Acquire, weakened!("gate-entered-relaxed"));
+            if gated.wanted.0.load(acquire) == FREE {
                 return Entered {
                     gated,
                     lends: PhantomData,
@@ -252,7 +285,8 @@ impl<T> Owner<T> {
 
 impl<T> Drop for Owner<T> {
     fn drop(&mut self) {
-        self.gated.owned.store(false, Ordering::Release);
+        let release = order(Ordering::Release, weakened!("gate-owner-gone-relaxed"));
+        self.gated.owned.store(false, release);
     }
 }
 
@@ -278,7 +312,8 @@ impl<T> DerefMut for Entered<'_, T> {
 impl<T> Drop for Entered<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.gated.inside.0.store(false, Ordering::Release);
+        let release = order(Ordering::Release, weakened!("gate-left-relaxed"));
+        self.gated.inside.0.store(false, release);
     }
 }
 
@@ -301,11 +336,13 @@ impl<T> DerefMut for Intruder<T> {
 
 impl<T> Drop for Intruder<T> {
     fn drop(&mut self) {
-        if self.gated.wanted.0.swap(FREE, Ordering::Release) == AWAITED {
-            atomics::wake_all(&self.gated.wanted.0);
+        let release = order(Ordering::Release, weakened!("gate-wish-withdrawn-relaxed"));
+        if self.gated.wanted.0.swap(FREE, release) == AWAITED && !weakened!("gate-owner-not-woken") {
+            self.gated.wanted.0.wake_all();
         }
-        if self.gated.intruding.swap(FREE, Ordering::Release) == AWAITED {
-            atomics::wake_all(&self.gated.intruding);
+        let release = order(Ordering::Release, weakened!("gate-intruders-left-relaxed"));
+        if self.gated.intruding.swap(FREE, release) == AWAITED && !weakened!("gate-intruder-not-woken") {
+            self.gated.intruding.wake_all();
         }
     }
 }
@@ -336,22 +373,20 @@ mod tests {
         drop(inside);
     }
 
-    fn count_from_both_sides(asymmetric: bool) {
-        let mut gated = Gated::new((0u64, 0u64));
-        gated.asymmetric &= asymmetric;
+    fn count_from_both_sides(gated: Gated<(u64, u64)>) {
         let gated = Arc::new(gated);
         std::thread::scope(|scope| {
             let mut owner = gated.take_owner().unwrap();
-            scope.spawn(move || {
+            let mut threads = vec![scope.spawn(move || {
                 for _ in 0..200_000 {
                     let mut pair = owner.enter();
                     pair.0 += 1;
                     pair.1 += 1;
                 }
-            });
+            })];
             for _ in 0..2 {
                 let gated = Arc::clone(&gated);
-                scope.spawn(move || {
+                threads.push(scope.spawn(move || {
                     for _ in 0..2_000 {
                         let mut pair = gated.intrude();
                         assert_eq!(pair.0, pair.1, "somebody was inside at the same time");
@@ -359,19 +394,20 @@ mod tests {
                         std::hint::spin_loop();
                         pair.1 += 1;
                     }
-                });
+                }));
             }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         assert_eq!(*gated.intrude(), (204_000, 204_000));
     }
 
     #[test]
     fn owner_and_intruders_never_meet_with_barriers_of_the_kernel() {
-        count_from_both_sides(true);
+        count_from_both_sides(Gated::new((0, 0)));
     }
 
     #[test]
     fn owner_and_intruders_never_meet_with_fences() {
-        count_from_both_sides(false);
+        count_from_both_sides(Gated::with_fences((0, 0)));
     }
 }

@@ -10,8 +10,5 @@ pub(crate) mod gated;
 pub(crate) mod root;
 
 #[cfg(test)]
-#[cfg(loom)]
-mod loom_models;
-#[cfg(test)]
 #[cfg(not(loom))]
 mod tests;

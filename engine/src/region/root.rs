@@ -7,10 +7,10 @@
     reason = "dereferences epoch-protected pointers; each block names what protects it"
 )]
 
-use std::sync::atomic::Ordering;
-
-use crossbeam_epoch::{self as epoch, Atomic, Owned};
 use lanterman_format::weakened;
+
+use crate::atomics::epoch::{self, Atomic, Owned};
+use crate::atomics::{Ordering, order};
 
 /// An atomic reference to an immutable value.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ impl<T: Send + Sync + 'static> RootCell<T> {
     /// Looks at the newest value; `look` must be short, since it runs under an epoch guard.
     pub(crate) fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         let guard = epoch::pin();
-        let shared = self.pointer.load(Ordering::Acquire, &guard);
+        let acquire = order(Ordering::Acquire, weakened!("root-load-relaxed"));
+        let shared = self.pointer.load(acquire, &guard);
         // SAFETY: the pointer is never null (set in `new`, replaced only by `store`), the value was released by the
         // store that this load acquired, and a replaced value is destroyed only after `guard` is gone.
         let value = unsafe { shared.deref() };
@@ -38,7 +39,16 @@ impl<T: Send + Sync + 'static> RootCell<T> {
     /// Makes `value` the newest one; the old one is destroyed when no guard can reach it any more.
     pub(crate) fn store(&self, value: T) {
         let guard = epoch::pin();
-        let old = self.pointer.swap(Owned::new(value), Ordering::AcqRel, &guard);
+        let release = order(Ordering::AcqRel, weakened!("root-swap-relaxed"));
+        if weakened!("root-retired-before-swap") {
+            let old = self.pointer.load(Ordering::Acquire, &guard);
+            // SAFETY: none. Others may still load the value: this is the defect that a test must find.
+            unsafe { guard.defer_destroy(old) };
+            drop(guard);
+            self.pointer.swap(Owned::new(value), release, &epoch::pin());
+            return;
+        }
+        let old = self.pointer.swap(Owned::new(value), release, &guard);
         if weakened!("root-destroyed-at-once") {
             // SAFETY: none. Others may still look at the value: this is the defect that a test must find.
             drop(unsafe { old.into_owned() });
@@ -69,6 +79,7 @@ impl<T: Send + Sync + 'static> Drop for RootCell<T> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::sync::Arc;
@@ -88,7 +99,7 @@ mod tests {
         let cell = Arc::new(RootCell::new((0u64, 0u64)));
         std::thread::scope(|scope| {
             let reader = Arc::clone(&cell);
-            scope.spawn(move || {
+            let reader = scope.spawn(move || {
                 for _ in 0..20_000 {
                     let (left, right) = reader.load();
                     assert_eq!(left, right);
@@ -97,6 +108,7 @@ mod tests {
             for number in 1..5_000 {
                 cell.store((number, number));
             }
+            reader.join().unwrap();
         });
     }
 }

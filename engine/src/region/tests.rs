@@ -273,7 +273,7 @@ fn a_reader_beside_the_writer_finds_every_message_whole_and_in_order() {
         let chunk = Arc::clone(writer.chunk());
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let reader = scope.spawn(|| {
                 let mut entry = 0u64;
                 loop {
                     let last = done.load(Ordering::Acquire);
@@ -296,6 +296,7 @@ fn a_reader_beside_the_writer_finds_every_message_whole_and_in_order() {
                 }
             }
             done.store(true, Ordering::Release);
+            reader.join().unwrap();
         });
     }
 }
@@ -322,15 +323,20 @@ fn intruders_and_the_owner_append_to_one_chunk_and_nothing_is_lost() {
     let mut owner = gated.take_owner().unwrap();
     let chunk = Arc::clone(owner.enter().chunk());
     std::thread::scope(|scope| {
-        scope.spawn(move || (0..8000u32).for_each(|number| append(&mut owner.enter(), 0, number)));
-        for thread in 1..3 {
+        let owner =
+            scope.spawn(move || (0..8000u32).for_each(|number| append(&mut owner.enter(), 0, number)));
+        let intruders = [1, 2].map(|thread| {
             let gated = Arc::clone(&gated);
             scope.spawn(move || {
                 for number in 0..1000u32 {
                     append(&mut gated.intrude(), thread, number);
                 }
-            });
-        }
+            })
+        });
+        owner.join().unwrap();
+        intruders
+            .into_iter()
+            .for_each(|intruder| intruder.join().unwrap());
     });
     let mut next = [0u32; 3];
     for value in values_of_chunk(&chunk) {

@@ -10,8 +10,8 @@ mod allocate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use lanterman_format::checkpoint::SegmentEntry;
 use lanterman_format::error::FormatError;
@@ -23,6 +23,7 @@ use lanterman_format::weakened;
 use lanterman_format::{FormatVersion, Structure};
 use parking_lot::{Mutex, RwLock};
 
+use crate::atomics::OnceLock;
 use crate::disk::{Disk, DiskFile, OpenMode, Sync};
 use crate::error::{Damage, Error, Result};
 use crate::sys::map::Mapping;
@@ -234,10 +235,11 @@ impl SegmentTable {
         Ok(listing)
     }
 
-    /// A spare whose header cannot be read still serves: its next life rewrites the header.
+    /// A spare whose header cannot be read still serves: its next life rewrites the header. What cannot be opened for
+    /// writing, such as a link or a file with a second name, serves nothing and is left alone.
     fn look_at_spare(&self, name: &str) -> Option<Spare> {
         let path = self.directory.join(name);
-        let file = self.disk.open(&path, OpenMode::Read).ok()?;
+        let file = self.disk.open(&path, OpenMode::ReadWrite).ok()?;
         let bytes = file.bytes().ok()?;
         let mut header = [0u8; SEGMENT_HEADER_BYTES];
         let whole = file.read_at(0, &mut header).is_ok_and(|got| got == header.len());
@@ -337,7 +339,7 @@ impl SegmentTable {
         first_version: Version,
         time_ms: i64,
     ) -> Result<Arc<SegmentFile>> {
-        let id = SegmentId::new(self.next.fetch_add(1, Ordering::AcqRel));
+        let id = self.take_number()?;
         let spare = self.take_spare(bytes);
         let (temporary, generation, bytes) = match spare {
             Some(spare) => {
@@ -381,6 +383,25 @@ impl SegmentTable {
             });
         }
         Ok(segment)
+    }
+
+    /// A number for a new segment. Numbers that some file has used up are damage: no store lives to count so far.
+    fn take_number(&self) -> Result<SegmentId> {
+        let following = |number: u64| number.checked_add(1);
+        let taken = self
+            .next
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, following);
+        taken.map(SegmentId::new).map_err(|number| {
+            Error::Damaged(Box::new(Damage {
+                path: self.directory.clone(),
+                segment: Some(SegmentId::new(number)),
+                position: Position::new(0),
+                bytes: 0,
+                log: None,
+                offsets: None,
+                source: crate::rules::too_long(Structure::SegmentHeader, u64::MAX.saturating_sub(1), number),
+            }))
+        })
     }
 
     /// Notes a segment of slabs, as a checkpoint or its creation describes it.
@@ -459,7 +480,7 @@ impl SegmentTable {
             .map_err(|source| Error::io("sync", from, source))?;
         self.disk
             .rename(from, to)
-            .map_err(|source| Error::io("rename", from, source))?;
+            .map_err(|source| failed_renaming(source, from, to))?;
         if !weakened!("directory-unsynced") {
             self.sync_names()?;
         }
@@ -483,7 +504,7 @@ impl SegmentTable {
             let spare = self.directory.join(segment_file_name(*id, FileKind::Free));
             self.disk
                 .rename(&segment.path, &spare)
-                .map_err(|source| Error::io("retire", &segment.path, source))?;
+                .map_err(|source| failed_renaming(source, &segment.path, &spare))?;
             retired.push(Spare {
                 path: spare,
                 bytes: segment.bytes,
@@ -585,6 +606,14 @@ impl SegmentTable {
             }
         }
         Ok(())
+    }
+}
+
+/// Names the path that was in the way: where the new name is taken, that one.
+fn failed_renaming(source: std::io::Error, from: &Path, to: &Path) -> Error {
+    match source.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::io("give a segment the name", to, source),
+        _ => Error::io("rename", from, source),
     }
 }
 

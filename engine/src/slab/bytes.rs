@@ -8,7 +8,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use lanterman_format::weakened;
+
 use crate::disk::{Advice, Mapping};
+use crate::sys::guard;
 
 /// A range of at most so many bytes is asked of the kernel by itself, without what lies around it.
 const SMALL_BYTES: usize = 16 << 10;
@@ -120,8 +123,7 @@ impl SlabBytes {
     ///
     /// The kernel's error if the range cannot be read: the device failed, or others cut the file short.
     pub(crate) fn prepare(&self, range: Range<usize>) -> io::Result<()> {
-        let from = self.start.saturating_add(range.start).min(self.end);
-        let to = self.start.saturating_add(range.end).min(self.end);
+        let Range { start: from, end: to } = self.in_memory(range);
         if from >= to {
             return Ok(());
         }
@@ -142,6 +144,62 @@ impl SlabBytes {
             #[cfg(test)]
             Memory::Pretended { .. } => Ok(()),
         }
+    }
+}
+
+impl SlabBytes {
+    /// Whether bytes of `range` (bytes of the slab) were lost under the map and are zeros since. To be asked *after* they
+    /// were looked at; one load as long as this process never lost a page.
+    #[inline]
+    pub(crate) fn is_lost(&self, range: Range<usize>) -> bool {
+        guard::any_lost() && self.is_lost_in_map(range)
+    }
+
+    #[cold]
+    fn is_lost_in_map(&self, range: Range<usize>) -> bool {
+        match &self.memory {
+            Memory::Map(map) => !weakened!("loss-unasked") && map.is_lost(self.in_memory(range)),
+            _ => false,
+        }
+    }
+
+    /// Whether anything was lost in the map that the slab is in.
+    #[inline]
+    pub(crate) fn has_losses(&self) -> bool {
+        match &self.memory {
+            Memory::Map(map) => map.has_losses(),
+            _ => false,
+        }
+    }
+
+    /// Why bytes of `range` were lost.
+    pub(crate) fn why_lost(&self, range: Range<usize>) -> io::Error {
+        match &self.memory {
+            Memory::Map(map) => map.why_lost(&self.in_memory(range)),
+            _ => io::ErrorKind::Other.into(),
+        }
+    }
+
+    /// The file that they are mapped from.
+    pub(crate) fn path(&self) -> Option<std::path::PathBuf> {
+        match &self.memory {
+            Memory::Map(map) => map.path(),
+            _ => None,
+        }
+    }
+
+    fn in_memory(&self, range: Range<usize>) -> Range<usize> {
+        let from = self.start.saturating_add(range.start).min(self.end);
+        from..self.start.saturating_add(range.end).min(self.end)
+    }
+
+    /// Where `part` begins in the slab, if it is of these bytes.
+    pub(crate) fn position_of(&self, part: &[u8]) -> Option<usize> {
+        let whole = self.as_slice().as_ptr_range();
+        let inside = whole.contains(&part.as_ptr());
+        inside
+            .then(|| part.as_ptr().addr().checked_sub(whole.start.addr()))
+            .flatten()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Comparing what was read with the reference that led to it.
 
+use std::ops::Range;
+
 use lanterman_format::block::decode_block_header;
 use lanterman_format::slab::{self, SLAB_BODY_POSITION};
 use lanterman_format::{BlockKind, FormatError, Reference, ReferenceKind, SlabLayout, StoreId, Structure};
@@ -31,8 +33,11 @@ pub(super) fn parse(
     reference: &Reference,
     store: StoreId,
 ) -> Result<SlabLayout, SlabError> {
-    let damaged = |error| SlabError::damaged(reference, None, 0..bytes.len(), error);
-    let prepare = |range: std::ops::Range<usize>| {
+    let damaged = |error| match lost(bytes, reference, 0..bytes.len()) {
+        Err(lost) => lost,
+        Ok(()) => SlabError::damaged(reference, None, 0..bytes.len(), error),
+    };
+    let prepare = |range: Range<usize>| {
         bytes
             .prepare(range.clone())
             .map_err(|error| SlabError::read(reference, range, error))
@@ -41,8 +46,21 @@ pub(super) fn parse(
     let slice = bytes.as_slice();
     check_block(slice, store, reference).map_err(damaged)?;
     // Unverified as yet, and good enough to say which pages the checks will touch.
-    prepare(slab::trailer_hint(slice))?;
-    SlabLayout::parse(slice, &reference.place(store))
+    let trailer = slab::trailer_hint(slice);
+    prepare(trailer.clone())?;
+    let layout = SlabLayout::parse(slice, &reference.place(store))
         .into_result(Structure::Slab)
-        .map_err(damaged)
+        .map_err(damaged)?;
+    lost(bytes, reference, 0..SLAB_BODY_POSITION.min(bytes.len()))?;
+    lost(bytes, reference, trailer)?;
+    Ok(layout)
+}
+
+/// Fails if bytes of `range` were lost under the map; asked after they were looked at.
+#[inline]
+pub(crate) fn lost(bytes: &SlabBytes, reference: &Reference, range: Range<usize>) -> Result<(), SlabError> {
+    if bytes.is_lost(range.clone()) {
+        return Err(SlabError::read(reference, range.clone(), bytes.why_lost(range)));
+    }
+    Ok(())
 }

@@ -45,9 +45,12 @@ pub(crate) enum SlabError {
         /// The reference as found.
         reference: Box<Reference>,
     },
-    /// The caller asked for an offset that the slab does not have.
-    #[error("the slab has {offset_count} offsets, and number {relative_offset} was asked for")]
+    /// An offset was asked for that the slab does not have: what shows the slab and the slab itself contradict each other.
+    #[error("slab at position {position} of segment {segment:016x} has {offset_count} offsets, and number {relative_offset} was asked for",
+        position = reference.position.get(), segment = reference.segment.get())]
     Outside {
+        /// The slab.
+        reference: Box<Reference>,
         /// The offset asked for, counted from the slab's first.
         relative_offset: u64,
         /// How many the slab has.

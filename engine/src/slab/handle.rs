@@ -1,10 +1,12 @@
 //! A slab as a tree sees it: a reference, opened when first read.
 
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use lanterman_format::Reference;
 use parking_lot::Mutex;
+
+use crate::atomics::OnceLock;
 
 use super::{OpenSlab, SlabError, SlabMemory, SlabSource};
 

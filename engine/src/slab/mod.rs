@@ -4,9 +4,10 @@
 //! [`SlabWalk`] goes through its messages. Bytes come from a [`SlabSource`]; this module opens no file, and holds
 //! no lock while a source works.
 //!
-//! What cannot be promised of a map: pages are asked for before they are first touched, and a failure is then an
-//! error; but the kernel may drop them afterwards, and a later touch that fails again is a signal. Only sources that
-//! copy are free of that.
+//! Pages of a map are asked for before they are first touched, and a failure is then an error. The kernel may drop them
+//! afterwards, and a later touch that fails gives zeros and a note (see `sys::guard`). So whatever is looked at in a
+//! window is asked about afterwards; what a user looks at later, he asks about himself. Only sources that copy are free of
+//! that.
 
 mod bytes;
 mod check;
@@ -25,7 +26,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use bytes::SharedMemory;
 pub(crate) use bytes::{SlabBytes, SlabMemory};
-pub(crate) use check::check_block;
+pub(crate) use check::{check_block, lost};
 pub(crate) use error::{SlabDamage, SlabError};
 pub(crate) use handle::{Opened, SlabHandle};
 pub(crate) use kept::KeptSlabs;

@@ -6,15 +6,17 @@
 //!   window, and never in its place.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lanterman_format::slab::EntryPlace;
+use lanterman_format::weakened;
 use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
 
-use super::check::{check_kind, parse};
+use super::check::{check_kind, lost, parse};
 use super::held::Held;
 use super::{ReadContext, SlabBytes, SlabError, SlabMemory, SlabSource, SlabWalk, Verify};
+use crate::atomics::OnceLock;
+use crate::sys::guard;
 
 /// Bytes of a buffer that say how long it is.
 const BUFFER_HEADER_BYTES: u32 = 8;
@@ -122,6 +124,14 @@ impl OpenSlab {
     /// [`SlabError::Outside`] if the slab has no such offset, [`SlabError::Damaged`] if its index leads nowhere.
     #[inline]
     pub(crate) fn find(&self, relative_offset: u64) -> Result<EntryPlace, SlabError> {
+        let place = self.find_unasked(relative_offset)?;
+        self.lost(&self.first, self.index())?;
+        Ok(place)
+    }
+
+    /// The same for who asks afterwards whether the index was lost.
+    #[inline]
+    fn find_unasked(&self, relative_offset: u64) -> Result<EntryPlace, SlabError> {
         // The index was prepared and checked when the slab was opened.
         match self.layout.entry_of(self.first.bytes.as_slice(), relative_offset) {
             Some(place) => Ok(place),
@@ -129,14 +139,24 @@ impl OpenSlab {
         }
     }
 
+    /// The bytes behind the body: index, histogram and checksums.
+    #[inline]
+    fn index(&self) -> Range<usize> {
+        self.layout.body_end() as usize..self.first.bytes.len()
+    }
+
     #[cold]
     fn not_found(&self, relative_offset: u64) -> SlabError {
         let offset_count = self.layout.offset_count();
         if relative_offset >= offset_count {
             return SlabError::Outside {
+                reference: Box::new(self.reference),
                 relative_offset,
                 offset_count,
             };
+        }
+        if let Err(lost) = self.lost(&self.first, self.index()) {
+            return lost;
         }
         // A good checksum over an index that lies: whoever wrote it wrote it wrong.
         let body_end = self.layout.body_end();
@@ -179,8 +199,79 @@ impl OpenSlab {
         relative_offset: u64,
         context: ReadContext<'_>,
     ) -> Result<BufferView<'_>, SlabError> {
-        let found = self.find(relative_offset)?;
-        self.message_at(found.position, context)
+        let found = self.find_unasked(relative_offset)?;
+        let buffer = self.message_at(found.position, context)?;
+        if guard::any_lost() {
+            self.ask(buffer)?;
+        }
+        Ok(buffer)
+    }
+
+    /// Fails if the index, which led to it, or the buffer itself was lost under the map.
+    #[cold]
+    fn ask(&self, buffer: BufferView<'_>) -> Result<(), SlabError> {
+        self.lost(&self.first, self.index())?;
+        self.check_buffer(buffer)
+    }
+
+    /// Fails if the buffer that stands at `position` was lost, in part at least.
+    pub(crate) fn check_message_at(&self, position: u32, context: ReadContext<'_>) -> Result<(), SlabError> {
+        let buffer = self.message_checked(position, context)?;
+        self.check_buffer(buffer)
+    }
+
+    /// Fails if bytes of the buffer, which this slab lent, were lost under its map.
+    pub(crate) fn check_buffer(&self, buffer: BufferView<'_>) -> Result<(), SlabError> {
+        let (held, range) = self.place_of(buffer);
+        self.lost(held, range)
+    }
+
+    /// Compares the checksums of the groups that the buffer is in, now. Fails if they do not verify, or were lost.
+    pub(crate) fn verify_buffer(&self, buffer: BufferView<'_>) -> Result<(), SlabError> {
+        let (held, range) = self.place_of(buffer);
+        if weakened!("verifies-nothing") {
+            return self.lost(held, range);
+        }
+        self.check(held, self.layout.groups_of(range), Verify::Always)
+    }
+
+    /// Where a buffer that this slab lent stands: in which bytes, and where in them.
+    fn place_of<'a>(&'a self, buffer: BufferView<'_>) -> (&'a Held, Range<usize>) {
+        let value = buffer.value();
+        let fresh = self.fresh.get().map(|fresh| &**fresh);
+        let held_at = |held: &'a Held| Some((held, held.bytes.position_of(value)?));
+        let (held, at) = fresh
+            .and_then(held_at)
+            .or_else(|| held_at(&self.first))
+            .unwrap_or((&self.first, 0));
+        let before = (buffer.stored_bytes() as usize).saturating_sub(value.len().next_multiple_of(8));
+        (held, at.saturating_sub(before)..at.saturating_add(value.len()))
+    }
+
+    /// Where its reference points.
+    pub(crate) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The file that it is mapped from, for messages to people.
+    pub(crate) fn path(&self) -> Option<std::path::PathBuf> {
+        self.first.bytes.path()
+    }
+
+    /// Whether anything was lost in the map that the slab is in.
+    #[inline]
+    pub(crate) fn has_losses(&self) -> bool {
+        self.first.bytes.has_losses()
+    }
+
+    /// Fails if any byte of the slab was lost, for who has looked at all of it.
+    pub(crate) fn check_whole(&self) -> Result<(), SlabError> {
+        self.lost(&self.first, 0..self.first.bytes.len())
+    }
+
+    #[inline]
+    fn lost(&self, held: &Held, range: Range<usize>) -> Result<(), SlabError> {
+        lost(&held.bytes, &self.reference, range)
     }
 
     /// Goes through the messages at `offsets`, counted from the slab's first.
@@ -213,7 +304,7 @@ impl OpenSlab {
     /// The bytes up to the body's end, once the groups of `range` may be read in them.
     #[inline]
     pub(super) fn ready(&self, range: Range<u32>, context: ReadContext<'_>) -> Result<&[u8], SlabError> {
-        if self.first.is_ready(context.verify) {
+        if self.first.is_ready(context.verify) && !guard::any_lost() {
             return Ok(self.body(&self.first));
         }
         self.make_ready(self.groups_of(range), context)
@@ -268,12 +359,11 @@ impl OpenSlab {
     #[cold]
     pub(super) fn bad_buffer(&self, position: u32, error: FormatError) -> SlabError {
         let at = position as usize;
-        SlabError::damaged(
-            &self.reference,
-            None,
-            at..at.saturating_add(BUFFER_HEADER_BYTES as usize),
-            error,
-        )
+        let range = at..at.saturating_add(BUFFER_HEADER_BYTES as usize);
+        match self.lost(self.current(), range.clone()) {
+            Err(lost) => lost,
+            Ok(()) => SlabError::damaged(&self.reference, None, range, error),
+        }
     }
 
     fn current(&self) -> &Held {
@@ -313,7 +403,18 @@ impl OpenSlab {
         {
             return self.check_fresh(groups, context.source, stale);
         }
+        if guard::any_lost() {
+            self.lost(held, self.range_of(groups))?;
+        }
         Ok(self.body(held))
+    }
+
+    fn range_of(&self, groups: Range<u32>) -> Range<usize> {
+        if groups.is_empty() {
+            return 0..0;
+        }
+        let last = groups.end.saturating_sub(1);
+        self.layout.group_range(groups.start).start..self.layout.group_range(last).end
     }
 
     fn check(&self, held: &Held, groups: Range<u32>, verify: Verify) -> Result<(), SlabError> {
@@ -332,14 +433,14 @@ impl OpenSlab {
             {
                 continue;
             }
-            self.layout.verify_group(bytes, group).map_err(|error| {
-                SlabError::damaged(
-                    &self.reference,
-                    Some(group),
-                    self.layout.group_range(group),
-                    error,
-                )
-            })?;
+            let verified = self.layout.verify_group(bytes, group);
+            let range = self.layout.group_range(group);
+            // Asked before the checksum's answer is believed: zeros that we laid are no damage of the file.
+            self.lost(held, range.clone())?;
+            if verified.is_err() {
+                self.lost(held, self.index())?;
+            }
+            verified.map_err(|error| SlabError::damaged(&self.reference, Some(group), range, error))?;
             held.verified.insert(group);
         }
         Ok(())
@@ -383,8 +484,15 @@ pub(super) fn broken_bounds(at: u32, expected: u64, found: u64) -> FormatError {
 
 impl OpenSlab {
     /// How large its messages are.
-    pub(crate) fn histogram(&self) -> lanterman_format::Histogram32 {
-        self.layout.histogram(self.current().bytes.as_slice())
+    ///
+    /// # Errors
+    ///
+    /// [`SlabError::Read`] if they were lost under the map.
+    pub(crate) fn histogram(&self) -> Result<lanterman_format::Histogram32, SlabError> {
+        let held = self.current();
+        let histogram = self.layout.histogram(held.bytes.as_slice());
+        self.lost(held, self.index())?;
+        Ok(histogram)
     }
 
     /// The stored bytes of the buffer at `position`, header included, checked as the policy says.

@@ -10,10 +10,11 @@ use super::{OpenSlab, SlabBytes, SlabError};
 /// Whether and how often the checksums of a slab's groups are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verify {
-    /// A group is checked at its first read and remembered for as long as the slab stays open.
+    /// A group is checked at its first read and remembered for as long as the slab stays open. Pages that are lost later
+    /// under a map are errors all the same; bytes that are zeroed without a fault are not seen.
     #[default]
     Once,
-    /// Every read checks the groups it touches.
+    /// Every read checks the groups it touches, before it lends anything of them.
     Always,
     /// No group is checked. The slab's header, index and checksum table still are, when it is opened.
     Never,

@@ -29,6 +29,13 @@ pub(crate) struct WalkPlace {
     is_fresh: bool,
 }
 
+impl WalkPlace {
+    /// Where in the slab the next buffer begins.
+    pub(crate) fn position(&self) -> u32 {
+        self.position
+    }
+}
+
 /// A walk through some offsets of a slab. After an error it is at its end.
 #[derive(Debug)]
 pub(crate) struct SlabWalk<'a> {
@@ -60,6 +67,7 @@ impl<'a> SlabWalk<'a> {
         let offset_count = slab.layout().offset_count();
         if offsets.end > offset_count {
             return Err(SlabError::Outside {
+                reference: Box::new(*slab.reference()),
                 relative_offset: offsets.end,
                 offset_count,
             });

@@ -14,11 +14,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lanterman_format::weakened;
 use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::PAGE_BYTES;
 use super::map::Advice;
+use super::path::{Place, check_regular, restore_file_mode};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,47 +66,50 @@ pub struct KernelFile {
 const ZEROS_BYTES: usize = 65_536;
 
 impl KernelFile {
-    /// Opens the file at `path`, never through a link at its end.
+    /// Opens the file at `path`, never through a link, neither at its end nor at the directory that it stands in.
     ///
     /// # Errors
     ///
-    /// What the kernel answers (`ELOOP` for a link, `AlreadyExists`, `NotFound`), `InvalidInput` for what is no regular
-    /// file, or, when it is to be written, has other names: writing would change a file somewhere else. `Unsupported`
-    /// when direct access is required and refused.
+    /// What the kernel answers (`AlreadyExists`, `NotFound`), `NotADirectory` for a directory that is a link,
+    /// `InvalidInput` for what is no regular file, or, when it is to be written, has other names: writing would change a
+    /// file somewhere else. `Unsupported` when direct access is required and refused.
     pub(crate) fn open(path: &Path, mode: OpenMode, direct: Choice) -> io::Result<Self> {
         let access = if mode == OpenMode::Read {
             OFlags::RDONLY
         } else {
             OFlags::RDWR
         };
-        let create = if mode == OpenMode::CreateNew {
-            OFlags::CREATE | OFlags::EXCL
+        let place = Place::of(path)?;
+        if mode != OpenMode::CreateNew {
+            place.check_regular()?;
+            let buffered = place.open(access, Mode::empty())?;
+            return Self::finish_open(&place, buffered, access, mode, direct);
+        }
+        let created = if weakened!("file-mode-by-umask") {
+            Mode::from_raw_mode(0o666)
         } else {
-            OFlags::empty()
+            Mode::RUSR | Mode::WUSR
         };
-        // Without NONBLOCK the opening of a planted FIFO would wait for ever.
-        let common = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let buffered = open_retrying(path, common | create)?;
-        let opened = Self::finish_open(path, buffered, common, mode, direct);
-        if opened.is_err() && mode == OpenMode::CreateNew {
+        let buffered = place.open(access | OFlags::CREATE | OFlags::EXCL, created)?;
+        let opened = restore_file_mode(buffered.as_fd())
+            .and_then(|()| Self::finish_open(&place, buffered, access, mode, direct));
+        if opened.is_err() {
             // What was just made is empty and unknown to anybody; the first error is the one that matters.
-            fs::unlink(path).ok();
+            place.unlink().ok();
         }
         opened
     }
 
     fn finish_open(
-        path: &Path,
+        place: &Place<'_>,
         buffered: OwnedFd,
-        common: OFlags,
+        access: OFlags,
         mode: OpenMode,
         choice: Choice,
     ) -> io::Result<Self> {
         let found = fs::fstat(&buffered)?;
-        if !fs::FileType::from_raw_mode(found.st_mode).is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        if mode != OpenMode::Read && found.st_nlink > 1 {
+        check_regular(fs::FileType::from_raw_mode(found.st_mode))?;
+        if mode != OpenMode::Read && found.st_nlink > 1 && !weakened!("hard-links-unchecked") {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the file has more than one name (hard links); writing would change the others too",
@@ -114,7 +119,7 @@ impl KernelFile {
         let direct = if choice == Choice::Off {
             None
         } else {
-            open_direct(path, common, &found)?
+            open_direct(place, access, &found)?
         };
         if direct.is_none() && choice == Choice::Required {
             return Err(io::Error::new(
@@ -388,26 +393,14 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     } else {
         path
     };
-    let directory = open_retrying(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
-    sync_retrying(|| fs::fsync(&directory))
-}
-
-/// Renames within a file system, never over an existing name.
-///
-/// # Errors
-///
-/// `AlreadyExists`, or what else the kernel answers.
-pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::renameat_with(fs::CWD, from, fs::CWD, to, fs::RenameFlags::NOREPLACE) {
-        // Some file systems lack the flag. One process writes a store, so between look and rename nobody comes in.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            if std::fs::symlink_metadata(to).is_ok() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            std::fs::rename(from, to)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = loop {
+        match fs::open(path, flags, Mode::empty()) {
+            Err(Errno::INTR) => {}
+            other => break other?,
         }
-        other => Ok(other?),
-    }
+    };
+    sync_retrying(|| fs::fsync(&directory))
 }
 
 /// The bytes that a user without privileges can still write on the file system of `path`.
@@ -420,25 +413,23 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-fn open_retrying(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    loop {
-        match fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
-            Err(Errno::INTR) => {}
-            other => return Ok(other?),
-        }
-    }
-}
-
 /// The direct descriptor of the file already opened, or nothing where the file system refuses.
-fn open_direct(path: &Path, common: OFlags, opened: &fs::Stat) -> io::Result<Option<OwnedFd>> {
-    let direct = match fs::open(path, common | OFlags::DIRECT, Mode::empty()) {
+fn open_direct(place: &Place<'_>, access: OFlags, opened: &fs::Stat) -> io::Result<Option<OwnedFd>> {
+    let direct = match place.open(access | OFlags::DIRECT, Mode::empty()) {
         Ok(direct) => direct,
         // Too many open files is a matter for the caller, not a property of the file system.
-        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(error.into()),
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+            ) =>
+        {
+            return Err(error);
+        }
         Err(_) => return Ok(None),
     };
     let found = fs::fstat(&direct)?;
-    // The path was looked up twice: between the two, somebody may have put another file there.
+    // The name was looked up twice: between the two, somebody may have put another file there.
     if (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino) {
         return Ok(None);
     }

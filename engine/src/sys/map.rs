@@ -1,8 +1,10 @@
 //! Files seen as memory, for reading.
 //!
-//! A byte in a map may change under the reader when somebody writes to the file, and touching a page that the file has
-//! lost kills the process. Neither can be seen from here, so the right to make maps is a value, [`MapGrant`], which only
-//! unsafe code makes: whoever makes it answers for every map made under it.
+//! A byte in a map may change under the reader when somebody writes to the file, which cannot be seen from here. So the
+//! right to make maps is a value, [`MapGrant`], which only unsafe code makes: whoever makes it answers for every map made
+//! under it. A page that the file has lost, or that the device cannot read, is another matter: its bytes become zeros and
+//! are noted as lost ([`Mapping::is_lost`]), unless the grant is an [unguarded](MapGrant::unguarded) one; then the touch
+//! kills the process.
 #![allow(
     unsafe_code,
     reason = "A map is raw memory until somebody answers for the file behind it."
@@ -11,11 +13,14 @@
 use std::fmt;
 use std::io;
 use std::ops::{Deref, Range};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use lanterman_format::weakened;
 use memmap2::{Advice as MemoryAdvice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 use super::file::KernelFile;
+use super::guard::{self, RangeGuard};
 use super::{PAGE_BYTES, length_within};
 
 /// How a range will be read, told to the kernel so that it does not guess.
@@ -41,7 +46,9 @@ pub enum Advice {
 /// Its existence is the promise, made in unsafe code, that no file of the store is cut short or rewritten by others,
 /// and that the store itself writes no byte that is lent from a map.
 #[derive(Clone, Copy, Debug)]
-pub struct MapGrant(());
+pub struct MapGrant {
+    guarded: bool,
+}
 
 impl MapGrant {
     /// Grants the right to map.
@@ -52,7 +59,13 @@ impl MapGrant {
     /// while a slice over that byte is held, neither by this program nor by another.
     #[allow(dead_code, reason = "Only the unsafe way of opening a store grants maps.")]
     pub(crate) const unsafe fn new() -> Self {
-        Self(())
+        Self { guarded: true }
+    }
+
+    /// The same right for maps of which a lost page is a signal, as the kernel has it.
+    #[must_use]
+    pub const fn unguarded(self) -> Self {
+        Self { guarded: false }
     }
 
     /// The grant of simulated disks and of tests of the disks, whose files are reachable by nobody else and are
@@ -70,6 +83,8 @@ impl MapGrant {
 /// covers no more than what is asked for, which is why it is to be preferred to `Deref` over a segment that is still
 /// being written behind the published end.
 pub struct Mapping {
+    /// Declared first: it is gone before the map is.
+    guard: Option<RangeGuard>,
     map: MmapRaw,
     /// Keeps the descriptor for [`Mapping::populate`] on kernels that cannot populate by advice.
     file: Arc<KernelFile>,
@@ -82,7 +97,7 @@ impl Mapping {
     ///
     /// `InvalidInput` for no bytes or more than the file has (a touch behind the end would kill the process), otherwise
     /// what the kernel answers.
-    pub(crate) fn new(file: Arc<KernelFile>, bytes: u64, _grant: MapGrant) -> io::Result<Self> {
+    pub(crate) fn new(file: Arc<KernelFile>, bytes: u64, grant: MapGrant) -> io::Result<Self> {
         let length = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         if length == 0 || bytes > file.bytes()? {
             return Err(io::Error::new(
@@ -93,7 +108,60 @@ impl Mapping {
         let map = MmapOptions::new()
             .len(length)
             .map_raw_read_only(file.buffered())?;
-        Ok(Self { map, file })
+        let guard = if grant.guarded {
+            Some(RangeGuard::new(
+                map.as_ptr().addr(),
+                length,
+                Arc::clone(&file),
+                false,
+            )?)
+        } else {
+            None
+        };
+        Ok(Self { guard, map, file })
+    }
+
+    /// Whether any byte of the map was lost while it was mapped.
+    #[inline]
+    pub(crate) fn has_losses(&self) -> bool {
+        self.guard.as_ref().is_some_and(RangeGuard::has_losses)
+    }
+
+    /// Whether bytes of `range` were lost while they were mapped, and read as zeros since. To be asked *after* the bytes
+    /// were looked at.
+    pub(crate) fn is_lost(&self, range: Range<usize>) -> bool {
+        self.guard
+            .as_ref()
+            .is_some_and(|guard| guard.is_lost(range.start, range.end))
+    }
+
+    /// Where the file is now, for messages to people, if the system shows it.
+    pub(crate) fn path(&self) -> Option<std::path::PathBuf> {
+        let path = guard::path_of(self.file.buffered().as_raw_fd());
+        (!path.as_os_str().is_empty()).then_some(path)
+    }
+
+    /// Why bytes of `range` were lost, as far as the file can still tell.
+    pub(crate) fn why_lost(&self, range: &Range<usize>) -> io::Error {
+        match self.file.bytes() {
+            Ok(bytes) if bytes < range.end as u64 => io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("another program cut the file short, to {bytes} bytes"),
+            ),
+            Ok(_) => self.reread(range).err().unwrap_or_else(|| {
+                io::Error::other("it was lost while it was mapped, and can be read again now")
+            }),
+            Err(error) => error,
+        }
+    }
+
+    fn reread(&self, range: &Range<usize>) -> io::Result<()> {
+        let mut page = range.start - range.start % PAGE_BYTES;
+        while page < range.end {
+            self.file.read_at(page as u64, &mut [0])?;
+            page += PAGE_BYTES;
+        }
+        Ok(())
     }
 
     /// The bytes of `range`, or nothing when it is not within the map.
@@ -113,11 +181,16 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a range outside; what the device answers; `EFAULT` where the file has no such page.
+    /// `InvalidInput` for a range outside; what the device answers; `UnexpectedEof` where the file has no such page; and
+    /// what was the reason for bytes that were lost earlier.
     pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
         let length = length_within(&range, self.map.len())?;
-        if length == 0 {
+        if length == 0 || weakened!("populate-skipped") {
             return Ok(());
+        }
+        if self.is_lost(range.clone()) {
+            // What lies there now is zeros of ours, which could be brought in without any error.
+            return Err(self.why_lost(&range));
         }
         loop {
             match self
@@ -128,8 +201,19 @@ impl Mapping {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     return self.populate_by_reading(range);
                 }
+                Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                    return Err(self.why_absent(&range, error));
+                }
                 other => return other,
             }
+        }
+    }
+
+    /// What the file says where the kernel only says that there is no such page.
+    fn why_absent(&self, range: &Range<usize>, error: io::Error) -> io::Error {
+        match self.file.bytes() {
+            Ok(bytes) if bytes < range.end as u64 => self.why_lost(range),
+            _ => self.reread(range).err().unwrap_or(error),
         }
     }
 
@@ -139,7 +223,7 @@ impl Mapping {
         while page < range.end {
             let position = page as u64;
             if self.file.read_at(position, &mut byte)? == 0 {
-                return Err(io::Error::from_raw_os_error(libc::EFAULT));
+                return Err(self.why_lost(&range));
             }
             page += PAGE_BYTES;
         }
@@ -247,8 +331,8 @@ mod tests {
         for populate in [Mapping::populate, Mapping::populate_by_reading] {
             populate(&map, 4096..8192).unwrap();
             assert_eq!(
-                populate(&map, 4096..8193).unwrap_err().raw_os_error(),
-                Some(libc::EFAULT)
+                populate(&map, 4096..8193).unwrap_err().kind(),
+                io::ErrorKind::UnexpectedEof
             );
         }
     }

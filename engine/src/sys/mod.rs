@@ -5,16 +5,21 @@
 //! - every error of the kernel comes back as an [`std::io::Error`] with its number, and a full disk has the kind
 //!   [`std::io::ErrorKind::StorageFull`]; nothing here panics;
 //! - interrupted calls are repeated and short writes continued, so that a write is whole or an error;
+//! - a page of a map that can no longer be read becomes zeros and a note, and no signal (see `guard`);
 //! - memory lent to the kernel is held by its owner until the kernel has given it back, also when a writer is
 //!   dropped half way;
-//! - files are opened without following a link at the end of the path, closed on `exec`, and mode 0600.
+//! - files are opened without following a link at the end of the path or at their directory, closed on `exec`, and
+//!   made with mode 0600.
 
+mod bus_error;
 pub(crate) mod file;
 pub(crate) mod futex;
+pub(crate) mod guard;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod membarrier;
 pub(crate) mod memory;
+pub(crate) mod path;
 pub(crate) mod prefetch;
 pub(crate) mod ring;
 pub(crate) mod shared;

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use lanterman_format::weakened;
 
-use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::region::chunk::ChunkWriter;
 use crate::sys::memory::{OffHeap, Touch};
 
@@ -94,7 +94,13 @@ impl Pool {
         opened_ms: i64,
     ) -> Option<ChunkWriter> {
         let capacity = self.capacity_class(capacity);
-        let in_use = self.in_use.fetch_add(capacity, Ordering::AcqRel);
+        let in_use = if weakened!("memory-asked-then-counted") {
+            let seen = self.in_use.load(Ordering::Acquire);
+            self.in_use.fetch_add(capacity, Ordering::AcqRel);
+            seen
+        } else {
+            self.in_use.fetch_add(capacity, Ordering::AcqRel)
+        };
         let fits = in_use.saturating_add(capacity) <= self.budget;
         // One message larger than a slab may exceed the budget, or it could never be appended.
         let large = capacity > self.slab_bytes_max && in_use <= self.budget;

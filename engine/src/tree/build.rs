@@ -127,7 +127,8 @@ impl Addition {
                 let Some((last, before)) = links.split_last() else {
                     return Err(TreeError::NoOffsets);
                 };
-                match self.put(&last.branch, last.expected(level), source)? {
+                let first_offset = expected.first_offset.saturating_add(node.start_of(before.len()));
+                match self.put(&last.branch, last.expected(level, first_offset), source)? {
                     Grown::Replaced(link) => Children::Nodes(with_last(before, link)),
                     Grown::Beside(link) if links.len() < FAN_OUT => Children::Nodes(with_last(links, link)),
                     Grown::Beside(link) => {
@@ -164,7 +165,8 @@ fn cut(link: &Link, expected: Expected, source: &dyn NodeSource, keep: u64) -> R
         return Ok(link.clone());
     }
     let last = node.child_at(keep.saturating_sub(1));
-    let keep_of_last = keep.saturating_sub(last.start);
+    let start = last.start;
+    let keep_of_last = keep.saturating_sub(start);
     let children = match node.children() {
         Children::Slabs(entries) => {
             let (before, last) = split_at_child(entries, last.index)?;
@@ -172,7 +174,9 @@ fn cut(link: &Link, expected: Expected, source: &dyn NodeSource, keep: u64) -> R
         }
         Children::Nodes(links) => {
             let (before, last) = split_at_child(links, last.index)?;
-            let last = cut(last, last.expected(node.level()), source, keep_of_last)?;
+            let first_offset = expected.first_offset.saturating_add(start);
+            let below = last.expected(node.level(), first_offset);
+            let last = cut(last, below, source, keep_of_last)?;
             Children::Nodes(with_last(before, last))
         }
     };

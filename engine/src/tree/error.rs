@@ -1,5 +1,7 @@
 //! What can go wrong in a tree.
 
+use std::ops::Range;
+
 use lanterman_format::{FormatError, Reference};
 
 use crate::slab::SlabError;
@@ -33,6 +35,15 @@ pub(crate) enum TreeError {
         expected: u64,
         /// What it says.
         found: u64,
+    },
+    /// A node could not be loaded, and with it these offsets of the tree cannot be found.
+    #[error("{error} (offsets {}..{} of the tree)", offsets.start, offsets.end)]
+    Within {
+        /// The offsets, counted from the tree's first.
+        offsets: Range<u64>,
+        /// What is wrong with the node.
+        #[source]
+        error: Box<TreeError>,
     },
     /// An entry without offsets was to be put into the tree.
     #[error("an entry of a tree must show at least one offset")]
@@ -73,6 +84,13 @@ impl std::fmt::Display for NodeRule {
 }
 
 impl TreeError {
+    /// The same error with the offsets that are lost with the node.
+    #[cold]
+    pub(super) fn within(self, offsets: Range<u64>) -> Self {
+        let error = Box::new(self);
+        Self::Within { offsets, error }
+    }
+
     #[cold]
     pub(super) fn rule(reference: &Reference, rule: NodeRule, expected: u64, found: u64) -> Self {
         Self::Rule {

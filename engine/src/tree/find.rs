@@ -63,7 +63,7 @@ impl Tree {
                     let Some(link) = links.get(child.index) else {
                         return Ok(None);
                     };
-                    node = link.branch.node(source, link.expected(node.level()))?;
+                    node = link.branch.node(source, link.expected(node.level(), first))?;
                 }
             }
         }
@@ -85,6 +85,7 @@ impl Tree {
         Expected {
             level: self.level,
             offset_count: self.offset_count,
+            first_offset: 0,
         }
     }
 }
@@ -161,7 +162,10 @@ impl<'t> TreeSlabs<'t> {
                 }
                 Children::Nodes(links) => {
                     if let Some(link) = links.get(index) {
-                        match link.branch.node(self.source, link.expected(node.level())) {
+                        match link
+                            .branch
+                            .node(self.source, link.expected(node.level(), first_offset))
+                        {
                             Ok(child) => self.descend(child, first_offset),
                             Err(error) => {
                                 self.next_offset = first_offset.saturating_add(link.offset_count);

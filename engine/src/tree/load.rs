@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use lanterman_format::weakened;
 use lanterman_format::{NodeEntry, NodeParts, Reference, StoreId, Structure, node};
 
 use super::node::{Branch, Children, Expected, Link, Node};
 use super::{FAN_OUT, LEVEL_MAX, NodeRule, SlabEntry, TreeError};
-use crate::slab::{SlabError, SlabHandle, SlabMemory, SlabSource, check_block};
+use crate::slab::{SlabError, SlabHandle, SlabMemory, SlabSource, check_block, lost};
 
 /// Gives nodes for references. Every [`SlabSource`] is one.
 pub(crate) trait NodeSource: Send + Sync + Debug {
@@ -23,12 +24,22 @@ pub(crate) trait NodeSource: Send + Sync + Debug {
 impl<S: SlabSource + ?Sized> NodeSource for S {
     fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError> {
         let store = self.store_id();
+        // Nodes are small. What claims to be more is not worth being read again at each attempt.
+        let most = node::encoded_bytes(FAN_OUT) as u64;
+        if reference.bytes.get() > most && !weakened!("length-believed") {
+            return Err(TreeError::Damaged {
+                reference: Box::new(*reference),
+                error: crate::rules::too_long(Structure::Node, most, reference.bytes.get()),
+            });
+        }
         let bytes = self.open(reference)?;
         let range = 0..bytes.len();
         bytes
             .prepare(range.clone())
             .map_err(|error| SlabError::read(reference, range, error))?;
-        match decode_node(bytes.as_slice(), store, reference) {
+        let decoded = decode_node(bytes.as_slice(), store, reference);
+        lost(&bytes, reference, 0..bytes.len())?;
+        match decoded {
             // As with slabs, a map may hold a page from before the node was written.
             Err(TreeError::Damaged { .. }) if bytes.memory() == SlabMemory::Mapped => {
                 decode_node(self.reread(reference)?.as_slice(), store, reference)
@@ -66,7 +77,8 @@ pub(super) fn load(
     let rule = |rule, expected, found| Err(TreeError::rule(reference, rule, expected, found));
     // Levels first: that they fall at each step is what ends every descent, whatever the references say.
     let level_wanted = expected.level.unwrap_or(parts.level);
-    if parts.level != level_wanted || parts.level > LEVEL_MAX {
+    let fits = parts.level == level_wanted && parts.level <= LEVEL_MAX;
+    if !fits && !weakened!("level-unchecked") {
         return rule(NodeRule::Level, u64::from(level_wanted), u64::from(parts.level));
     }
     let count = parts.entries.len();

@@ -1,8 +1,11 @@
 //! Nodes in memory.
 
-use std::sync::{Arc, OnceLock};
+use std::ops::Range;
+use std::sync::Arc;
 
 use lanterman_format::{Histogram64, Reference, Summary};
+
+use crate::atomics::OnceLock;
 
 use super::{FAN_OUT, NodeSource, SlabEntry, TreeError, load};
 
@@ -55,6 +58,8 @@ pub(super) struct Expected {
     /// `None` for a root of which only the reference is known.
     pub(super) level: Option<u8>,
     pub(super) offset_count: u64,
+    /// Where the node's offsets begin in the tree. Nothing in a node says so, and whoever misses it wants to know.
+    pub(super) first_offset: u64,
 }
 
 /// A child found by an offset.
@@ -113,7 +118,8 @@ impl Branch {
             Self::OnDisk { reference, node } => match node.get() {
                 Some(node) => Ok(node),
                 None => {
-                    let loaded = load::load(source, reference, expected)?;
+                    let loaded = load::load(source, reference, expected)
+                        .map_err(|error| error.within(expected.offsets()))?;
                     Ok(node.get_or_init(|| Box::new(loaded)))
                 }
             },
@@ -244,12 +250,20 @@ impl Link {
         }
     }
 
-    /// What a child of a node at `parent_level` must be.
-    pub(super) fn expected(&self, parent_level: u8) -> Expected {
+    /// What a child of a node at `parent_level` must be whose offsets begin at `first_offset` of the tree.
+    pub(super) fn expected(&self, parent_level: u8, first_offset: u64) -> Expected {
         // A node at level 0 has no links, so that the level never wraps.
         Expected {
             level: Some(parent_level.saturating_sub(1)),
             offset_count: self.offset_count,
+            first_offset,
         }
+    }
+}
+
+impl Expected {
+    /// The offsets of the tree that nobody finds without the node.
+    fn offsets(&self) -> Range<u64> {
+        self.first_offset..self.first_offset.saturating_add(self.offset_count)
     }
 }

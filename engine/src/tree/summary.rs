@@ -37,15 +37,22 @@ impl Tree {
         if let Some(root) = &self.root
             && !range.is_empty()
         {
-            sum.add_node(root.node(source, self.expected())?, source, range)?;
+            sum.add_node(root.node(source, self.expected())?, 0, source, range)?;
         }
         Ok(sum)
     }
 }
 
 impl RangeSummary {
-    /// Adds what `range`, counted from the node's first offset and not empty, holds of the node.
-    fn add_node(&mut self, node: &Node, source: &dyn NodeSource, range: Range<u64>) -> Result<(), TreeError> {
+    /// Adds what `range`, counted from the node's first offset and not empty, holds of the node, whose offsets begin at
+    /// `first_offset` of the tree.
+    fn add_node(
+        &mut self,
+        node: &Node,
+        first_offset: u64,
+        source: &dyn NodeSource,
+        range: Range<u64>,
+    ) -> Result<(), TreeError> {
         if range.start == 0 && range.end >= node.offset_count() {
             self.summary.merge(node.summary());
             self.histogram.merge(node.histogram());
@@ -67,8 +74,11 @@ impl RangeSummary {
                 Children::Slabs(entries) => entries.get(index).map(|entry| entry.summary),
                 Children::Nodes(links) => match links.get(index) {
                     Some(link) if part_count < whole_count => {
-                        let child = link.branch.node(source, link.expected(node.level()))?;
-                        self.add_node(child, source, part)?;
+                        let first_offset = first_offset.saturating_add(start);
+                        let child = link
+                            .branch
+                            .node(source, link.expected(node.level(), first_offset))?;
+                        self.add_node(child, first_offset, source, part)?;
                         None
                     }
                     link => link.map(|link| link.summary),

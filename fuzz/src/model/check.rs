@@ -13,7 +13,7 @@ impl Driver<'_> {
             ErrorKind::FreeSpace => {
                 assert!(self.is_space_limited, "the disk is full without a limit: {error}")
             }
-            ErrorKind::Reopen | ErrorKind::System => {
+            ErrorKind::Reopen | ErrorKind::System | ErrorKind::CheckTheDevice => {
                 assert!(self.faulty.fired() > 0, "nothing failed below, and yet: {error}");
                 self.is_broken = true;
             }

@@ -55,9 +55,9 @@ impl Checker<'_> {
                 .extend(self.slot.and_then(|slot| proven(segment, slot.store)));
         }
         for name in &self.files.foreign {
-            self.report
-                .notes
-                .push(format!("segments/{name} is no file of a store; it is left alone"));
+            self.report.notes.push(format!(
+                "segments holds {name:?}, which is no file of a store; it is left alone"
+            ));
         }
     }
 

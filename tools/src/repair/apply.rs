@@ -1,10 +1,12 @@
 //! Carrying a plan out. Every file that is changed is copied and synced before.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use lanterman::disk::{Disk, FileLock, SystemDisk, SystemOptions};
+use lanterman::disk::{
+    Choice, Disk, DiskFile, FileLock, OpenMode, Sync, SystemDisk, SystemOptions, read_full_at,
+};
 use lanterman::{Background, Clock, Options, SystemClock};
 use lanterman_format::name::segment_file_name;
 use lanterman_format::root_slot::ROOT_SLOT_BYTES;
@@ -18,16 +20,24 @@ use crate::files::{RootBytes, STEP, StoreFiles};
 use crate::problem::Problem;
 use crate::repair::plan::{Action, Plan};
 
+/// Files are copied in pieces of this size.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The disk through which everything is done here, as the library itself does it: it follows no links, writes no file
+/// that has a second name, and what it makes is for its owner alone.
+fn disk(for_what: &Path) -> Result<SystemDisk, Problem> {
+    let options = SystemOptions {
+        ring: Choice::Off,
+        direct: Choice::Off,
+        ..SystemOptions::default()
+    };
+    SystemDisk::new(options).map_err(|error| Problem::io("prepare to repair", for_what, error))
+}
+
 /// Takes the lock that a writer would take.
 pub(super) fn lock(store: &Path) -> Result<Box<dyn FileLock>, Problem> {
     let path = store.join("lock");
-    let options = SystemOptions {
-        ring: lanterman::disk::Choice::Off,
-        direct: lanterman::disk::Choice::Off,
-        maps: None,
-    };
-    let disk = SystemDisk::new(options).map_err(|error| Problem::io("prepare to lock", &path, error))?;
-    let lock = disk
+    let lock = disk(store)?
         .lock(&path)
         .map_err(|error| Problem::io("lock", &path, error))?;
     lock.ok_or_else(|| {
@@ -71,9 +81,8 @@ fn make_directory(store: &Path) -> Result<PathBuf, Problem> {
     let mut name = absolute.clone().into_os_string();
     name.push(format!(".damaged-{}", SystemClock::new().wall_ms()));
     let kept = PathBuf::from(name);
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&kept)
+    disk(store)?
+        .create_directory(&kept)
         .map_err(|error| Problem::io("create", &kept, error))?;
     if let Some(parent) = absolute.parent() {
         sync_directory(parent)?;
@@ -86,9 +95,24 @@ fn keep(path: &Path, kept: &Path) -> Result<(), Problem> {
     if target.exists() {
         return Ok(());
     }
-    std::fs::copy(path, &target).map_err(|error| Problem::io("copy", path, error))?;
-    let copy = File::open(&target).map_err(|error| Problem::io("open", &target, error))?;
-    copy.sync_all()
+    let disk = disk(path)?;
+    let failed = |error| Problem::io("copy", path, error);
+    let from = disk.open(path, OpenMode::Read).map_err(failed)?;
+    let to = disk
+        .open(&target, OpenMode::CreateNew)
+        .map_err(|error| Problem::io("create", &target, error))?;
+    let mut bytes = vec![0u8; PIECE_BYTES];
+    let mut position = 0u64;
+    loop {
+        let read = read_full_at(from.as_ref(), position, &mut bytes).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        to.write_at(position, bytes.get(..read).unwrap_or_default(), Sync::No)
+            .map_err(|error| Problem::io("write", &target, error))?;
+        position += read as u64;
+    }
+    to.sync_data()
         .map_err(|error| Problem::io("sync", &target, error))?;
     sync_directory(kept)
 }
@@ -100,14 +124,17 @@ fn sync_directory(path: &Path) -> Result<(), Problem> {
         .map_err(|error| Problem::io("sync", path, error))
 }
 
+fn open_for_writing(path: &Path) -> Result<Arc<dyn DiskFile>, Problem> {
+    disk(path)?
+        .open(path, OpenMode::ReadWrite)
+        .map_err(|error| Problem::io("open", path, error))
+}
+
 fn write(path: &Path, position: u64, bytes: &[u8]) -> Result<(), Problem> {
-    let file = OpenOptions::new()
-        .write(true)
-        .open(path)
-        .map_err(|error| Problem::io("open", path, error))?;
-    file.write_all_at(bytes, position)
+    let file = open_for_writing(path)?;
+    file.write_at(position, bytes, Sync::No)
         .map_err(|error| Problem::io("write", path, error))?;
-    file.sync_all().map_err(|error| Problem::io("sync", path, error))
+    file.sync_data().map_err(|error| Problem::io("sync", path, error))
 }
 
 fn whole_slot(store: &Path) -> Result<RootSlot, Problem> {

@@ -62,12 +62,12 @@ impl SharedTable for MemoryTable {
     }
 
     fn load(&self, index: usize) -> Option<u64> {
-        Some(self.word(index)?.load(Ordering::Acquire))
+        Some(self.word(index)?.load(crate::disk::table_load_order()))
     }
 
     fn store(&self, index: usize, value: u64) -> bool {
         self.word(index)
-            .map(|word| word.store(value, Ordering::Release))
+            .map(|word| word.store(value, crate::disk::table_store_order()))
             .is_some()
     }
 
