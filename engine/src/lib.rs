@@ -65,6 +65,7 @@ mod closing;
 mod commit;
 mod core;
 mod counters;
+mod create;
 mod cursor;
 pub mod disk;
 mod error;
