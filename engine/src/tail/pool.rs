@@ -21,10 +21,11 @@ const SMALLEST: u64 = 4 << 10;
 /// Each class is so many times the one before.
 const STEP: u64 = 4;
 /// Memory is asked of the system in pieces of this size.
-#[cfg(not(all(loom, test)))]
+#[cfg(not(any(all(loom, test), lanterman_thread_sanitizer)))]
 const ARENA_BYTES: u64 = 2 << 20;
-/// Each entry of an index is an object that loom follows: one small chunk is enough.
-#[cfg(all(loom, test))]
+/// Each entry of an index is an object that loom follows: one small chunk is enough. For the thread sanitizer each piece
+/// is its own, see [`Pool::give_back`].
+#[cfg(any(all(loom, test), lanterman_thread_sanitizer))]
 const ARENA_BYTES: u64 = SMALLEST;
 /// Full chunks that are kept ready while slabs are written.
 const READY_PIECES: u64 = 4;
@@ -188,6 +189,12 @@ impl Pool {
     }
 
     fn give_back(&self, piece: Piece) {
+        // The thread sanitizer does not see the fence with which the last holder of a chunk takes over from the others,
+        // and would call every second use of a piece a race: there each piece is used once. That the memory is nobody's
+        // by then is shown by a model.
+        if cfg!(lanterman_thread_sanitizer) {
+            return;
+        }
         let Some(index) = self.class_index(piece.capacity) else {
             return;
         };
