@@ -318,6 +318,7 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
         core.options.slab_segment_bytes_max,
     );
     let mut newest = None;
+    core.segments.bound_used();
     for known in core.segments.known_slabs().into_iter().rev() {
         // What only the journal refers to is known without its length, which the next checkpoint must tell.
         let is_complete = known.segment_bytes > ByteLength::ZERO;
@@ -330,14 +331,17 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
             }
             continue;
         };
+        // An adoption that was damaged may name anything.
+        let used_bytes = known.used_bytes.min(ByteLength::new(segment.bytes));
         core.segments
             .know_slabs(lanterman_format::checkpoint::SegmentEntry {
                 generation: segment.generation,
                 segment_bytes: ByteLength::new(segment.bytes),
+                used_bytes,
                 ..known
             });
         if newest.is_none() {
-            newest = Some((segment, known.used_bytes.get()));
+            newest = Some((segment, used_bytes.get()));
         }
     }
     Ok(SlabAllocator::new(newest, first, max))

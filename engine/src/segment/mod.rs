@@ -409,6 +409,15 @@ impl SegmentTable {
         self.slabs.lock().insert(entry.segment.get(), entry);
     }
 
+    /// Takes back what damaged references claim to use behind the ends of segments whose length is known.
+    pub(crate) fn bound_used(&self) {
+        for entry in self.slabs.lock().values_mut() {
+            if entry.segment_bytes > ByteLength::ZERO {
+                entry.used_bytes = entry.used_bytes.min(entry.segment_bytes);
+            }
+        }
+    }
+
     /// Forgets a segment of slabs that cannot be opened and that no checkpoint describes.
     pub(crate) fn forget_slabs(&self, id: SegmentId) {
         self.slabs.lock().remove(&id.get());

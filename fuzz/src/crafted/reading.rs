@@ -128,16 +128,34 @@ pub fn read_store(crafted: &Crafted, store: &Store) -> Answers {
             Err(error) => panic!("log {name:?}: {error}"),
         };
         let end = log.end().get() as usize;
-        assert!(
-            expected.end_in(version) == Some(end),
-            "log {name:?} ends at {end} in version {version}"
-        );
+        match doubt_at_end(&log) {
+            // Behind a damaged part of the journal nothing vouches for the end, and the library says so.
+            Some(found) if end <= expected.messages.len() => damage.push(Damage {
+                offsets: Some(end as u64..expected.messages.len() as u64),
+                ..found
+            }),
+            doubt => assert!(
+                doubt.is_none() && expected.end_in(version) == Some(end),
+                "log {name:?} ends at {end} in version {version}"
+            ),
+        }
         read_log(&log, expected, end as u64, &mut damage);
     }
     match (damage.is_empty(), version) {
         (false, _) => Answers::Damaged(damage),
         (true, NEWEST_VERSION) => Answers::Same,
         (true, version) => Answers::EndsAt(version),
+    }
+}
+
+/// What reading at the end of the log answers, if it is not that this is the end.
+fn doubt_at_end(log: &Log) -> Option<Damage> {
+    let mut cursor = log.cursor(log.end()).expect("the end");
+    match cursor.next() {
+        Ok(None) => None,
+        Ok(Some(_)) => panic!("a message behind the end of log {:?}", log.name()),
+        Err(Error::Damaged(found)) => Some(*found),
+        Err(error) => panic!("the end of log {:?} gives {error}", log.name()),
     }
 }
 
