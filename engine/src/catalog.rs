@@ -201,14 +201,20 @@ impl Catalog {
         self.next_log.load(Ordering::Acquire)
     }
 
-    /// Logs that hold chunks.
+    /// Logs that hold chunks, in the order of their ids.
     pub(crate) fn with_memory(&self) -> Vec<Arc<LogState>> {
         let holds = |log: &&Arc<LogState>| log.holds_memory();
-        self.names.read().values().filter(holds).cloned().collect()
+        in_order(self.names.read().values().filter(holds).cloned().collect())
     }
 
-    /// All logs that this process knows, committed or not, in no order.
+    /// All logs that this process knows, committed or not, in the order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<LogState>> {
-        self.names.read().values().cloned().collect()
+        in_order(self.names.read().values().cloned().collect())
     }
+}
+
+/// The order of a hash map differs from run to run, and with it what is written where.
+fn in_order(mut logs: Vec<Arc<LogState>>) -> Vec<Arc<LogState>> {
+    logs.sort_unstable_by_key(|log| log.id.get());
+    logs
 }
