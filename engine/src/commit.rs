@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::commit::{Change, FrameDescription, SlabAdoption};
 use lanterman_format::ids::{Offset, Version};
+use lanterman_format::weakened;
 use parking_lot::MutexGuard;
 
 use crate::core::Core;
@@ -228,6 +229,11 @@ impl Core {
         }
         for (log, end) in ends.into_values() {
             self.gather_log(&mut gathered, log, end)?;
+        }
+        if weakened!("watermark-before-write") {
+            for (log, end, _) in &gathered.ends {
+                log.set_durable_end(*end);
+            }
         }
         let version = self.write_block(journal, &gathered, durability)?;
         self.apply(journal, gathered, version, durability);

@@ -151,7 +151,8 @@ impl Flusher {
             let place = core
                 .allocator
                 .lock()
-                .allocate(&core.segments, bytes, version, time_ms)?;
+                .allocate(&core.segments, bytes, version, time_ms)
+                .map_err(|error| core.poison_if_sync_failed(error))?;
             let identity = place.identity(&core.segments, version);
             let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
             core.allocator.lock().give_back(&place, sealed.stored_bytes);
@@ -171,6 +172,8 @@ impl Flusher {
     fn reap(&mut self, core: &Core, wait: bool) -> Result<()> {
         let mut completions: Vec<Completion> = Vec::new();
         self.bulk.reap(wait, &mut completions);
+        // Every completion is taken in, whatever one of them says: nobody is told of it again.
+        let mut outcome = Ok(());
         for completion in completions {
             let found = self
                 .jobs
@@ -190,11 +193,12 @@ impl Flusher {
                     let full = matches!(error, Error::StorageFull { .. });
                     job.state = JobState::Queued;
                     job.place = None;
-                    return Err(if full { error } else { core.poison(error) });
+                    let error = if full { error } else { core.poison(error) };
+                    outcome = outcome.and(Err(error));
                 }
             }
         }
-        Ok(())
+        outcome
     }
 
     fn land(&mut self, core: &Core) -> Result<()> {

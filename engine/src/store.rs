@@ -125,7 +125,7 @@ impl Store {
         let core = if options.read_only {
             open_beside_a_writer(path, &options, &disk)?
         } else {
-            let slots = RootFile::read(&disk, path)?;
+            let slots = RootFile::read_settled(&disk, path)?;
             let slot = newest_slot(path, &slots)?;
             let accepts_holes = options.accept_lost_commits;
             open_core(path, options, &disk, lock, slot, accepts_holes)?
@@ -481,7 +481,7 @@ fn sync_name_of(disk: &Arc<dyn Disk>, path: &Path, was_there: bool) -> Result<()
     match disk.sync_directory(parent) {
         // Not ours to open; then somebody else gave us the directory, and answers for its name.
         Err(error) if was_there && error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        outcome => outcome.map_err(|source| Error::io("sync", parent, source)),
+        outcome => outcome.map_err(|source| Error::failed_sync(parent, source)),
     }
 }
 
@@ -498,7 +498,7 @@ fn create_store(disk: &Arc<dyn Disk>, path: &Path, options: &Options) -> Result<
             .map_err(|source| Error::io("create", &segments, source))?;
     }
     disk.sync_directory(path)
-        .map_err(|source| Error::io("sync", path, source))?;
+        .map_err(|source| Error::failed_sync(path, source))?;
     let identity = options
         .randomness
         .identity()
@@ -677,6 +677,9 @@ fn open_core(
     if steps_over_holes {
         scan.step_over_holes();
     }
+    if !core.options.read_only {
+        scan.read_what_is_durable();
+    }
     core.pool.set_unbounded(true);
     core.replay(&mut scan)?;
     core.pool.set_unbounded(false);
@@ -753,16 +756,13 @@ impl Core {
         }
         *self.allocator.lock() = find_room(self, listing)?;
         let replayed = scan.replayed_bytes();
-        let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
-        self.segments.sync_found()?;
-        // So must the names: a process that was killed may have renamed and not synced.
+        let journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
+        // What was read is durable; so must the names be: a process that was killed may have renamed and not synced.
+        self.segments.sync_names()?;
         self.segments
             .disk()
             .sync_directory(&self.path)
-            .map_err(|source| Error::io("sync", &self.path, source))?;
-        // The slot that was chosen must last before the journal that only the older one needs is retired.
-        self.checkpoint.lock().root.sync()?;
-        journal.sync()?;
+            .map_err(|source| Error::failed_sync(&self.path, source))?;
         *self.journal.lock() = journal;
         for log in self.catalog.all() {
             log.set_durable_end(log.journaled_end());

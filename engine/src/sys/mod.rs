@@ -9,6 +9,7 @@
 //!   dropped half way;
 //! - files are opened without following a link at the end of the path, closed on `exec`, and mode 0600.
 
+pub(crate) mod calls;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod lock;
