@@ -147,10 +147,7 @@ impl Core {
         let led = self.groups.lead(self);
         let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
         self.commit_by_time()?;
-        let due = self.checkpoint_is_due();
-        if due {
-            self.checkpoint()?;
-        }
-        Ok(led || flushed || due)
+        let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
+        Ok(led || flushed || checkpointed)
     }
 }

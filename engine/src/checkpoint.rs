@@ -153,13 +153,14 @@ impl Core {
         match self.write_checkpoint(&mut state, &cut, &dirty, &end) {
             Ok(receipt) => {
                 drop(state);
-                self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)?;
+                self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)
+                    .map_err(|error| self.poison_if_sync_failed(error))?;
                 self.release_idle(&dirty);
                 Ok(Some(receipt))
             }
             Err(error) => {
                 self.catalog.still_dirty(dirty);
-                Err(error)
+                Err(self.poison_if_sync_failed(error))
             }
         }
     }
@@ -462,6 +463,10 @@ impl Core {
 
     /// Journal segments before `keep_from` are of no use any more; nor is what stands before the checkpoint in it.
     fn journal_is_covered(&self, keep_from: Option<SegmentId>, replayed: u64) -> Result<()> {
+        // First of all: the checkpoint is made, whether or not its predecessors' files can be put away now.
+        let remaining = self.journal.lock().checkpointed(replayed);
+        self.counters.checkpointed(remaining);
+        *self.checkpointed_at.lock() = self.clock.monotonic();
         let covered = |segment: &SegmentId| keep_from.is_some_and(|keep_from| *segment < keep_from);
         let old: Vec<SegmentId> = self
             .segments
@@ -469,11 +474,7 @@ impl Core {
             .into_iter()
             .filter(covered)
             .collect();
-        self.segments.retire(&old)?;
-        let remaining = self.journal.lock().checkpointed(replayed);
-        self.counters.checkpointed(remaining);
-        *self.checkpointed_at.lock() = self.clock.monotonic();
-        Ok(())
+        self.segments.retire(&old)
     }
 
     /// Logs that nobody appended to since the last checkpoint give their memory back.

@@ -256,6 +256,11 @@ impl Core {
         for (log, end) in ends.into_values() {
             self.gather_log(&mut gathered, log, end)?;
         }
+        if weakened!("watermark-before-write") {
+            for (log, end, _) in &gathered.ends {
+                log.set_durable_end(*end);
+            }
+        }
         let version = self.write_block(journal, &gathered, durability)?;
         self.apply(journal, gathered, version, durability);
         Ok(version)

@@ -142,6 +142,15 @@ impl Core {
         first.clone()
     }
 
+    /// Poisons the store if the error is a failed sync, wherever it happened: nothing is known of the device any more.
+    pub(crate) fn poison_if_sync_failed(&self, error: Error) -> Error {
+        if error.is_failed_sync() {
+            self.poison(error)
+        } else {
+            error
+        }
+    }
+
     pub(crate) fn check_poison(&self) -> Result<()> {
         match self.poison.get() {
             Some(error) if !weakened!("poison-forgotten") => Err(error.clone()),

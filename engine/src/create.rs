@@ -26,7 +26,7 @@ pub(crate) fn sync_name_of(disk: &Arc<dyn Disk>, path: &Path, was_there: bool) -
     match disk.sync_directory(parent) {
         // Not ours to open; then somebody else gave us the directory, and answers for its name.
         Err(error) if was_there && error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        outcome => outcome.map_err(|source| Error::io("sync", parent, source)),
+        outcome => outcome.map_err(|source| Error::failed_sync(parent, source)),
     }
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn create_store(disk: &Arc<dyn Disk>, path: &Path, options: &Options)
             .map_err(|source| Error::io("create", &segments, source))?;
     }
     disk.sync_directory(path)
-        .map_err(|source| Error::io("sync", path, source))?;
+        .map_err(|source| Error::failed_sync(path, source))?;
     let identity = options
         .randomness
         .identity()

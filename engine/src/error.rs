@@ -273,6 +273,9 @@ pub enum Error {
     },
 }
 
+/// The operation of which a failure is final.
+const SYNC: &str = "sync";
+
 /// Result of the store's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -320,6 +323,20 @@ impl Error {
                 source: Arc::new(source),
             },
         }
+    }
+
+    /// A sync that failed, for whatever reason: also a full disk leaves open what became of the bytes before it.
+    pub(crate) fn failed_sync(path: &Path, source: io::Error) -> Error {
+        Error::Io {
+            operation: SYNC,
+            path: path.to_path_buf(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// Whether nothing is known any more of what was written before.
+    pub(crate) fn is_failed_sync(&self) -> bool {
+        matches!(self, Error::Io { operation: SYNC, .. })
     }
 
     /// The error that later calls get after this one stopped the writer.

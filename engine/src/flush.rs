@@ -152,7 +152,8 @@ impl Flusher {
             let place = core
                 .allocator
                 .lock()
-                .allocate(&core.segments, bytes, version, time_ms)?;
+                .allocate(&core.segments, bytes, version, time_ms)
+                .map_err(|error| core.poison_if_sync_failed(error))?;
             let identity = place.identity(&core.segments, version);
             let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
             core.allocator.lock().give_back(&place, sealed.stored_bytes);

@@ -1,8 +1,8 @@
 //! From files to an open store: the newest checkpoint, then the journal from there.
 //!
-//! The work is bounded by the catalog and the journal: of the slabs themselves nothing is read. Nothing is written but,
-//! by a writer, the sync that makes durable what the last process may have left with the operating system; so opening
-//! works on a full disk too.
+//! The work is bounded by the catalog and the journal: of the slabs themselves nothing is read but those that no sync came
+//! before. Nothing is written; so opening works on a full disk too. A writer syncs each file before it reads it, and reads
+//! what the device has: decision 5 says why the page cache cannot be believed after a failed sync.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

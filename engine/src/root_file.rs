@@ -14,8 +14,9 @@ use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, RootSlot};
 use lanterman_format::weakened;
 
-use crate::disk::{Disk, DiskFile, OpenMode, Sync, read_full_at};
+use crate::disk::{Disk, DiskFile, OpenMode, Sync, read_full_at, read_full_direct_at};
 use crate::error::{Error, Result};
+use crate::segment::settle;
 use crate::sys::memory::AlignedBuffer;
 
 /// The slots as found in a root file.
@@ -63,16 +64,37 @@ pub(crate) struct RootFile {
 impl RootFile {
     /// Reads both slots of the root file in `directory`.
     pub(crate) fn read(disk: &Arc<dyn Disk>, directory: &Path) -> Result<FoundSlots> {
+        Self::find_slots(disk, directory, false)
+    }
+
+    /// As [`Self::read`], for whoever is to write: what is found is durable, and nothing that only the page cache has
+    /// since a sync failed.
+    pub(crate) fn read_settled(disk: &Arc<dyn Disk>, directory: &Path) -> Result<FoundSlots> {
+        Self::find_slots(disk, directory, !weakened!("cache-believed"))
+    }
+
+    fn find_slots(disk: &Arc<dyn Disk>, directory: &Path, settles: bool) -> Result<FoundSlots> {
         let path = directory.join("root");
         let file = disk
             .open(&path, OpenMode::Read)
             .map_err(|source| Error::io("open", &path, source))?;
+        if settles {
+            settle(file.as_ref(), &path)?;
+        }
         let read = |slot: u32| -> Result<Found<RootSlot>> {
-            let mut bytes = [0u8; ROOT_SLOT_BYTES];
+            let mut buffer = AlignedBuffer::new(ROOT_SLOT_BYTES)
+                .map_err(|source| Error::io("allocate a buffer for", &path, source))?;
+            let page: &mut [u8; ROOT_SLOT_BYTES] = buffer.first_chunk_mut().ok_or(Error::Internal {
+                what: "a root slot has its page",
+            })?;
             let from = u64::from(slot) * ROOT_SLOT_BYTES as u64;
-            read_full_at(file.as_ref(), from, &mut bytes)
-                .map_err(|source| Error::io("read", &path, source))?;
-            Ok(RootSlot::decode(&bytes, slot))
+            if settles {
+                read_full_direct_at(file.as_ref(), from, page)
+            } else {
+                read_full_at(file.as_ref(), from, page)
+            }
+            .map_err(|source| Error::io("read", &path, source))?;
+            Ok(RootSlot::decode(page, slot))
         };
         Ok(FoundSlots {
             slots: [read(0)?, read(1)?],
@@ -130,11 +152,11 @@ impl RootFile {
         root.write_slot(first)?;
         root.file
             .sync_data()
-            .map_err(|source| Error::io("sync", &temporary, source))?;
+            .map_err(|source| Error::failed_sync(&temporary, source))?;
         disk.rename(&temporary, &path)
             .map_err(|source| Error::io("rename", &temporary, source))?;
         disk.sync_directory(directory)
-            .map_err(|source| Error::io("sync", directory, source))?;
+            .map_err(|source| Error::failed_sync(directory, source))?;
         root.path = path;
         Ok(root)
     }
@@ -160,7 +182,10 @@ impl RootFile {
         self.write_slot(&slot)?;
         self.write_slot(&slot)?;
         if weakened!("root-slots-at-once") {
-            return self.sync();
+            return self
+                .file
+                .sync_data()
+                .map_err(|source| Error::failed_sync(&self.path, source));
         }
         Ok(())
     }
@@ -193,12 +218,5 @@ impl RootFile {
 
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
-    }
-
-    /// Makes durable what was found in it: a process that was killed may have written a slot and not synced it.
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.file
-            .sync_data()
-            .map_err(|source| Error::io("sync", &self.path, source))
     }
 }

@@ -53,6 +53,11 @@ impl StoreSource {
             Error::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
                 SlabError::read(reference, 0..length(reference), again(&source))
             }
+            // A system may say so of opening or reading too, and what cannot be read now is not damaged.
+            Error::StorageFull { .. } => {
+                let again = io::Error::from(io::ErrorKind::StorageFull);
+                SlabError::read(reference, 0..length(reference), again)
+            }
             _ => missing(),
         })?;
         let end = reference.position.get().checked_add(reference.bytes.get());

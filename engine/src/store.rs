@@ -125,7 +125,7 @@ impl Store {
         let core = if options.read_only {
             open_beside_a_writer(path, &options, &disk)?
         } else {
-            let slots = RootFile::read(&disk, path)?;
+            let slots = RootFile::read_settled(&disk, path)?;
             newest_slot(path, &slots)?;
             let accepts_holes = options.accept_lost_commits;
             open_core(path, options, &disk, lock, &slots, accepts_holes)?
@@ -612,6 +612,9 @@ fn open_core(
     if steps_over_holes {
         scan.step_over_holes();
     }
+    if !core.options.read_only {
+        scan.read_what_is_durable();
+    }
     core.pool.set_unbounded(true);
     core.replay(&mut scan)?;
     core.pool.set_unbounded(false);
@@ -701,22 +704,14 @@ impl Core {
         }
         *self.allocator.lock() = find_room(self, listing)?;
         let replayed = scan.replayed_bytes();
-        let mut journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
-        let leaves_end = weakened!("journal-end-unsynced");
-        if !leaves_end {
-            self.segments.sync_found()?;
-        }
-        // So must the names: a process that was killed may have renamed and not synced.
+        let journal = Journal::new(Arc::clone(&self.segments), sizes, end.clone(), replayed)?;
+        // What was read is durable; so must the names be: a process that was killed may have renamed and not synced.
         if !weakened!("found-names-unsynced") {
+            self.segments.sync_names()?;
             self.segments
                 .disk()
                 .sync_directory(&self.path)
-                .map_err(|source| Error::io("sync", &self.path, source))?;
-        }
-        // The slot that was chosen must last before the journal that only the older one needs is retired.
-        self.checkpoint.lock().root.sync()?;
-        if !leaves_end {
-            journal.sync()?;
+                .map_err(|source| Error::failed_sync(&self.path, source))?;
         }
         *self.journal.lock() = journal;
         for log in self.catalog.all() {

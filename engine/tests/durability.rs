@@ -192,3 +192,106 @@ fn a_root_that_a_killed_process_left_unsynced_is_durable_before_the_journal_it_r
         assert!(struck || skip > 0, "the fault never struck");
     }
 }
+
+/// Linux marks pages clean that it could not write, and they read back. Whoever opens the store takes up what the device
+/// has; otherwise what is acknowledged then stands behind a hole.
+#[test]
+fn what_a_failed_sync_lost_is_not_believed_when_the_store_is_opened_at_once() {
+    // What fails: the durable write of a commit, the sync behind a volatile one, that of slabs which a commit adopts.
+    for (kind, large, skip) in [
+        (OperationKind::WriteSync, false, 0),
+        (OperationKind::SyncData, false, 0),
+        (OperationKind::SyncData, true, 0),
+        (OperationKind::SyncData, true, 1),
+        (OperationKind::SyncData, true, 2),
+    ] {
+        let memory = memory();
+        let faulty = Arc::new(FaultyDisk::new(memory.clone()));
+        let store = open_on(faulty.clone());
+        let mut writer = store.writer("events").unwrap();
+        writer.append(&value(0)).unwrap();
+        writer.commit(Durability::Disk).unwrap();
+        // Slabs of a megabyte in all: the commit adopts them.
+        for number in 1..if large { 4_000 } else { 2 } {
+            writer.append(&value(number)).unwrap();
+        }
+        if kind == OperationKind::SyncData {
+            writer.commit(Durability::Process).unwrap();
+        }
+        let end = writer.next_offset().get();
+        faulty.fail_kind(kind, skip, Fault::SyncLost { error: 5 });
+        writer.append(&value(end)).unwrap();
+        let failed = writer.commit(Durability::Disk).is_err();
+        assert!(failed || skip > 0, "the fault never struck");
+        faulty.clear_faults();
+        drop((writer, store));
+
+        let store = open_on(memory.clone());
+        let found = check_values(&store, "events", 0);
+        assert!(found >= 1, "the acknowledged message is gone");
+        let mut writer = store.writer("events").unwrap();
+        for number in found..found + 3 {
+            writer.append(&value(number)).unwrap();
+            writer.commit(Durability::Disk).unwrap();
+        }
+        let cut = open_on(Arc::new(memory.crash_image(|_, _| Fate::Lost).unwrap()));
+        assert_eq!(
+            check_values(&cut, "events", 0),
+            found + 3,
+            "{kind:?}, large {large}, skip {skip}"
+        );
+    }
+}
+
+/// The root slot that a checkpoint wrote last: if its sync failed, the older one is what the device has.
+#[test]
+fn a_root_slot_that_a_failed_sync_lost_is_not_believed() {
+    for skip in 0..3 {
+        let memory = memory();
+        let faulty = Arc::new(FaultyDisk::new(memory.clone()));
+        let store = open_on(faulty.clone());
+        let mut writer = store.writer("events").unwrap();
+        for number in 0..600 {
+            writer.append(&value(number)).unwrap();
+            if number % 50 == 49 {
+                writer.commit(Durability::Disk).unwrap();
+            }
+        }
+        faulty.fail_kind(OperationKind::WriteSync, skip, Fault::SyncLost { error: 5 });
+        assert_eq!(store.checkpoint().is_err(), skip < 2, "two slots are written");
+        faulty.clear_faults();
+        drop((writer, store));
+        let store = open_on(memory.clone());
+        assert_eq!(check_values(&store, "events", 0), 600);
+        let mut writer = store.writer("events").unwrap();
+        for number in 600..1_200 {
+            writer.append(&value(number)).unwrap();
+            if number % 50 == 49 {
+                writer.commit(Durability::Disk).unwrap();
+            }
+        }
+        let cut = open_on(Arc::new(memory.crash_image(|_, _| Fate::Lost).unwrap()));
+        assert_eq!(check_values(&cut, "events", 0), 1_200, "skip {skip}");
+    }
+}
+
+#[test]
+fn a_sync_that_fails_for_want_of_space_is_a_failed_sync_and_not_a_full_disk() {
+    let memory = memory();
+    let faulty = Arc::new(FaultyDisk::new(memory.clone()));
+    let store = open_on(faulty.clone());
+    let mut writer = store.writer("events").unwrap();
+    writer.append(&value(0)).unwrap();
+    writer.commit(Durability::Process).unwrap();
+    writer.append(&value(1)).unwrap();
+    faulty.fail_kind(OperationKind::SyncData, 0, Fault::SyncLost { error: 28 });
+    assert_eq!(
+        writer.commit(Durability::Disk).unwrap_err().kind(),
+        ErrorKind::Reopen
+    );
+    faulty.clear_faults();
+    assert_eq!(
+        writer.commit(Durability::Disk).unwrap_err().kind(),
+        ErrorKind::Reopen
+    );
+}

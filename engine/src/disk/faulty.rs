@@ -115,6 +115,7 @@ struct Plan {
     operations: Vec<OperationKind>,
     faults: Vec<(When, Fault)>,
     fired: u64,
+    failed_syncs: u64,
 }
 
 impl Plan {
@@ -140,6 +141,15 @@ impl Plan {
             }
         }
         self.fired += u64::from(found.is_some());
+        let error = found
+            .and_then(Fault::error)
+            .and_then(|error| error.raw_os_error());
+        self.failed_syncs += match kind {
+            OperationKind::SyncData | OperationKind::SyncDirectory => u64::from(error.is_some()),
+            // A full disk is met before anything is written.
+            OperationKind::WriteSync => u64::from(error.is_some_and(|error| error != libc::ENOSPC)),
+            _ => 0,
+        };
         found
     }
 }
@@ -213,6 +223,13 @@ impl FaultyDisk {
     #[must_use]
     pub fn operation_kinds(&self) -> Vec<OperationKind> {
         self.plan.lock().operations.clone()
+    }
+
+    /// How many syncs, and writes with one, ended with an error, but for writes that found the disk full. After one of
+    /// them nothing may be acknowledged until the store is opened again.
+    #[must_use]
+    pub fn failed_syncs(&self) -> u64 {
+        self.plan.lock().failed_syncs
     }
 
     /// How many operations met a fault. A test whose fault never struck has tested nothing.

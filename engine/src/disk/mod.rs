@@ -39,6 +39,8 @@ use lanterman_format::weakened;
 use crate::atomics::{Ordering, order};
 
 pub use crate::sys::SharedBytes;
+#[cfg(any(test, feature = "testing"))]
+pub use crate::sys::calls::{Call, CallFault, CallPlan};
 pub use crate::sys::file::{Choice, KernelFile, OpenMode, Sync};
 pub use crate::sys::map::{Advice, MapGrant, Mapping};
 pub use crate::sys::memory::AlignedBuffer;
@@ -214,8 +216,9 @@ pub trait DiskFile: Send + std::marker::Sync + Debug {
     /// What the system answers.
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize>;
 
-    /// As [`Self::read_at`], leaving the page cache alone where position, length and memory are aligned and the disk
-    /// can.
+    /// As [`Self::read_at`], leaving the page cache alone where position, length and memory are aligned and the file
+    /// system can, also where writes go through the cache. What is read around the cache is what the medium has: of bytes
+    /// that a failed sync lost, the cache may have kept a copy that looks written.
     ///
     /// # Errors
     ///
@@ -247,7 +250,9 @@ pub trait DiskFile: Send + std::marker::Sync + Debug {
     /// `InvalidInput` for no bytes or more than the file has, `Unsupported` on a disk without a [`MapGrant`].
     fn map(&self, bytes: u64) -> io::Result<Mapping>;
 
-    /// Tells the system how a range will be read through the page cache.
+    /// Tells the system how a range will be read through the page cache. [`Advice::DontNeed`] drops what the cache has of
+    /// the whole pages in it, unless it is still to be written, mapped, or being read in that moment: later reads show the
+    /// medium.
     ///
     /// # Errors
     ///
@@ -355,9 +360,29 @@ pub trait SharedTable: Send + std::marker::Sync + Debug {
 ///
 /// What the system answers.
 pub fn read_full_at(file: &dyn DiskFile, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    read_full(bytes, |done, rest| {
+        file.read_at(position.saturating_add(done), rest)
+    })
+}
+
+/// As [`read_full_at`], around the page cache where [`DiskFile::read_direct_at`] can.
+///
+/// # Errors
+///
+/// What the system answers.
+pub fn read_full_direct_at(file: &dyn DiskFile, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    read_full(bytes, |done, rest| {
+        file.read_direct_at(position.saturating_add(done), rest)
+    })
+}
+
+fn read_full(
+    bytes: &mut [u8],
+    mut read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(position.saturating_add(done as u64), rest)? {
+        match read(done as u64, rest)? {
             0 => break,
             read => done += read,
         }

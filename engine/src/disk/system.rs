@@ -12,6 +12,9 @@ use lanterman_format::weakened;
 use parking_lot::Mutex;
 use rustix::fs::FileType;
 
+#[cfg(any(test, feature = "testing"))]
+use crate::sys::calls::CallPlan;
+use crate::sys::calls::Calls;
 use crate::sys::file::{self, KernelFile, OpenMode, Sync};
 use crate::sys::lock::{self, Extent};
 use crate::sys::map::{Advice, MapGrant, Mapping};
@@ -56,6 +59,7 @@ impl SystemOptions {
 pub struct SystemDisk {
     options: SystemOptions,
     ring: bool,
+    calls: Calls,
     /// Cleared by the first file on which direct access was refused.
     direct: AtomicBool,
 }
@@ -67,14 +71,29 @@ impl SystemDisk {
     ///
     /// The kernel's refusal of io_uring where it is required.
     pub fn new(options: SystemOptions) -> io::Result<Self> {
+        Self::with(options, Calls::default())
+    }
+
+    /// A disk of which single system calls go wrong, beneath everything that is to cope with that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`], planned refusals included.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn with_calls(options: SystemOptions, plan: Arc<CallPlan>) -> io::Result<Self> {
+        Self::with(options, Calls::planned(plan))
+    }
+
+    fn with(options: SystemOptions, calls: Calls) -> io::Result<Self> {
         let ring = match options.ring {
             Choice::Off => false,
-            Choice::Auto => kernel_ring::probe().is_ok(),
-            Choice::Required => kernel_ring::probe().map(|()| true)?,
+            Choice::Auto => kernel_ring::probe(&calls).is_ok(),
+            Choice::Required => kernel_ring::probe(&calls).map(|()| true)?,
         };
         Ok(Self {
             options,
             ring,
+            calls,
             direct: AtomicBool::new(options.direct != Choice::Off),
         })
     }
@@ -86,7 +105,7 @@ impl Disk for SystemDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let file = KernelFile::open(path, mode, self.options.direct)?;
+        let file = KernelFile::open(path, mode, self.options.direct)?.with_calls(&self.calls);
         if file.direct().is_none() {
             self.direct.store(false, Ordering::Relaxed);
         }
@@ -118,7 +137,7 @@ impl Disk for SystemDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        file::sync_directory(path)
+        file::sync_directory(path, &self.calls)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -147,7 +166,7 @@ impl Disk for SystemDisk {
 
     fn bulk_writer(&self, depth: usize) -> io::Result<Box<dyn BulkWriter>> {
         if self.ring {
-            match RingWriter::new(depth) {
+            match RingWriter::new(depth, self.calls.clone()) {
                 Ok(writer) => return Ok(Box::new(writer)),
                 Err(error) if self.options.ring == Choice::Required => return Err(error),
                 // Rings are counted against a limit; the plain way has none.

@@ -49,6 +49,9 @@ struct Shared {
 
 impl Shared {
     fn outcome(&self) -> Result<Version> {
+        if weakened!("group-told-of-success") && matches!(self.outcome.get(), Some(Err(_))) {
+            return Ok(Version::new(0));
+        }
         self.outcome.get().cloned().unwrap_or(Err(Error::Internal {
             what: "a finished group has an outcome",
         }))

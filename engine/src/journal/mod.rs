@@ -100,7 +100,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Goes on at `end`. Everything up to it counts as durable only after [`Journal::sync`].
+    /// Goes on at `end`. Everything up to it is durable: a writer's scan reads what the medium has.
     pub(crate) fn new(
         table: Arc<SegmentTable>,
         sizes: JournalSizes,
@@ -109,19 +109,13 @@ impl Journal {
     ) -> Result<Self> {
         let buffer = AlignedBuffer::new(BLOCK_ALIGNMENT)
             .map_err(|source| Error::io("allocate a buffer for", table.directory(), source))?;
-        // A block found at opening may never have been synced by the process that wrote it.
-        let unsynced: Vec<_> = end.segment.iter().cloned().collect();
-        for segment in &unsynced {
-            segment.mark_unsynced();
-        }
-        let durable = Version::new(0);
         Ok(Journal {
             table,
             sizes,
+            durable: end.version,
             end,
-            durable,
-            unsynced,
-            adoptions_unsynced: true,
+            unsynced: Vec::new(),
+            adoptions_unsynced: false,
             buffer,
             replay_bytes,
         })

@@ -5,6 +5,7 @@
 //! written: then the journal is damaged, and nothing is guessed. Whoever may lose a part to keep the rest steps over such
 //! a hole: reading goes on at the first block behind it that is proven to belong to the journal.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(crate) struct Scan {
     looks_for_holes: bool,
     /// Whether a hole is passed over, or an error.
     steps_over_holes: bool,
+    /// For a writer: segments whose page cache was dropped, so that what is found in them is durable.
+    settled: Option<BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,7 @@ struct Window {
     segment: Option<SegmentId>,
     start: u64,
     length: usize,
+    reads_settled: bool,
 }
 
 /// What the scan found next.
@@ -116,6 +120,7 @@ impl Scan {
             segment: None,
             start: 0,
             length: 0,
+            reads_settled: false,
         };
         Ok(Scan {
             table,
@@ -127,6 +132,7 @@ impl Scan {
             slabs_begun: Vec::new(),
             looks_for_holes: true,
             steps_over_holes: false,
+            settled: None,
         })
     }
 
@@ -165,6 +171,17 @@ impl Scan {
     /// For a reader beside a writer: what comes behind the end is still being written.
     pub(crate) fn do_not_look_for_holes(&mut self) {
         self.looks_for_holes = false;
+    }
+
+    /// For a writer: reads what is durable, after making so what can be. What a failed sync left in the page cache alone
+    /// does not count as written, nor do slabs that no sync came before.
+    pub(crate) fn read_what_is_durable(&mut self) {
+        self.settled = Some(BTreeSet::new());
+        self.window.reads_settled = true;
+    }
+
+    fn settle(&mut self, segment: &SegmentFile) -> Result<()> {
+        settle_once(self.settled.as_mut(), segment)
     }
 
     /// Makes a hole a [`Step::Hole`] instead of an error.
@@ -265,6 +282,7 @@ impl Scan {
     /// A whole block at a place: header, directory and bodies; of version `wanted`, and the successor of the last, if
     /// that is asked for.
     fn at(&mut self, segment: &Arc<SegmentFile>, position: u64, wanted: Option<Version>) -> Result<At> {
+        self.settle(segment)?;
         let place = Place {
             store: self.table.store(),
             segment: segment.id,
@@ -313,7 +331,7 @@ impl Scan {
                 let strange = view.previous_crc() != chained && !weakened!("chain-unchecked");
                 let mut broken = view.frames().find_map(|frame| frame.body.err());
                 if broken.is_none() && !strange && !view.adoptions_durable() {
-                    broken = torn_slab(&self.table, &view)?;
+                    broken = torn_slab(&self.table, &view, self.settled.as_mut())?;
                     if broken.is_some() {
                         self.slabs_begun
                             .extend(view.adoptions().map(|adoption| adoption.slab));
@@ -416,9 +434,21 @@ impl Scan {
     }
 }
 
+/// Settles a segment that is not yet in the set, if there is one.
+fn settle_once(settled: Option<&mut BTreeSet<u64>>, segment: &SegmentFile) -> Result<()> {
+    match settled.is_some_and(|settled| settled.insert(segment.id.get())) {
+        true => segment.settle(),
+        false => Ok(()),
+    }
+}
+
 /// The rule that a slab breaks which the version adopts and which no sync came before: such a slab is a part of the
 /// version, and the version is whole only with it.
-fn torn_slab(table: &SegmentTable, view: &CommitView<'_>) -> Result<Option<FormatError>> {
+fn torn_slab(
+    table: &SegmentTable,
+    view: &CommitView<'_>,
+    mut settled: Option<&mut BTreeSet<u64>>,
+) -> Result<Option<FormatError>> {
     if weakened!("adopted-slab-unread") {
         return Ok(None);
     }
@@ -434,13 +464,20 @@ fn torn_slab(table: &SegmentTable, view: &CommitView<'_>) -> Result<Option<Forma
         if segment.generation != slab.generation || end.is_none_or(|end| end > segment.bytes) {
             return Ok(Some(missing));
         }
-        // The segment's length bounds the allocation.
-        let mut bytes = vec![0u8; usize::try_from(slab.bytes.get()).unwrap_or(0)];
-        segment.read_exact(slab.position.get(), &mut bytes)?;
-        let parsed = SlabLayout::parse(&bytes, &slab.place(table.store())).into_result(Structure::Slab);
+        settle_once(settled.as_deref_mut(), &segment)?;
+        // The segment's length bounds the allocation. Whole pages, so that they can be read around the page cache.
+        let length = usize::try_from(slab.bytes.get()).unwrap_or(0);
+        let left = usize::try_from(segment.bytes.saturating_sub(slab.position.get())).unwrap_or(usize::MAX);
+        let stored = length.next_multiple_of(BLOCK_ALIGNMENT).min(left);
+        let mut buffer = AlignedBuffer::new(stored)
+            .map_err(|source| Error::io("allocate a buffer for", &segment.path, source))?;
+        let page_aligned = buffer.get_mut(..stored).unwrap_or_default();
+        segment.read_settled(slab.position.get(), page_aligned)?;
+        let bytes = buffer.get(..length).unwrap_or_default();
+        let parsed = SlabLayout::parse(bytes, &slab.place(table.store())).into_result(Structure::Slab);
         let whole = parsed.and_then(|layout| {
             slab.check(layout.header())?;
-            layout.verify_all(&bytes)
+            layout.verify_all(bytes)
         });
         if let Err(rule) = whole {
             return Ok(Some(rule));
@@ -467,7 +504,11 @@ impl Window {
         let known = self.segment == Some(segment.id) && self.at(position, length).is_some();
         if !known {
             let left = usize::try_from(segment.bytes.saturating_sub(position)).unwrap_or(usize::MAX);
-            let wanted = length.max(WINDOW_BYTES).min(left);
+            // Whole pages, so that they can be read around the page cache.
+            let wanted = length
+                .next_multiple_of(BLOCK_ALIGNMENT)
+                .max(WINDOW_BYTES)
+                .min(left);
             // The segment's length bounds the allocation, which the header of the block alone must not do.
             self.buffer
                 .ensure(wanted)
@@ -476,7 +517,11 @@ impl Window {
             let Some(target) = self.buffer.get_mut(..wanted) else {
                 return Ok(None);
             };
-            segment.read_exact(position, target)?;
+            if self.reads_settled {
+                segment.read_settled(position, target)?;
+            } else {
+                segment.read_exact(position, target)?;
+            }
             self.segment = Some(segment.id);
             self.start = position;
             self.length = wanted;

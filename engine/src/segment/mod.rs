@@ -24,7 +24,7 @@ use lanterman_format::{FormatVersion, Structure};
 use parking_lot::{Mutex, RwLock};
 
 use crate::atomics::OnceLock;
-use crate::disk::{Disk, DiskFile, OpenMode, Sync};
+use crate::disk::{Advice, Disk, DiskFile, OpenMode, Sync};
 use crate::error::{Damage, Error, Result};
 use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
@@ -70,14 +70,35 @@ impl SegmentFile {
 
     /// Reads exactly `buffer.len()` bytes; a file that ends before is damage, named as such.
     pub(crate) fn read_exact(&self, position: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_all(position, buffer, |at, rest| self.file.read_at(at, rest))
+    }
+
+    /// As [`Self::read_exact`], around the page cache where that is possible: behind [`Self::settle`] it gives what is
+    /// durable.
+    pub(crate) fn read_settled(&self, position: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_all(position, buffer, |at, rest| self.file.read_direct_at(at, rest))
+    }
+
+    /// Writes out what an earlier process left in the page cache, and drops what only pretends to have been written: from
+    /// here on, what is read is durable, or the error says that it is not.
+    pub(crate) fn settle(&self) -> Result<()> {
+        if weakened!("cache-believed") {
+            return Ok(());
+        }
+        settle(self.file.as_ref(), &self.path)
+    }
+
+    fn read_all(
+        &self,
+        position: u64,
+        buffer: &mut [u8],
+        mut read: impl FnMut(u64, &mut [u8]) -> std::io::Result<usize>,
+    ) -> Result<()> {
         let mut done = 0usize;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let from = position.saturating_add(done as u64);
             let wanted = rest.len();
-            let got = self
-                .file
-                .read_at(from, rest)
-                .map_err(|source| Error::io("read", &self.path, source))?;
+            let got = read(from, rest).map_err(|source| Error::io("read", &self.path, source))?;
             if got == 0 {
                 return Err(self.damaged(
                     from,
@@ -85,6 +106,11 @@ impl SegmentFile {
                     crate::rules::truncated(Structure::SegmentHeader, wanted as u64, 0),
                 ));
             }
+            let got = if weakened!("short-read-is-whole") {
+                wanted
+            } else {
+                got
+            };
             done = done.saturating_add(got);
         }
         Ok(())
@@ -114,10 +140,11 @@ impl SegmentFile {
     pub(crate) fn sync(&self) -> Result<()> {
         // Cleared first: what is written from here on is the next sync's matter.
         if self.unsynced.swap(false, Ordering::AcqRel) && !weakened!("sync-is-nothing") {
-            let outcome = self
-                .file
-                .sync_data()
-                .map_err(|source| Error::io("sync", &self.path, source));
+            let mut outcome = self.file.sync_data();
+            if weakened!("failed-sync-retried") && outcome.is_err() {
+                outcome = self.file.sync_data();
+            }
+            let outcome = outcome.map_err(|source| Error::failed_sync(&self.path, source));
             if outcome.is_err() {
                 self.unsynced.store(true, Ordering::Release);
             }
@@ -138,6 +165,22 @@ impl SegmentFile {
             source,
         }))
     }
+}
+
+/// Makes durable what can be, and has the page cache forget the rest.
+///
+/// After a failed sync Linux takes the pages for clean, although the device never got them; they read back, and the next
+/// sync has nothing to do for them. So the pages go, after whatever is really dirty was written.
+pub(crate) fn settle(file: &dyn DiskFile, path: &Path) -> Result<()> {
+    if !weakened!("journal-end-unsynced") {
+        file.sync_data()
+            .map_err(|source| Error::failed_sync(path, source))?;
+    }
+    let bytes = file
+        .bytes()
+        .map_err(|source| Error::io("look at", path, source))?;
+    file.advise(0..bytes, Advice::DontNeed)
+        .map_err(|source| Error::io("drop the cache of", path, source))
 }
 
 /// A file of the segments directory that holds no segment in use.
@@ -486,7 +529,7 @@ impl SegmentTable {
             .map_err(|source| Error::io("write", from, source))?;
         // Not only the data: the reservation's metadata must be durable too.
         file.sync_data()
-            .map_err(|source| Error::io("sync", from, source))?;
+            .map_err(|source| Error::failed_sync(from, source))?;
         self.disk
             .rename(from, to)
             .map_err(|source| failed_renaming(source, from, to))?;
@@ -496,10 +539,11 @@ impl SegmentTable {
         Ok(file)
     }
 
-    fn sync_names(&self) -> Result<()> {
+    /// Makes the names of segments durable.
+    pub(crate) fn sync_names(&self) -> Result<()> {
         self.disk
             .sync_directory(&self.directory)
-            .map_err(|source| Error::io("sync", &self.directory, source))
+            .map_err(|source| Error::failed_sync(&self.directory, source))
     }
 
     /// Ends the life of segments that nothing refers to: some are kept as spares, the largest ones, the others
@@ -507,13 +551,15 @@ impl SegmentTable {
     pub(crate) fn retire(&self, ids: &[SegmentId]) -> Result<()> {
         let mut retired = Vec::new();
         for id in ids {
-            let Some(segment) = self.open.write().remove(&id.get()) else {
+            let Some(segment) = self.open.read().get(&id.get()).cloned() else {
                 continue;
             };
             let spare = self.directory.join(segment_file_name(*id, FileKind::Free));
             self.disk
                 .rename(&segment.path, &spare)
                 .map_err(|source| failed_renaming(source, &segment.path, &spare))?;
+            // Only now: one that kept its name is retired by the next checkpoint.
+            self.open.write().remove(&id.get());
             retired.push(Spare {
                 path: spare,
                 bytes: segment.bytes,
@@ -592,19 +638,6 @@ impl SegmentTable {
         });
         let end = slab.position.get().saturating_add(slab.bytes.get());
         entry.used_bytes = entry.used_bytes.max(ByteLength::new(end));
-    }
-
-    /// Makes durable what an earlier process may have left with the operating system: the names of segments, and the
-    /// contents of those that are open.
-    pub(crate) fn sync_found(&self) -> Result<()> {
-        if !weakened!("found-names-unsynced") {
-            self.sync_names()?;
-        }
-        for segment in self.opened() {
-            segment.mark_unsynced();
-            segment.sync()?;
-        }
-        Ok(())
     }
 
     /// Makes every slab written so far durable.

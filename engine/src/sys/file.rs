@@ -10,8 +10,9 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lanterman_format::weakened;
@@ -19,6 +20,7 @@ use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::PAGE_BYTES;
+use super::calls::{Call, Calls, cut};
 use super::map::Advice;
 use super::path::{Place, check_regular, restore_file_mode};
 
@@ -58,8 +60,11 @@ pub enum Choice {
 pub struct KernelFile {
     buffered: OwnedFd,
     direct: Option<OwnedFd>,
+    /// For direct reads of a file that is not to be written so: opened at the first of them.
+    direct_for_reading: OnceLock<Option<OwnedFd>>,
     direct_refused: AtomicBool,
     dsync_refused: AtomicBool,
+    calls: Calls,
 }
 
 /// A step of zeros, for file systems that cannot reserve blocks.
@@ -135,9 +140,17 @@ impl KernelFile {
         Self {
             buffered,
             direct,
+            direct_for_reading: OnceLock::new(),
             direct_refused: AtomicBool::new(false),
             dsync_refused: AtomicBool::new(false),
+            calls: Calls::default(),
         }
+    }
+
+    /// The same file, whose calls go wrong as planned.
+    pub(crate) fn with_calls(mut self, calls: &Calls) -> Self {
+        self.calls = calls.clone();
+        self
     }
 
     /// A file that has no name and lives in memory, for simulated disks: it can be mapped like any other.
@@ -198,6 +211,7 @@ impl KernelFile {
     ///
     /// What the kernel answers.
     pub(crate) fn bytes(&self) -> io::Result<u64> {
+        self.calls.begin(Call::Length)?;
         Ok(u64::try_from(fs::fstat(&self.buffered)?.st_size).unwrap_or(0))
     }
 
@@ -208,24 +222,31 @@ impl KernelFile {
     /// What the kernel answers.
     pub(crate) fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
         check_end(position, bytes.len())?;
-        read_retrying(&self.buffered, position, bytes)
+        read_retrying(&self.calls, &self.buffered, position, bytes, false)
     }
 
-    /// Reads around the page cache where memory, position and length are aligned and the file allows it; otherwise
-    /// through it.
+    /// Reads around the page cache where memory, position and length are aligned and the file system allows it, also
+    /// where writing so was not chosen; otherwise through it.
     ///
     /// # Errors
     ///
     /// What the kernel answers.
     pub(crate) fn read_direct_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
         check_end(position, bytes.len())?;
-        let Some(direct) = self.direct().filter(|_| is_aligned(position, bytes)) else {
-            return read_retrying(&self.buffered, position, bytes);
+        let direct = match self.direct() {
+            Some(direct) => Some(direct),
+            None => self
+                .direct_for_reading
+                .get_or_init(|| open_again_for_direct_reads(&self.buffered))
+                .as_ref(),
         };
-        match read_retrying(direct, position, bytes) {
+        let Some(direct) = direct.filter(|_| is_aligned(position, bytes)) else {
+            return read_retrying(&self.calls, &self.buffered, position, bytes, false);
+        };
+        match read_retrying(&self.calls, direct, position, bytes, true) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 self.refuse_direct();
-                read_retrying(&self.buffered, position, bytes)
+                read_retrying(&self.calls, &self.buffered, position, bytes, false)
             }
             other => other,
         }
@@ -251,19 +272,19 @@ impl KernelFile {
         loop {
             let (descriptor, is_direct) = self.descriptor_for(position, bytes);
             let dsync = sync == Sync::Data && !self.dsync_refused.load(Ordering::Relaxed);
-            let answer = if dsync {
-                rustix::io::pwritev2(
-                    descriptor,
-                    &[IoSlice::new(bytes)],
-                    position,
-                    ReadWriteFlags::DSYNC,
-                )
-            } else {
-                rustix::io::pwrite(descriptor, bytes, position)
-            };
+            let call = if dsync { Call::WriteSync } else { Call::Write };
+            let answer = self.calls.begin(call).and_then(|most| {
+                let part = bytes.get(..cut(bytes.len(), most, is_direct)).unwrap_or(bytes);
+                if dsync {
+                    let parts = [IoSlice::new(part)];
+                    rustix::io::pwritev2(descriptor, &parts, position, ReadWriteFlags::DSYNC)
+                } else {
+                    rustix::io::pwrite(descriptor, part, position)
+                }
+            });
             match answer {
                 Ok(written) => return Ok(written),
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) if !weakened!("interrupted-call-not-repeated") => {}
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) if dsync => {
                     self.dsync_refused.store(true, Ordering::Relaxed);
                 }
@@ -289,7 +310,11 @@ impl KernelFile {
             return Ok(());
         }
         let answer = loop {
-            match fs::fallocate(&self.buffered, FallocateFlags::empty(), 0, bytes) {
+            let answer = self
+                .calls
+                .begin(Call::Reserve)
+                .and_then(|_| fs::fallocate(&self.buffered, FallocateFlags::empty(), 0, bytes));
+            match answer {
                 Err(Errno::INTR) => {}
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => break self.write_zeros(old_bytes, bytes),
                 other => break other.map_err(io::Error::from),
@@ -319,7 +344,10 @@ impl KernelFile {
     ///
     /// What the kernel answers, once: a second call may succeed although the bytes are lost.
     pub(crate) fn sync_data(&self) -> io::Result<()> {
-        sync_retrying(|| fs::fdatasync(&self.buffered))
+        sync_retrying(|| {
+            self.calls.begin(Call::Sync)?;
+            fs::fdatasync(&self.buffered)
+        })
     }
 
     /// Gives the blocks of `range` back; it then reads as zeros. The length stays.
@@ -338,7 +366,11 @@ impl KernelFile {
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         loop {
-            match fs::fallocate(&self.buffered, flags, range.start, length) {
+            let answer = self
+                .calls
+                .begin(Call::Punch)
+                .and_then(|_| fs::fallocate(&self.buffered, flags, range.start, length));
+            match answer {
                 Err(Errno::INTR) => {}
                 other => return other.map_err(io::Error::from),
             }
@@ -366,7 +398,10 @@ impl KernelFile {
         match std::num::NonZeroU64::new(length) {
             // Without a length the kernel would take the advice for the rest of the file.
             None => Ok(()),
-            length => Ok(fs::fadvise(&self.buffered, range.start, length, advice)?),
+            length => {
+                self.calls.begin(Call::Advise)?;
+                Ok(fs::fadvise(&self.buffered, range.start, length, advice)?)
+            }
         }
     }
 }
@@ -386,7 +421,7 @@ impl fmt::Debug for KernelFile {
 /// # Errors
 ///
 /// What the kernel answers.
-pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path, calls: &Calls) -> io::Result<()> {
     // The parent of a relative name is nothing, which the kernel calls by a point.
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
@@ -400,7 +435,10 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
             other => break other?,
         }
     };
-    sync_retrying(|| fs::fsync(&directory))
+    sync_retrying(|| {
+        calls.begin(Call::SyncDirectory)?;
+        fs::fsync(&directory)
+    })
 }
 
 /// The bytes that a user without privileges can still write on the file system of `path`.
@@ -484,19 +522,43 @@ fn write_whole(
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        if weakened!("short-write-is-whole") {
+            break;
+        }
         at += written as u64;
         rest = rest.get(written..).unwrap_or(&[]);
     }
     Ok(())
 }
 
-fn read_retrying(file: impl AsFd, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
+fn read_retrying(
+    calls: &Calls,
+    file: impl AsFd,
+    position: u64,
+    bytes: &mut [u8],
+    is_direct: bool,
+) -> io::Result<usize> {
     loop {
-        match rustix::io::pread(file.as_fd(), &mut *bytes, position) {
-            Err(Errno::INTR) => {}
+        let answer = calls.begin(Call::Read).and_then(|most| {
+            let part = bytes.split_at_mut(cut(bytes.len(), most, is_direct)).0;
+            rustix::io::pread(file.as_fd(), part, position)
+        });
+        match answer {
+            Err(Errno::INTR) if !weakened!("interrupted-call-not-repeated") => {}
             other => return Ok(other?),
         }
     }
+}
+
+/// A second, direct descriptor of an open file, for reading; nothing where the system refuses one.
+fn open_again_for_direct_reads(file: &OwnedFd) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()
 }
 
 /// Repeats a sync only when it was interrupted before it began; any other failure is final.

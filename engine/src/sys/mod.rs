@@ -12,6 +12,7 @@
 //!   made with mode 0600.
 
 mod bus_error;
+pub(crate) mod calls;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod guard;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, opcode, types};
 
+use super::calls::{Call, Calls, cut};
 use super::file::KernelFile;
 use super::{SharedBytes, length_within};
 
@@ -27,7 +28,27 @@ struct InFlight<P> {
     _file: Arc<KernelFile>,
     _bytes: SharedBytes,
     is_direct: bool,
+    /// The error that the completion is to bring, whatever the kernel says.
+    #[cfg(any(test, feature = "testing"))]
+    planned: Option<i32>,
     payload: P,
+}
+
+impl<P> InFlight<P> {
+    #[cfg(any(test, feature = "testing"))]
+    fn planned(&self) -> Option<i32> {
+        self.planned
+    }
+
+    #[cfg(not(any(test, feature = "testing")))]
+    #[inline(always)]
+    #[allow(
+        clippy::unused_self,
+        reason = "the same signature as with plans, which are not built here"
+    )]
+    const fn planned(&self) -> Option<i32> {
+        None
+    }
 }
 
 /// The end of a write.
@@ -48,6 +69,7 @@ pub(crate) struct WriteRing<P> {
     free: Vec<usize>,
     /// The most bytes asked of the kernel at once: tests make it small, to see short writes.
     bytes_max: usize,
+    calls: Calls,
 }
 
 /// Whether this process may use io_uring for writing.
@@ -55,7 +77,8 @@ pub(crate) struct WriteRing<P> {
 /// # Errors
 ///
 /// The kernel's refusal (`EPERM`, `ENOSYS`, `ENOMEM`), or `Unsupported` for a kernel without plain writes.
-pub(crate) fn probe() -> io::Result<()> {
+pub(crate) fn probe(calls: &Calls) -> io::Result<()> {
+    calls.begin(Call::RingSetup)?;
     let ring = IoUring::new(2)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
@@ -72,9 +95,10 @@ impl<P> WriteRing<P> {
     /// # Errors
     ///
     /// The kernel's refusal.
-    pub(crate) fn new(depth: usize) -> io::Result<Self> {
+    pub(crate) fn new(depth: usize, calls: Calls) -> io::Result<Self> {
         let depth = depth.clamp(1, DEPTH_MAX);
         let entries = u32::try_from(depth).map_err(|_| io::ErrorKind::InvalidInput)?;
+        calls.begin(Call::RingSetup)?;
         let ring = IoUring::new(entries)?;
         let slots = (0..depth).map(|_| None).collect();
         Ok(Self {
@@ -82,6 +106,7 @@ impl<P> WriteRing<P> {
             slots,
             free: (0..depth).rev().collect(),
             bytes_max: usize::MAX,
+            calls,
         })
     }
 
@@ -119,14 +144,18 @@ impl<P> WriteRing<P> {
         let part = all
             .get(range.start..range.start + length)
             .ok_or(io::ErrorKind::InvalidInput)?;
-        let length = u32::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
         let (descriptor, is_direct) = file.descriptor_for(position, part);
+        let begun = self.calls.begin(Call::RingWrite);
+        let length = cut(part.len(), begun.unwrap_or(usize::MAX), is_direct);
+        let length = u32::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
         let number = self.free.last().copied().ok_or(io::ErrorKind::WouldBlock)?;
         let slot = self.slots.get_mut(number).ok_or(io::ErrorKind::WouldBlock)?;
         let entry = opcode::Write::new(types::Fd(descriptor.as_raw_fd()), part.as_ptr(), length)
             .offset(position)
-            .build()
-            .user_data(number as u64);
+            .build();
+        // A write that is to fail must not be done all the same.
+        let entry = begun.map_or_else(|_| opcode::Nop::new().build(), |_| entry);
+        let entry = entry.user_data(number as u64);
         // SAFETY: the entry names `length` bytes of `part` and an open descriptor. Both stay until the kernel reports the
         // end: `slot` below holds clones of the owners and is emptied only in `collect`, for this number, or leaked.
         // The bytes neither move nor change meanwhile: they came from a shared borrow of a value inside an `Arc`, and
@@ -137,6 +166,8 @@ impl<P> WriteRing<P> {
             _file: Arc::clone(file),
             _bytes: Arc::clone(bytes),
             is_direct,
+            #[cfg(any(test, feature = "testing"))]
+            planned: begun.err().map(rustix::io::Errno::raw_os_error),
             payload,
         });
         self.free.pop();
@@ -174,7 +205,8 @@ impl<P> WriteRing<P> {
 
     fn enter(&self, wanted: usize) -> io::Result<()> {
         loop {
-            match self.ring.submit_and_wait(wanted) {
+            let begun = self.calls.begin(Call::RingEnter).map_err(io::Error::from);
+            match begun.and_then(|_| self.ring.submit_and_wait(wanted)) {
                 Ok(_) => return Ok(()),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
@@ -194,8 +226,11 @@ impl<P> WriteRing<P> {
                 continue;
             };
             self.free.push(number);
-            let result = usize::try_from(report.result())
-                .map_err(|_| io::Error::from_raw_os_error(report.result().saturating_neg()));
+            let result = match done.planned() {
+                Some(error) => Err(io::Error::from_raw_os_error(error)),
+                None => usize::try_from(report.result())
+                    .map_err(|_| io::Error::from_raw_os_error(report.result().saturating_neg())),
+            };
             ended.push(Ended {
                 payload: done.payload,
                 is_direct: done.is_direct,
@@ -268,7 +303,9 @@ mod tests {
         let mut bytes = AlignedBuffer::new(16 << 20).unwrap();
         bytes.fill(7);
         let were_written = Arc::new(AtomicBool::new(false));
-        let Ok(mut ring) = WriteRing::new(4) else { return };
+        let Ok(mut ring) = WriteRing::new(4, Calls::default()) else {
+            return;
+        };
         let witness: SharedBytes = Arc::new(Witness {
             bytes,
             file: Arc::clone(&file),

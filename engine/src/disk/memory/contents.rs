@@ -69,6 +69,10 @@ impl Contents {
         Ok(file)
     }
 
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(&*self.form.read(), Form::Kernel(_))
+    }
+
     pub(super) fn bytes(&self) -> io::Result<u64> {
         match &*self.form.read() {
             Form::Pages(image) => Ok(image.bytes),

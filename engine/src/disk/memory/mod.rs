@@ -8,6 +8,9 @@
 //! The model is harsher than real file systems: an unsynced name, length or page may be lost whatever came after it,
 //! a synced file does not save its name, a write with [`super::Sync::Data`] saves its own pages only, and of two unsynced
 //! writes to a page the second may survive alone. It is milder in one thing: a punched range goes as a whole.
+//!
+//! What a failed sync lost ([`super::DiskFile::lose_unsynced`]) reads back as if it were there, until the page cache is
+//! told to forget it ([`Advice::DontNeed`]). There are no direct reads.
 
 mod contents;
 mod state;
@@ -292,6 +295,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn advise(&self, range: Range<u64>, advice: Advice) -> io::Result<()> {
+        if advice == Advice::DontNeed {
+            self.state.lock().forget_cached(self.file, &range)?;
+        }
         self.contents.advise(range, advice)
     }
 

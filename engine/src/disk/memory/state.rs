@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) medium: Medium,
     /// In the order in which they were made.
     pub(super) unsynced: Vec<Unit>,
+    /// Pages of files that a failed sync left in the page cache as if they were durable, though the medium never got them.
+    doubtful: BTreeMap<u64, BTreeSet<u64>>,
     pub(super) locked: HashSet<u64>,
     pub(super) space: Option<u64>,
     pub(super) used: u64,
@@ -83,6 +85,7 @@ impl State {
             names: self.names.clone(),
             medium: self.medium.clone(),
             unsynced: self.unsynced.clone(),
+            doubtful: self.doubtful.clone(),
             space: self.space,
             next_file: self.next_file,
             ..Self::default()
@@ -220,6 +223,7 @@ impl State {
         if !inode.has_name && inode.handles == 0 {
             self.used = self.used.saturating_sub(inode.allocated.len() as u64 * PAGE);
             self.inodes.remove(&file);
+            self.doubtful.remove(&file);
             self.locked.remove(&file);
         }
     }
@@ -271,7 +275,44 @@ impl State {
     }
 
     pub(super) fn lose_unsynced(&mut self, file: u64) {
-        self.unsynced.retain(|unit| unit.content_of() != Some(file));
+        let doubtful = self.doubtful.entry(file).or_default();
+        self.unsynced.retain(|unit| {
+            // A length is the file system's own matter: it is in its journal, and what that loses stops the file system.
+            let is_lost = unit.content_of() == Some(file) && !matches!(unit, Unit::Length { .. });
+            if let Some(range) = unit.range().filter(|_| is_lost) {
+                doubtful.extend(range.start / PAGE..range.end.div_ceil(PAGE));
+            }
+            !is_lost
+        });
+    }
+
+    /// Drops what the page cache has of a range and is not waiting to be written, so that reads show the medium. As with
+    /// Linux, a file that is mapped keeps its pages.
+    pub(super) fn forget_cached(&mut self, file: u64, range: &Range<u64>) -> io::Result<()> {
+        let contents = Arc::clone(&self.inode(file)?.contents);
+        let Some(doubtful) = self.doubtful.get_mut(&file).filter(|_| !contents.is_mapped()) else {
+            return Ok(());
+        };
+        let image = self.medium.images.get(&file);
+        let (bytes, unsynced) = (contents.bytes()?, &self.unsynced);
+        let mut page = vec![0; usize::try_from(PAGE).unwrap_or(0)];
+        let mut outcome = Ok(());
+        doubtful.retain(|&number| {
+            let place = number * PAGE..(number + 1) * PAGE;
+            let is_dirty = unsynced.iter().any(|unit| unit.touches(file, &place));
+            if is_dirty || place.start < range.start || place.end > range.end {
+                return true;
+            }
+            page.fill(0);
+            if let Some(image) = image {
+                image.read(place.start, &mut page);
+            }
+            let kept = usize::try_from(bytes.saturating_sub(place.start)).unwrap_or(usize::MAX);
+            let written = contents.write_at(place.start, page.get(..kept).unwrap_or(&page));
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(written);
+            false
+        });
+        outcome
     }
 
     /// Makes the pages of a range durable and nothing else of the file, as a write with `RWF_DSYNC` does.

@@ -109,6 +109,15 @@ impl Unit {
         }
     }
 
+    /// The range of its file that this changes.
+    pub(super) fn range(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Write { position, bytes, .. } => Some(*position..*position + bytes.len() as u64),
+            Self::Punch { range, .. } => Some(range.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether this changes the contents of `file` within `range`.
     pub(super) fn touches(&self, of: u64, range: &Range<u64>) -> bool {
         match self {
