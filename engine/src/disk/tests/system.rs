@@ -301,3 +301,65 @@ fn a_file_system_that_refuses_gives_errors() {
     assert!(disk.lock(Path::new("/proc/lanterman")).is_err());
     assert!(disk.open_shared(Path::new("/proc/lanterman"), 512).is_err());
 }
+
+/// The disk of the system with a plan of calls, and a file on it.
+fn planned(directory: &tempfile::TempDir) -> (Arc<CallPlan>, Arc<dyn DiskFile>) {
+    let plan = Arc::new(CallPlan::new());
+    let disk = SystemDisk::with_calls(SystemOptions::for_tests(), Arc::clone(&plan)).unwrap();
+    let file = disk
+        .open(&directory.path().join("file"), OpenMode::CreateNew)
+        .unwrap();
+    (plan, file)
+}
+
+#[test]
+fn short_and_interrupted_calls_are_continued_until_all_is_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let (plan, file) = planned(&directory);
+    let bytes = pattern(65_536, 4);
+    let first = plan.calls().len() as u64;
+    plan.fail_at(first, CallFault::AtMost(512));
+    plan.fail_at(first + 1, CallFault::Error(libc::EINTR));
+    plan.fail_at(first + 2, CallFault::AtMost(5000));
+    file.write_at(0, &bytes, Sync::Data).unwrap();
+    assert_eq!(plan.fired(), 3);
+    assert_eq!(plan.failed_syncs(), 0);
+    assert_eq!(contents(&*file), bytes[..]);
+    let next = plan.calls().len() as u64;
+    plan.fail_at(next, CallFault::Error(libc::EINTR));
+    plan.fail_at(next + 1, CallFault::AtMost(7));
+    let mut back = [0; 100];
+    assert_eq!(file.read_at(0, &mut back).unwrap(), 7);
+    assert_eq!(back[..7], bytes[..7]);
+    let next = plan.calls().len() as u64;
+    plan.fail_at(next, CallFault::Error(libc::EIO));
+    assert!(file.sync_data().is_err());
+    assert_eq!((plan.calls().last(), plan.failed_syncs()), (Some(&Call::Sync), 1));
+    plan.fail_from(next, CallFault::Error(libc::EIO));
+    assert!(file.reserve(4096).is_err());
+    plan.clear_faults();
+    file.reserve(4096).unwrap();
+}
+
+/// What recovery reads after a failed sync must not come out of the page cache, also where writing through it was chosen.
+#[test]
+fn a_direct_read_shows_what_was_written_through_the_cache() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SystemOptions {
+        direct: Choice::Off,
+        ..SystemOptions::for_tests()
+    };
+    let disk = SystemDisk::new(options).unwrap();
+    let file = disk
+        .open(&directory.path().join("file"), OpenMode::CreateNew)
+        .unwrap();
+    let bytes = pattern(65_536, 5);
+    file.write_at(0, &bytes, Sync::No).unwrap();
+    assert!(!file.is_direct());
+    let mut back = AlignedBuffer::new(65_536).unwrap();
+    assert_eq!(read_full_direct_at(&*file, 0, &mut back).unwrap(), 65_536);
+    assert_eq!(back[..], bytes[..]);
+    file.sync_data().unwrap();
+    file.advise(0..65_536, Advice::DontNeed).unwrap();
+    assert_eq!(contents(&*file), bytes[..]);
+}

@@ -170,3 +170,34 @@ fn a_crash_within_a_durable_write_finds_it_not_yet_durable() {
     replay.apply(&operations[1]).unwrap();
     assert!(replay.disk().unsynced().is_empty());
 }
+
+#[test]
+fn what_a_failed_sync_lost_reads_back_until_the_cache_forgets_it() {
+    let (disk, memory, file) = faulty();
+    file.write_at(0, &pattern(8192, 1), Sync::No).unwrap();
+    file.sync_data().unwrap();
+    file.write_at(0, &pattern(4096, 2), Sync::No).unwrap();
+    disk.fail_kind(OperationKind::SyncData, 0, Fault::SyncLost { error: EIO });
+    assert!(file.sync_data().is_err());
+    assert_eq!(disk.failed_syncs(), 1);
+    file.sync_data().unwrap();
+    assert_eq!(contents(&*file)[..4096], pattern(4096, 2)[..]);
+    assert_eq!(after_power_cut(&memory), pattern(8192, 1)[..]);
+    // What waits to be written is not forgotten.
+    file.write_at(4096, &pattern(4096, 3), Sync::No).unwrap();
+    file.advise(0..8192, Advice::DontNeed).unwrap();
+    assert_eq!(contents(&*file)[..4096], pattern(8192, 1)[..4096]);
+    assert_eq!(contents(&*file)[4096..], pattern(4096, 3)[..]);
+}
+
+#[test]
+fn a_full_disk_is_no_failed_sync_of_a_write_but_one_of_a_sync() {
+    let (disk, _, file) = faulty();
+    let full = Fault::Error(libc::ENOSPC);
+    disk.fail_kind(OperationKind::WriteSync, 0, full);
+    assert!(file.write_at(0, b"x", Sync::Data).is_err());
+    assert_eq!((disk.fired(), disk.failed_syncs()), (1, 0));
+    disk.fail_kind(OperationKind::SyncData, 0, full);
+    assert!(file.sync_data().is_err());
+    assert_eq!((disk.fired(), disk.failed_syncs()), (2, 1));
+}
