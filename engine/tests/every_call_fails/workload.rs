@@ -87,7 +87,7 @@ impl Acknowledged {
     /// An error says what and where, and is of a kind that a caller can act on.
     fn check_error(&self, error: &Error) {
         let is_told = match error.kind() {
-            ErrorKind::System | ErrorKind::FreeSpace | ErrorKind::Reopen => true,
+            ErrorKind::System | ErrorKind::FreeSpace | ErrorKind::Reopen | ErrorKind::CheckTheDevice => true,
             ErrorKind::RestoreData => self.lies,
             _ => false,
         };
