@@ -14,9 +14,8 @@ use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, RootSlot};
 use lanterman_format::weakened;
 
-use crate::disk::{Disk, DiskFile, OpenMode, Sync, read_full_at, read_full_direct_at};
+use crate::disk::{Disk, DiskFile, OpenMode, Sync, forget_cached, read_full_at, read_full_direct_at};
 use crate::error::{Error, Result};
-use crate::segment::settle;
 use crate::sys::memory::AlignedBuffer;
 
 /// The slots as found in a root file.
@@ -79,7 +78,9 @@ impl RootFile {
             .open(&path, OpenMode::Read)
             .map_err(|source| Error::io("open", &path, source))?;
         if settles {
-            settle(file.as_ref(), &path)?;
+            file.sync_data()
+                .map_err(|source| Error::failed_sync(&path, source))?;
+            forget_cached(file.as_ref()).map_err(|source| Error::io("drop the cache of", &path, source))?;
         }
         let read = |slot: u32| -> Result<Found<RootSlot>> {
             let mut buffer = AlignedBuffer::new(ROOT_SLOT_BYTES)

@@ -87,7 +87,11 @@ fn read(disk: Arc<FlatDisk>) -> Outcome {
             Err(error) => panic!("a stale page gives {error}"),
         };
         let end = log.end().get();
-        if end != MESSAGES {
+        // Behind a damaged part of the journal the library says that it cannot vouch for the end.
+        let in_doubt = matches!(log.cursor(end).unwrap().next(), Err(Error::Damaged(_)));
+        if in_doubt && outcome == Outcome::Same {
+            outcome = Outcome::Damaged;
+        } else if end != MESSAGES && !in_doubt {
             // The newest commit is one of the second log.
             assert!(
                 number == 1 && end == MESSAGES - A_COMMIT,

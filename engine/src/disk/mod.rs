@@ -376,6 +376,18 @@ pub fn read_full_direct_at(file: &dyn DiskFile, position: u64, bytes: &mut [u8])
     })
 }
 
+/// Has the page cache forget a file, behind a [`DiskFile::sync_data`] that succeeded.
+///
+/// After a failed sync Linux takes the pages for clean, although the device never got them; they read back, and the next
+/// sync has nothing to do for them. So what is clean goes, true or not.
+///
+/// # Errors
+///
+/// What the system answers.
+pub fn forget_cached(file: &dyn DiskFile) -> io::Result<()> {
+    file.advise(0..file.bytes()?, Advice::DontNeed)
+}
+
 fn read_full(
     bytes: &mut [u8],
     mut read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,

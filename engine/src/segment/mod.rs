@@ -24,7 +24,7 @@ use lanterman_format::{FormatVersion, Structure};
 use parking_lot::{Mutex, RwLock};
 
 use crate::atomics::OnceLock;
-use crate::disk::{Advice, Disk, DiskFile, OpenMode, Sync};
+use crate::disk::{Disk, DiskFile, OpenMode, Sync, forget_cached};
 use crate::error::{Damage, Error, Result};
 use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
@@ -85,7 +85,12 @@ impl SegmentFile {
         if weakened!("cache-believed") {
             return Ok(());
         }
-        settle(self.file.as_ref(), &self.path)
+        if !weakened!("journal-end-unsynced") {
+            self.file
+                .sync_data()
+                .map_err(|source| Error::failed_sync(&self.path, source))?;
+        }
+        forget_cached(self.file.as_ref()).map_err(|source| Error::io("drop the cache of", &self.path, source))
     }
 
     fn read_all(
@@ -165,22 +170,6 @@ impl SegmentFile {
             source,
         }))
     }
-}
-
-/// Makes durable what can be, and has the page cache forget the rest.
-///
-/// After a failed sync Linux takes the pages for clean, although the device never got them; they read back, and the next
-/// sync has nothing to do for them. So the pages go, after whatever is really dirty was written.
-pub(crate) fn settle(file: &dyn DiskFile, path: &Path) -> Result<()> {
-    if !weakened!("journal-end-unsynced") {
-        file.sync_data()
-            .map_err(|source| Error::failed_sync(path, source))?;
-    }
-    let bytes = file
-        .bytes()
-        .map_err(|source| Error::io("look at", path, source))?;
-    file.advise(0..bytes, Advice::DontNeed)
-        .map_err(|source| Error::io("drop the cache of", path, source))
 }
 
 /// A file of the segments directory that holds no segment in use.

@@ -11,6 +11,10 @@ use rustix::io::Errno;
 /// A system call, or a write of a ring, as far as plans tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(
+    not(any(test, feature = "testing")),
+    allow(unreachable_pub, reason = "public where plans are, and nameless elsewhere")
+)]
 pub enum Call {
     /// `fstat`, for the length of a file.
     Length,
