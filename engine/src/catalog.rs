@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::ids::{LogId, Version};
 use lanterman_format::name::LogName;
-use lanterman_format::weakened;
 use parking_lot::{Mutex, RwLock};
 use rpds::RedBlackTreeMapSync;
 
-use crate::error::{Damage, Error, Result};
+use crate::error::Damage;
 use crate::log::LogState;
 
 /// One log in one version of the store.
@@ -63,19 +62,6 @@ impl Catalog {
     /// Pages that could not be read, and whose logs are unknown.
     pub(crate) fn lost_pages(&self) -> &[Damage] {
         &self.lost_pages
-    }
-
-    /// The log of that name, for reading.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLog`] if there is none, [`Error::Damaged`] if it may be on a page that cannot be read.
-    pub(crate) fn expect(&self, name: &str) -> Result<Arc<LogState>> {
-        self.find(name).ok_or_else(|| match self.lost_pages.first() {
-            Some(damage) if !weakened!("lost-page-forgotten") => Error::Damaged(Box::new(damage.clone())),
-            _ => Error::UnknownLog {
-                name: name.to_owned(),
-            },
-        })
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<LogState>> {

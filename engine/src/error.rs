@@ -54,15 +54,25 @@ pub struct Damage {
     pub source: FormatError,
 }
 
+/// Whose the bytes are, as far as that is known.
+fn write_whose(
+    formatter: &mut std::fmt::Formatter<'_>,
+    log: Option<&str>,
+    offsets: Option<&Range<u64>>,
+) -> std::fmt::Result {
+    if let Some(log) = log {
+        write!(formatter, ", log {log:?}")?;
+    }
+    if let Some(offsets) = offsets {
+        write!(formatter, ", offsets {}..{}", offsets.start, offsets.end)?;
+    }
+    Ok(())
+}
+
 impl std::fmt::Display for Damage {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}: position {}", self.path.display(), self.position)?;
-        if let Some(log) = &self.log {
-            write!(formatter, ", log {log:?}")?;
-        }
-        if let Some(offsets) = &self.offsets {
-            write!(formatter, ", offsets {}..{}", offsets.start, offsets.end)?;
-        }
+        write_whose(formatter, self.log.as_deref(), self.offsets.as_ref())?;
         write!(formatter, ": {}", self.source)
     }
 }
@@ -99,12 +109,7 @@ impl std::fmt::Display for Unreadable {
             "{}: {bytes} bytes at position {position}",
             path.display()
         )?;
-        if let Some(log) = &self.log {
-            write!(formatter, ", log {log:?}")?;
-        }
-        if let Some(offsets) = &self.offsets {
-            write!(formatter, ", offsets {}..{}", offsets.start, offsets.end)?;
-        }
+        write_whose(formatter, self.log.as_deref(), self.offsets.as_ref())?;
         write!(
             formatter,
             ": {}: look at the device and at the file, then open the store again",

@@ -24,6 +24,7 @@ use lanterman_format::ids::{ByteLength, Crc, LogId, Offset, Position, SegmentId,
 use lanterman_format::limits::BLOCK_BYTES_MAX;
 use lanterman_format::reference::{Reference, ReferenceKind};
 use lanterman_format::summary::{Histogram32, Summary};
+use lanterman_format::weakened;
 use parking_lot::Mutex;
 
 use crate::core::Core;
@@ -137,13 +138,31 @@ impl Core {
         lost
     }
 
-    /// The holes that were stepped over, in a store that is only read: where it is written, they were accepted.
-    pub(crate) fn unaccepted_holes(&self) -> Vec<Damage> {
-        if !self.options.read_only {
-            return Vec::new();
+    /// Damage that opening went around: pages of the catalog, and the holes that were stepped over in a store that is only
+    /// read. Where it is written, they were accepted.
+    pub(crate) fn damage(&self) -> Vec<Damage> {
+        let mut damage = self.catalog.lost_pages().to_vec();
+        if self.options.read_only {
+            let found = self.holes.found.lock();
+            damage.extend(found.iter().map(|(hole, _)| damage_of(hole, None)));
         }
-        let found = self.holes.found.lock();
-        found.iter().map(|(hole, _)| damage_of(hole, None)).collect()
+        damage
+    }
+
+    /// The log of that name, for reading.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLog`] if there is none, [`Error::Damaged`] if it may be in what cannot be read.
+    pub(crate) fn find_log(&self, name: &str) -> Result<Arc<LogState>> {
+        let may_have_it = |_: &Damage| !weakened!("lost-page-forgotten");
+        self.catalog
+            .find(name)
+            .ok_or_else(|| match self.damage().into_iter().find(may_have_it) {
+                Some(damage) => Error::Damaged(Box::new(damage)),
+                None => Error::UnknownLog {
+                    name: name.to_owned(),
+                },
+            })
     }
 
     /// The error for who reads up to the end of a log whose end is in doubt.

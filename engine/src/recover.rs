@@ -500,14 +500,7 @@ impl Core {
             let rule = crate::rules::disagree(Structure::Commit, root.tree_end, first);
             return Err(self.journal_damage(header, rule));
         }
-        let slab = Arc::new(SlabHandle::new(adoption.slab));
-        let (summary, histogram) = self.look_at_adopted(log, adoption, &slab, header)?;
-        let entry = SlabEntry {
-            offset_count: adoption.offset_count,
-            skip: adoption.skip,
-            slab: Some(slab),
-            summary,
-        };
+        let (entry, histogram) = self.adopted_entry(log, adoption, 0, header)?;
         let tree = kept.push(source, entry, &histogram).map_err(failed)?;
         let mut tail = log.tail.intrude();
         tail.writer = None;
@@ -540,18 +533,30 @@ impl Core {
         }
         let known = log.end().saturating_sub(first);
         if known < adoption.offset_count {
-            let slab = Arc::new(SlabHandle::new(adoption.slab));
-            let (summary, histogram) = self.look_at_adopted(log, adoption, &slab, header)?;
-            let entry = SlabEntry {
-                offset_count: adoption.offset_count.saturating_sub(known),
-                skip: adoption.skip.saturating_add(known),
-                slab: Some(slab),
-                summary,
-            };
+            let (entry, histogram) = self.adopted_entry(log, adoption, known, header)?;
             self.put_behind(log, &mut tail, entry, histogram)?;
         }
         log.set_adopted_end(end);
         Ok(())
+    }
+
+    /// The entry that shows an adopted slab, but for the first `known` of the offsets that it brings.
+    fn adopted_entry(
+        &self,
+        log: &LogState,
+        adoption: &SlabAdoption,
+        known: u64,
+        header: &BlockHeader,
+    ) -> Result<(SlabEntry, Histogram32)> {
+        let slab = Arc::new(SlabHandle::new(adoption.slab));
+        let (summary, histogram) = self.look_at_adopted(log, adoption, &slab, header)?;
+        let entry = SlabEntry {
+            offset_count: adoption.offset_count.saturating_sub(known),
+            skip: adoption.skip.saturating_add(known),
+            slab: Some(slab),
+            summary,
+        };
+        Ok((entry, histogram))
     }
 
     /// What an adopted slab says of itself. One that was durable and cannot be read is damage of its own offsets: reading

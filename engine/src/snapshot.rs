@@ -299,7 +299,7 @@ impl StoreSnapshot {
         let unknown = || Error::UnknownLog {
             name: name.to_owned(),
         };
-        let state = self.core.catalog.expect(name)?;
+        let state = self.core.find_log(name)?;
         let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
         Ok(Snapshot {
             core: Arc::clone(&self.core),

@@ -190,14 +190,7 @@ impl Store {
     /// the catalog or of the journal that may have it cannot be read.
     pub fn log(&self, name: &str) -> Result<Log> {
         LogName::parse(name)?;
-        let core = self.core();
-        let state = core.catalog.expect(name).map_err(|error| match error {
-            Error::UnknownLog { .. } => match core.unaccepted_holes().into_iter().next() {
-                Some(hole) => Error::Damaged(Box::new(hole)),
-                None => error,
-            },
-            error => error,
-        })?;
+        let state = self.core().find_log(name)?;
         Ok(Log::new(Arc::clone(self.core()), state))
     }
 
@@ -206,9 +199,7 @@ impl Store {
     /// always nothing in a store that is open for writing, which refuses to open unless the loss is accepted.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
-        let mut damage = self.core().catalog.lost_pages().to_vec();
-        damage.extend(self.core().unaccepted_holes());
-        damage
+        self.core().damage()
     }
 
     /// All logs, by name; but for those that [`damage`](Self::damage) hides.

@@ -172,6 +172,8 @@ fn logs_created_in_the_hole_lose_their_name_and_their_number_is_not_used_again()
     destroy(&disk, &blocks(&disk)[4]);
     let store = reading(&disk);
     assert_eq!(store.log("late").unwrap_err().kind(), ErrorKind::RestoreData);
+    let held = store.snapshot_all();
+    assert_eq!(held.log("late").unwrap_err().kind(), ErrorKind::RestoreData);
     assert_eq!(store.damage().len(), 1);
     let commits = store.lost_commits();
     let nameless: Vec<_> = commits[0]

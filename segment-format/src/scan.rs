@@ -1,11 +1,13 @@
 //! Scanning a segment block by block, for tools, for recovery and for telling a torn end from damage.
 
+use std::collections::BTreeMap;
+
 use crate::BLOCK_ALIGNMENT;
 use crate::block::{BlockHeader, BlockKind, aligned_block_bytes, decode_block_header};
 use crate::commit::CommitView;
 use crate::convert::{index, wide};
 use crate::error::{Found, Rule, Structure};
-use crate::ids::{Position, Version};
+use crate::ids::{Crc, Position, Version};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 /// What a scan met at one position.
@@ -103,12 +105,50 @@ pub fn proof_of_durability(
     })
 }
 
+/// What a valid commit block behind the place where the journal cannot be read on says of itself and of those before it.
+#[derive(Clone, Debug)]
+pub struct Behind<P> {
+    /// Where it stands, in the caller's terms.
+    pub place: P,
+    /// Its version.
+    pub version: Version,
+    /// The checksum of its header.
+    pub header_crc: Crc,
+    /// The checksum of its predecessor's header.
+    pub previous_crc: Crc,
+    /// The newest version that was known to be durable when it was made.
+    pub durable_version: Version,
+}
+
+/// Where the journal goes on behind the missing version `wanted`, if that was durable: otherwise the end is torn. `behind`
+/// are the valid commit blocks of later versions behind that place. Section 13 of SPEC.md, «stepping over damage».
+pub fn resumes_at<P>(behind: &[Behind<P>], wanted: Version) -> Option<&Behind<P>> {
+    let proofs = behind.iter().filter(|block| block.durable_version >= wanted);
+    let mut first = proofs.min_by_key(|block| block.version)?;
+    // The proof names its predecessor by its checksum, that one the next: as far back as they stand, these are the
+    // journal, and not what an earlier end left behind.
+    let known: BTreeMap<_, _> = behind
+        .iter()
+        .rev()
+        .map(|block| ((block.version.get(), block.header_crc.get()), block))
+        .collect();
+    while let Some(before) = first
+        .version
+        .get()
+        .checked_sub(1)
+        .and_then(|version| known.get(&(version, first.previous_crc.get())))
+    {
+        first = before;
+    }
+    Some(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::commit::{CommitCounts, CommitParameters, CommitWriter};
     use crate::error::FormatError;
-    use crate::ids::{ByteLength, Crc};
+    use crate::ids::ByteLength;
     use crate::segment::SegmentKind;
     use crate::testing::place;
     use crate::version::FormatVersion;
@@ -218,5 +258,30 @@ mod tests {
         // Version 4 was in flight together with version 3: it proves nothing.
         assert_eq!(proof(16_384, 3), None);
         assert_eq!(proof(20_480, 4), None);
+    }
+    #[test]
+    fn the_journal_goes_on_at_the_earliest_block_that_a_proof_leads_to() {
+        let block = |version: u64, header_crc: u32, previous_crc: u32, durable: u64| Behind {
+            place: version,
+            version: Version::new(version),
+            header_crc: Crc::new(header_crc),
+            previous_crc: Crc::new(previous_crc),
+            durable_version: Version::new(durable),
+        };
+        let at = |behind: &[Behind<u64>]| {
+            resumes_at(behind, Version::new(3)).map(|block| (block.place, block.header_crc.get()))
+        };
+        // Version 4 proves nothing, 6 does, and names 5, which names 4; another 5 is left from before.
+        let journal = [
+            block(4, 40, 30, 2),
+            block(5, 51, 41, 2),
+            block(5, 50, 40, 2),
+            block(6, 60, 50, 5),
+            block(7, 70, 60, 6),
+        ];
+        assert_eq!(at(&journal), Some((4, 40)));
+        assert_eq!(at(&journal[1..]), Some((5, 50)));
+        assert_eq!(at(&journal[..3]), None);
+        assert_eq!(at(&[]), None);
     }
 }

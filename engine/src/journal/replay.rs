@@ -15,8 +15,9 @@ use lanterman_format::block::{
 };
 use lanterman_format::commit::CommitView;
 use lanterman_format::error::{FormatError, Found};
-use lanterman_format::ids::{Crc, Position, SegmentId, Version};
+use lanterman_format::ids::{Position, SegmentId, Version};
 use lanterman_format::reference::Reference;
+use lanterman_format::scan::{Behind, resumes_at};
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::weakened;
 use lanterman_format::{SlabLayout, Structure};
@@ -91,15 +92,8 @@ impl Hole {
     }
 }
 
-/// A block behind the end: what it says of itself and of those before it.
-struct Behind {
-    segment: Arc<SegmentFile>,
-    position: u64,
-    version: u64,
-    header_crc: Crc,
-    previous_crc: Crc,
-    durable: u64,
-}
+/// A valid commit behind the end, and where it stands.
+type BehindEnd = Behind<(Arc<SegmentFile>, u64)>;
 
 /// A whole block: segment, position, header and length.
 type FoundBlock = (Arc<SegmentFile>, u64, BlockHeader, usize);
@@ -357,45 +351,34 @@ impl Scan {
             return Ok(None);
         }
         let behind = self.blocks_behind(wanted)?;
-        let proven = behind.iter().filter(|block| block.durable >= wanted.get());
-        let Some(mut first) = proven.min_by_key(|block| block.version) else {
+        let Some(first) = resumes_at(&behind, wanted) else {
             return Ok(None);
         };
-        // The proof names its predecessor by its checksum, that one the next: as far back as they stand, these are the
-        // journal, and not what an earlier end left behind.
-        while let Some(before) = behind.iter().find(|block| {
-            block.version.checked_add(1) == Some(first.version) && block.header_crc == first.previous_crc
-        }) {
-            first = before;
-        }
-        let segment = self
-            .end
-            .segment
-            .clone()
-            .unwrap_or_else(|| Arc::clone(&first.segment));
+        let (resumed, resumed_at) = &first.place;
+        let segment = self.end.segment.as_ref().unwrap_or(resumed);
         let position = self.end.position;
-        let until = if segment.id == first.segment.id {
-            first.position
+        let until = if segment.id == resumed.id {
+            *resumed_at
         } else {
             segment.bytes
         };
         Ok(Some(Hole {
             position,
             bytes: until.saturating_sub(position).max(BLOCK_ALIGNMENT as u64),
-            segment,
-            versions: wanted.get()..first.version,
+            segment: Arc::clone(segment),
+            versions: wanted.get()..first.version.get(),
             rule,
             resume: JournalEnd {
-                segment: Some(Arc::clone(&first.segment)),
-                position: first.position,
-                version: Version::new(first.version.saturating_sub(1)),
+                segment: Some(Arc::clone(resumed)),
+                position: *resumed_at,
+                version: Version::new(first.version.get().saturating_sub(1)),
                 header_crc: first.previous_crc,
             },
         }))
     }
 
     /// Everything behind the end that looks like a commit of a version after `wanted`.
-    fn blocks_behind(&mut self, wanted: Version) -> Result<Vec<Behind>> {
+    fn blocks_behind(&mut self, wanted: Version) -> Result<Vec<BehindEnd>> {
         let mut places: Vec<(Arc<SegmentFile>, u64)> = Vec::new();
         if let Some(segment) = &self.end.segment {
             places.push((Arc::clone(segment), self.end.position));
@@ -418,12 +401,11 @@ impl Scan {
                         .and_then(|bytes| CommitView::parse(bytes, &header).ok());
                     if let Some(view) = view.filter(|_| header.identity.version > wanted) {
                         found.push(Behind {
-                            segment: Arc::clone(&segment),
-                            position,
-                            version: header.identity.version.get(),
+                            place: (Arc::clone(&segment), position),
+                            version: header.identity.version,
                             header_crc: header.header_crc,
                             previous_crc: view.previous_crc(),
-                            durable: view.durable_version().get(),
+                            durable_version: view.durable_version(),
                         });
                     }
                 }

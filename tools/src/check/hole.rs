@@ -2,23 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use lanterman_format::{CommitView, Crc, FileKind, SegmentId, StoreId, Version};
+use lanterman_format::scan::{Behind, resumes_at};
+use lanterman_format::{CommitView, FileKind, SegmentId, StoreId, Version};
 
 use super::journal::{End, readable_commit};
 use super::{Checker, finding_in, missing};
 use crate::check::report::{DamageKind, Finding, Hole, LostMessages};
 use crate::files::{FIRST_BLOCK, STEP};
 use crate::problem::Problem;
-
-/// A commit behind the end of what can be read.
-struct Behind {
-    segment: SegmentId,
-    position: u64,
-    version: Version,
-    header_crc: Crc,
-    previous_crc: Crc,
-    durable: Version,
-}
 
 impl Checker<'_> {
     /// Where the journal goes on behind a hole; `None` where nothing proves that there is one. Tells a torn end from
@@ -30,25 +21,23 @@ impl Checker<'_> {
         wanted: Version,
     ) -> Result<Option<End>, Problem> {
         let behind = self.commits_behind(store, end, wanted)?;
-        let proofs = behind.iter().filter(|commit| commit.durable >= wanted);
-        let Some(mut first) = proofs.min_by_key(|commit| commit.version) else {
-            return Ok(None);
-        };
-        while let Some(before) = behind.iter().find(|commit| {
-            commit.version.get().checked_add(1) == Some(first.version.get())
-                && commit.header_crc == first.previous_crc
-        }) {
-            first = before;
-        }
-        Ok(Some(End {
-            segment: first.segment,
-            position: first.position,
-            version: Version::new(first.version.get().saturating_sub(1)),
-            header_crc: first.previous_crc,
+        Ok(resumes_at(&behind, wanted).map(|first| {
+            let (segment, position) = first.place;
+            End {
+                segment,
+                position,
+                version: Version::new(first.version.get().saturating_sub(1)),
+                header_crc: first.previous_crc,
+            }
         }))
     }
 
-    fn commits_behind(&self, store: StoreId, end: &End, wanted: Version) -> Result<Vec<Behind>, Problem> {
+    fn commits_behind(
+        &self,
+        store: StoreId,
+        end: &End,
+        wanted: Version,
+    ) -> Result<Vec<Behind<(SegmentId, u64)>>, Problem> {
         let mut found = Vec::new();
         for segment in self.files.journals_from(end.segment) {
             if !segment.is_sound() && segment.generation.is_none() {
@@ -67,12 +56,11 @@ impl Checker<'_> {
                         && let Ok(view) = CommitView::parse(&bytes, &header)
                     {
                         found.push(Behind {
-                            segment: segment.id,
-                            position,
+                            place: (segment.id, position),
                             version: header.identity.version,
                             header_crc: header.header_crc,
                             previous_crc: view.previous_crc(),
-                            durable: view.durable_version(),
+                            durable_version: view.durable_version(),
                         });
                     }
                 }
