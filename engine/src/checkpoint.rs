@@ -152,9 +152,10 @@ impl Core {
         }
         match self.write_checkpoint(&mut state, &cut, &dirty, &end) {
             Ok(receipt) => {
-                drop(state);
+                // Still under the lock: two checkpoints that follow each other closely would both retire the same files.
                 self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)
                     .map_err(|error| self.poison_if_sync_failed(error))?;
+                drop(state);
                 self.release_idle(&dirty);
                 Ok(Some(receipt))
             }

@@ -66,6 +66,17 @@ struct Run<'a> {
     transactions: AtomicU64,
 }
 
+/// Ends all threads, also when one of them has failed: otherwise the others would go on until the disk is full, and nobody
+/// would learn what went wrong.
+struct Ending<'a>(&'a Run<'a>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Release);
+        self.0.quiet.store(true, Ordering::Release);
+    }
+}
+
 impl Run<'_> {
     fn check(&self, log: u64, offset: u64, value: &[u8]) {
         assert!(
@@ -278,6 +289,7 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
     };
     let ends: Vec<u64> = std::thread::scope(|scope| {
         let run = &run;
+        let _ending = Ending(run);
         let mut writers: Vec<_> = (0..FOLLOWED)
             .map(|log| scope.spawn(move || run.append(log)))
             .collect();
