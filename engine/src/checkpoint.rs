@@ -209,7 +209,7 @@ impl Core {
                 modified_version: committed.modified,
                 tree: reference,
                 tail: tail.map_or(Reference::EMPTY, |tail| *tail.slab.reference()),
-                settings: log.settings.clone(),
+                settings: log.settings().to_vec(),
             });
         }
         let (pages, changed) = self.write_pages(&mut sink, state, entries)?;

@@ -15,6 +15,7 @@ use lanterman_format::weakened;
 use parking_lot::MutexGuard;
 
 use crate::core::Core;
+use crate::edit::{Edit, EditOutcome};
 use crate::error::{Error, Result};
 use crate::journal::group::{GroupFuture, GroupWriter};
 use crate::journal::{CommitContent, Journal};
@@ -49,16 +50,23 @@ pub(crate) enum Request {
         end: u64,
         durability: Durability,
     },
-    /// Staged messages, all or nothing.
+    /// Staged messages and edits, all or nothing.
     Transaction {
         staged: Vec<StagedLog>,
+        edits: Vec<Edit>,
         durability: Durability,
         /// Set to the version once it is written: a group may be written as several versions, of which one fails.
         written: Arc<AtomicU64>,
+        /// What the edits destroyed, once they are applied.
+        outcome: EditOutcome,
     },
 }
 
 impl Request {
+    fn has_edits(&self) -> bool {
+        matches!(self, Request::Transaction { edits, .. } if !edits.is_empty())
+    }
+
     fn durability(&self) -> Durability {
         match self {
             Request::Log { durability, .. } | Request::Transaction { durability, .. } => *durability,
@@ -72,13 +80,23 @@ impl Request {
             match request {
                 Request::Transaction {
                     staged,
+                    edits,
                     durability,
                     written,
-                } => parts.extend(staged.into_iter().map(|part| Request::Transaction {
-                    staged: vec![part],
-                    durability,
-                    written: Arc::clone(&written),
-                })),
+                    outcome,
+                } => {
+                    let part = |staged, edits| Request::Transaction {
+                        staged,
+                        edits,
+                        durability,
+                        written: Arc::clone(&written),
+                        outcome: Arc::clone(&outcome),
+                    };
+                    parts.extend(staged.into_iter().map(|staged| part(vec![staged], Vec::new())));
+                    if !edits.is_empty() {
+                        parts.push(part(Vec::new(), edits));
+                    }
+                }
                 other @ Request::Log { .. } => parts.push(other),
             }
         }
@@ -118,6 +136,8 @@ struct Gathered {
     /// Logs with their new ends and, where slabs were adopted, up to where.
     ends: Vec<(Arc<LogState>, u64, Option<u64>)>,
     staged: Vec<StagedLog>,
+    /// In the order in which they take effect, each with where to tell what it destroyed.
+    edits: Vec<(Edit, EditOutcome)>,
     written: Vec<Arc<AtomicU64>>,
 }
 
@@ -125,6 +145,8 @@ impl GroupWriter<Request> for Core {
     fn write_group(&self, requests: Vec<Request>) -> Result<Version> {
         let _permit = self.permit()?;
         self.catch_up_checkpoint()?;
+        // Before the journal, as a checkpoint does.
+        let _edits = requests.iter().any(Request::has_edits).then(|| self.edits.lock());
         let mut journal = self.journal.lock();
         let mut version = journal.end().version;
         let mut batch = Vec::new();
@@ -241,8 +263,20 @@ impl Core {
                     let entry = ends.entry(log.id.get()).or_insert_with(|| (Arc::clone(&log), 0));
                     entry.1 = entry.1.max(end);
                 }
-                Request::Transaction { staged, written, .. } => {
+                Request::Transaction {
+                    staged,
+                    edits,
+                    written,
+                    outcome,
+                    ..
+                } => {
                     gathered.written.push(written);
+                    for (log, end) in edits.iter().flat_map(Edit::reaches) {
+                        let entry = ends.entry(log.id.get()).or_insert_with(|| (Arc::clone(log), 0));
+                        entry.1 = entry.1.max(end);
+                    }
+                    let edits = edits.into_iter().map(|edit| (edit, Arc::clone(&outcome)));
+                    gathered.edits.extend(edits);
                     for part in &staged {
                         let entry = ends
                             .entry(part.log.id.get())
@@ -261,8 +295,9 @@ impl Core {
                 log.set_durable_end(*end);
             }
         }
+        self.rehearse(gathered.edits.iter().map(|(edit, _)| edit))?;
         let version = self.write_block(journal, &gathered, durability)?;
-        self.apply(journal, gathered, version, durability);
+        self.apply(journal, gathered, version, durability)?;
         Ok(version)
     }
 
@@ -276,8 +311,8 @@ impl Core {
             let stop = chunk.map_or(root.tree_end, |chunk| chunk.end_offset()).min(end);
             let copied = match chunk {
                 Some(chunk) => {
-                    chunk.first_offset() >= root.tree_end
-                        || chunk_bytes(chunk, offset, stop) < ADOPT_BYTES_MIN
+                    // A chunk that is not in the tree yet; its front may be hidden by now.
+                    chunk.end_offset() > root.tree_end || chunk_bytes(chunk, offset, stop) < ADOPT_BYTES_MIN
                 }
                 None => false,
             };
@@ -352,10 +387,13 @@ impl Core {
                 content.changes.push(Change::CreateLog {
                     log: log.id,
                     name,
-                    settings: &log.settings,
+                    settings: &[],
                 });
             }
         }
+        content
+            .changes
+            .extend(gathered.edits.iter().map(|(edit, _)| edit.change()));
         for part in &gathered.parts {
             let from = part.first.saturating_sub(part.chunk.first_offset());
             let description = FrameDescription {
@@ -403,7 +441,7 @@ impl Core {
         gathered: Gathered,
         version: Version,
         durability: Durability,
-    ) {
+    ) -> Result<()> {
         let mut changed: Vec<(Arc<LogState>, u64)> = Vec::with_capacity(gathered.ends.len());
         let durable = durability == Durability::Disk;
         for (log, end, adopted) in gathered.ends {
@@ -441,6 +479,13 @@ impl Core {
             volatile.extend(changed.iter().map(|(log, _)| (log.id.get(), Arc::clone(log))));
         }
         drop(volatile);
+        // Before the version is told: whoever sees it sees its edits.
+        for (edit, outcome) in &gathered.edits {
+            let destroyed = self
+                .apply_edit(edit, version)
+                .map_err(|error| self.poison(error))?;
+            outcome.lock().push(destroyed);
+        }
         if version > self.catalog.version() {
             self.catalog.advance(version, &changed);
         }
@@ -448,6 +493,7 @@ impl Core {
             written.store(version.get(), Ordering::Release);
         }
         self.counters.committed(journal.replay_bytes());
+        Ok(())
     }
 }
 

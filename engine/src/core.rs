@@ -50,6 +50,9 @@ pub(crate) struct Core {
     pub(crate) pool: Arc<Pool>,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) groups: GroupCommit<Request>,
+    /// Held by whoever writes a version with edits, and by a checkpoint while it takes the values of logs. Taken before
+    /// the journal's lock.
+    pub(crate) edits: Mutex<()>,
     pub(crate) allocator: Mutex<SlabAllocator>,
     pub(crate) incoming: Incoming,
     pub(crate) flusher: Mutex<Flusher>,
@@ -108,6 +111,7 @@ impl Core {
             pool: parts.pool,
             journal: Mutex::new(parts.journal),
             groups: GroupCommit::new(),
+            edits: Mutex::new(()),
             allocator: Mutex::new(parts.allocator),
             incoming: Incoming::default(),
             flusher: Mutex::new(parts.flusher),

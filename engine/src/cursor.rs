@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanterman_format::ids::Offset;
-use lanterman_format::weakened;
+use lanterman_format::slab::IndexKind;
+use lanterman_format::{BufferView, ValueType, weakened};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -74,6 +75,10 @@ enum Place {
         slab: Arc<OpenSlab>,
         place: WalkPlace,
         end: u64,
+        /// What turns a message's number in the slab into its offset in the log, modulo 2^64.
+        shift: u64,
+        /// Some of its buffers are runs of deleted messages.
+        has_runs: bool,
     },
 }
 
@@ -128,10 +133,15 @@ impl Cursor {
     }
 
     fn check(&self, offset: u64) -> Result<()> {
-        if offset < self.root.start || offset > self.limit() {
+        if offset > self.limit() {
             return Err(self.out_of_range(offset));
         }
         Ok(())
+    }
+
+    #[cold]
+    fn deleted(&self, offset: u64, run: Range<u64>) -> Error {
+        deleted(&self.log, offset, run)
     }
 
     #[cold]
@@ -158,11 +168,10 @@ impl Cursor {
         Offset::new(self.next)
     }
 
-    /// Reads on from `offset`.
+    /// Reads on from `offset`, or from the first message behind it where it was deleted.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] below the log's start and behind its end; the end itself is allowed. [`Error::Unreadable`]
-    /// once if bytes of the message that was lent last were lost meanwhile.
+    /// [`Error::OutOfRange`] behind the log's end; the end itself is allowed. [`Error::Unreadable`] once if bytes of the message that was lent last were lost meanwhile.
     pub fn seek(&mut self, offset: impl ToOffset) -> Result<()> {
         let offset = offset.to_offset();
         self.check_lent()?;
@@ -172,7 +181,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// The next message, or `None` at the end; more may come later.
+    /// The next message, or `None` at the end; more may come later. Deleted messages are passed over.
     ///
     /// # Errors
     /// [`Error::Damaged`] and [`Error::Unreadable`] with the offsets that cannot be read; [`seek`](Self::seek) behind them
@@ -235,11 +244,12 @@ impl Cursor {
     /// Takes no lock and allocates nothing where the log's tree is loaded and its slab open.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::Damaged`]; [`Error::Unreadable`], also for the message that was lent before.
+    /// [`Error::OutOfRange`], [`Error::Deleted`], [`Error::Damaged`]; [`Error::Unreadable`], also for the message that was
+    /// lent before.
     pub fn get(&mut self, offset: impl ToOffset) -> Result<Message<'_>> {
         let offset = offset.to_offset();
         self.check_lent()?;
-        if offset < self.root.start || offset >= self.limit() {
+        if offset >= self.limit() {
             if let Some(hole) = self.log.open_end().filter(|_| offset >= self.log.end()) {
                 return Err(self.core.open_end_error(&self.log, hole));
             }
@@ -251,6 +261,9 @@ impl Cursor {
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
         self.lent = NOTHING_LENT;
+        if let Some(run) = deleted_outside_the_tree(&self.root, offset) {
+            return Err(self.deleted(offset, run));
+        }
         if let Some(chunk) = self.root.chunk_at(offset)
             && let Some(position) = chunk.position(offset.saturating_sub(chunk.first_offset()))
         {
@@ -271,6 +284,9 @@ impl Cursor {
             Opened::Passing(slab) => self.passing.insert(slab),
         };
         match slab.message(relative, self.core.read_context()) {
+            Ok(buffer) if is_run(&buffer) => {
+                Err(deleted(&self.log, offset, offset..offset.saturating_add(1)))
+            }
             Ok(buffer) => {
                 self.lent = offset;
                 Ok(Message::new(offset, buffer, Keeper::Slab(slab)))
@@ -312,22 +328,56 @@ impl Cursor {
     /// Whether there is a next message; finds its piece.
     #[inline]
     fn has_next(&mut self) -> Result<bool> {
-        let known = match &self.place {
-            Place::Chunk { end, .. } | Place::Slab { end, .. } => *end,
-            Place::Nowhere => 0,
-        };
-        if self.next < known {
-            return Ok(true);
+        loop {
+            let (known, may_be_run) = match &self.place {
+                Place::Chunk { end, .. } => (*end, false),
+                Place::Slab { end, has_runs, .. } => (*end, *has_runs),
+                Place::Nowhere => (0, false),
+            };
+            if self.next < known {
+                if may_be_run && self.pass_run()? {
+                    continue;
+                }
+                return Ok(true);
+            }
+            if !self.find_next()? {
+                return Ok(false);
+            }
         }
-        self.find_next()
+    }
+
+    /// Steps over a run of deleted messages, if the next buffer of the slab is one.
+    #[cold]
+    fn pass_run(&mut self) -> Result<bool> {
+        let Place::Slab {
+            slab,
+            place,
+            shift,
+            end,
+            ..
+        } = &mut self.place
+        else {
+            return Ok(false);
+        };
+        let mut walk = SlabWalk::resume(slab, *place, self.core.read_context());
+        match walk.step() {
+            Ok(Some(walked)) if is_run(&walked.buffer) => {
+                let behind = walked.relative_offset.wrapping_add(walked.buffer.count());
+                self.next = behind.wrapping_add(*shift).min(*end);
+                *place = walk.place();
+                Ok(true)
+            }
+            // What is wrong is told when the message is read.
+            _ => Ok(false),
+        }
     }
 
     #[inline(never)]
     fn find_next(&mut self) -> Result<bool> {
         self.check_lent()?;
         if let Bound::Fixed(end) = self.bound {
-            return if self.next < end {
-                self.locate(end).map(|()| true)
+            return if self.locate(end)? {
+                Ok(true)
             } else {
                 self.at_the_end()
             };
@@ -335,6 +385,7 @@ impl Cursor {
         // The chunk in which the cursor is may simply have grown.
         if let Place::Chunk { chunk, end, .. } = &mut self.place
             && self.bound == Bound::End
+            && self.root.masks.is_empty()
         {
             let published = chunk.end_offset();
             if published > self.next {
@@ -362,10 +413,11 @@ impl Cursor {
             Bound::Durable => self.log.durable_end().min(self.root.end()),
             Bound::End | Bound::Fixed(_) => self.root.end(),
         };
-        if self.next >= end {
-            return self.at_the_end();
+        if self.locate(end)? {
+            Ok(true)
+        } else {
+            self.at_the_end()
         }
-        self.locate(end).map(|()| true)
     }
 
     /// No next message: unless nobody can tell whether this is the log's end.
@@ -428,8 +480,26 @@ impl Cursor {
             .map_err(|error| damaged(&self.core, &self.log, &slab, self.next, &self.root, error))
     }
 
-    /// Finds the piece that holds the next message, and reads in it up to `limit`.
-    fn locate(&mut self, limit: u64) -> Result<()> {
+    /// Finds the piece that holds the next message that is not deleted, and reads in it up to `limit`. `false` if there is
+    /// none before `limit`.
+    fn locate(&mut self, limit: u64) -> Result<bool> {
+        while self.next < limit {
+            let behind = match deleted_outside_the_tree(&self.root, self.next) {
+                Some(run) => run.end,
+                None => match self.locate_in_piece(limit) {
+                    Ok(()) => return Ok(true),
+                    Err(Error::Deleted { run, .. }) => run.end,
+                    Err(other) => return Err(other),
+                },
+            };
+            self.place = Place::Nowhere;
+            self.next = behind.min(limit);
+        }
+        Ok(false)
+    }
+
+    /// The piece that holds the next message.
+    fn locate_in_piece(&mut self, limit: u64) -> Result<()> {
         let next = self.next;
         if let Some(chunk) = self.root.chunk_at(next)
             && next < chunk.end_offset()
@@ -438,7 +508,8 @@ impl Cursor {
             let position = chunk.position(entry).ok_or(Error::Internal {
                 what: "a published message has a place",
             })?;
-            let end = chunk.end_offset().min(limit);
+            let deleted = self.root.next_mask(next).unwrap_or(u64::MAX);
+            let end = chunk.end_offset().min(limit).min(deleted);
             self.place = Place::Chunk {
                 chunk: Arc::clone(chunk),
                 position,
@@ -458,9 +529,37 @@ impl Cursor {
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();
         let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
-        self.place = Place::Slab { slab, place, end };
+        let has_runs = slab.layout().index_kind() == IndexKind::Runs;
+        self.place = Place::Slab {
+            slab,
+            place,
+            end,
+            shift: found.first.wrapping_sub(found.skip),
+            has_runs,
+        };
         Ok(())
     }
+}
+
+/// The deleted offsets around `offset`, where neither tree nor slab has to say so.
+fn deleted_outside_the_tree(root: &Root, offset: u64) -> Option<Range<u64>> {
+    if offset < root.start {
+        return Some(0..root.start);
+    }
+    root.mask_at(offset).cloned()
+}
+
+fn deleted(log: &LogState, offset: u64, run: Range<u64>) -> Error {
+    Error::Deleted {
+        name: log.name.as_str().to_owned(),
+        offset: Offset::new(offset),
+        run,
+    }
+}
+
+/// Whether a stored buffer stands for deleted messages.
+fn is_run(buffer: &BufferView<'_>) -> bool {
+    buffer.value_type() == ValueType::TOMBSTONES
 }
 
 /// A slab that holds an offset, and which offsets of the log it shows.
@@ -471,7 +570,7 @@ pub(crate) struct FoundSlab<'a> {
     pub(crate) skip: u64,
 }
 
-/// The slab of a root that holds `offset`, which no chunk holds.
+/// The slab of a root that holds `offset`, which no chunk holds. [`Error::Deleted`] where the tree has a deleted run.
 pub(crate) fn find_slab<'a>(
     core: &Core,
     log: &LogState,
@@ -487,10 +586,12 @@ pub(crate) fn find_slab<'a>(
             what: "the tree covers what its end says",
         })?;
         let first = placed.first_offset.saturating_add(root.start);
-        let handle = placed.entry.slab.as_ref().ok_or(Error::Internal {
-            what: "no message of a log is deleted",
-        })?;
         let end = first.saturating_add(placed.entry.offset_count);
+        let handle = placed
+            .entry
+            .slab
+            .as_ref()
+            .ok_or_else(|| deleted(log, offset, first..end))?;
         return Ok(FoundSlab {
             handle,
             first,

@@ -229,6 +229,32 @@ pub enum Error {
         /// Offset behind the last message.
         end: Offset,
     },
+    /// The message at the offset was deleted. Offsets are never given out again.
+    #[error("offset {offset} of log {name:?} was deleted, with all of {}..{}", run.start, run.end)]
+    Deleted {
+        /// Name of the log.
+        name: String,
+        /// Offset asked for.
+        offset: Offset,
+        /// Deleted offsets around it; there may be more of them before and behind.
+        run: Range<u64>,
+    },
+    /// A range of offsets is none, or reaches beyond the log.
+    #[error("{first}..{end} is no range of offsets of log {name:?}, which has {start}..{log_end}: {reason}")]
+    InvalidRange {
+        /// Name of the log.
+        name: String,
+        /// First offset of the range.
+        first: Offset,
+        /// Offset behind the range.
+        end: Offset,
+        /// First offset of the log.
+        start: Offset,
+        /// Offset behind the log's last message.
+        log_end: Offset,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -302,6 +328,8 @@ impl Error {
             | Error::TooLarge { .. }
             | Error::OffsetMismatch { .. }
             | Error::OutOfRange { .. }
+            | Error::Deleted { .. }
+            | Error::InvalidRange { .. }
             | Error::InvalidOption { .. }
             | Error::Aborted { .. }
             | Error::Closed => ErrorKind::FixTheCall,

@@ -228,14 +228,24 @@ impl Flusher {
             let first = job.chunk.first_offset();
             job.log
                 .change_root(|root| -> Result<()> {
-                    if first != root.tree_end {
+                    if first > root.tree_end {
                         return Err(Error::Internal {
                             what: "a chunk lands where its log's tree ends",
                         });
                     }
-                    let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
-                    root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
-                    root.tree_end = end;
+                    // Messages at its front that were deleted meanwhile stay hidden.
+                    let hidden = root.tree_end.saturating_sub(first);
+                    if let Some(shown) = entry.offset_count.checked_sub(hidden).filter(|shown| *shown > 0) {
+                        let entry = SlabEntry {
+                            offset_count: shown,
+                            skip: hidden,
+                            ..entry
+                        };
+                        let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
+                        root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
+                        root.tree_end = end;
+                    }
+                    core.masks_into_tree(&job.log, root)?;
                     core.absorb_pending(&job.log, root)?;
                     // A tail slab of the same messages, from a checkpoint, has had its day.
                     root.tail = root.tail.take().filter(|tail| tail.first >= end);

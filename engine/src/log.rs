@@ -4,12 +4,16 @@
 //! - a root's pieces follow each other without a gap: the tree covers `start..tree_end`, the chunks begin at or before
 //!   `tree_end` and run on to the log's end, with pending slabs between them where the journal had a hole, and a tail
 //!   slab stands in for the chunks of a log that holds no memory;
+//! - `start <= tree_end`, and the tree covers exactly `start..tree_end`: what retention or deletion takes at the front is
+//!   cut off, and a chunk whose first messages went that way lands with them hidden;
+//! - deleted offsets behind `tree_end` stand in `masks` until their chunk lands; those before are entries of the tree;
 //! - a root is swapped whole, under `changing`; whoever loaded an old one goes on reading it;
 //! - bytes and offsets of a message never change, so two roots that both hold an offset agree on it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use lanterman_format::ids::{LogId, Offset};
+use lanterman_format::ids::{LogId, Offset, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::summary::Histogram32;
 use lanterman_format::weakened;
@@ -56,6 +60,8 @@ pub(crate) struct Root {
     pub(crate) tail: Option<TailSlab>,
     /// Between and behind the chunks, by rising offsets; almost always empty.
     pub(crate) pending: Arc<[PendingSlab]>,
+    /// Deleted offsets that are not in the tree yet: rising, disjoint, almost always none.
+    pub(crate) masks: Arc<[Range<u64>]>,
     /// Rises with each root of the log, so that a reader knows cheaply whether his is the newest.
     pub(crate) generation: u64,
 }
@@ -69,6 +75,7 @@ impl Root {
             chunks: Arc::from([]),
             tail: None,
             pending: Arc::from([]),
+            masks: Arc::from([]),
             generation: 0,
         }
     }
@@ -83,6 +90,63 @@ impl Root {
             Some(tail) => tail.first.saturating_add(tail.count),
             None => self.tree_end,
         }
+    }
+
+    /// The run of deleted offsets around `offset`, if it is deleted and not in the tree yet.
+    pub(crate) fn mask_at(&self, offset: u64) -> Option<&Range<u64>> {
+        let behind = self.masks.partition_point(|mask| mask.start <= offset);
+        let mask = self.masks.get(behind.checked_sub(1)?)?;
+        (offset < mask.end).then_some(mask)
+    }
+
+    /// Where the first mask behind `offset` begins.
+    pub(crate) fn next_mask(&self, offset: u64) -> Option<u64> {
+        let behind = self.masks.partition_point(|mask| mask.start <= offset);
+        self.masks.get(behind).map(|mask| mask.start)
+    }
+
+    /// Deletes offsets that are not in the tree.
+    pub(crate) fn add_mask(&mut self, deleted: Range<u64>) {
+        if deleted.is_empty() {
+            return;
+        }
+        let touches = |mask: &Range<u64>| mask.start <= deleted.end && deleted.start <= mask.end;
+        let joined = self
+            .masks
+            .iter()
+            .filter(|mask| touches(mask))
+            .fold(deleted.clone(), |joined, mask| {
+                joined.start.min(mask.start)..joined.end.max(mask.end)
+            });
+        let before = self.masks.iter().filter(|mask| mask.end < deleted.start);
+        let behind = self.masks.iter().filter(|mask| mask.start > deleted.end);
+        let masks: Vec<_> = before
+            .chain(std::iter::once(&joined))
+            .chain(behind)
+            .cloned()
+            .collect();
+        self.masks = Arc::from(masks);
+    }
+
+    /// Takes the masks below `end` away, cut at `end`; whoever does has deleted these offsets elsewhere.
+    pub(crate) fn take_masks(&mut self, end: u64) -> Vec<Range<u64>> {
+        if self.masks.first().is_none_or(|mask| mask.start >= end) {
+            return Vec::new();
+        }
+        let taken = self
+            .masks
+            .iter()
+            .filter(|mask| mask.start < end)
+            .map(|mask| mask.start..mask.end.min(end))
+            .collect();
+        let kept: Vec<_> = self
+            .masks
+            .iter()
+            .filter(|mask| mask.end > end)
+            .map(|mask| mask.start.max(end)..mask.end)
+            .collect();
+        self.masks = Arc::from(kept);
+        taken
     }
 
     /// The chunk that holds `offset`, if it is in memory.
@@ -134,8 +198,12 @@ pub(crate) struct LogState {
     /// Number of the hole in the journal, from 1, behind which nothing of the log was seen, so that messages at its end
     /// may be missing; 0 where the end is known.
     open_end: AtomicU32,
-    pub(crate) settings: Vec<u8>,
+    /// Set once the log is dropped: its name may be another's by now.
+    dropped: AtomicBool,
+    settings: Mutex<Arc<[u8]>>,
     pub(crate) persisted: Mutex<Persisted>,
+    /// Roots as they were before versions that edited the log, for snapshots of older versions of the whole store.
+    before_edits: Mutex<Vec<(Version, Root)>>,
 }
 
 impl LogState {
@@ -155,8 +223,10 @@ impl LogState {
             adopted_end: AtomicU64::new(adopted),
             created: AtomicBool::new(false),
             open_end: AtomicU32::new(0),
-            settings,
+            dropped: AtomicBool::new(false),
+            settings: Mutex::new(Arc::from(settings)),
             persisted: Mutex::new(Persisted::default()),
+            before_edits: Mutex::new(Vec::new()),
         }
     }
 
@@ -186,6 +256,47 @@ impl LogState {
         let release = order(Ordering::Release, weakened!("generation-relaxed"));
         self.generation.store(generation, release);
         outcome
+    }
+
+    /// Keeps the root as it is before `version` edits it; first forgets those before `oldest`, which nobody holds.
+    pub(crate) fn keep_root_before(&self, version: Version, oldest: Version) {
+        let mut kept = self.before_edits.lock();
+        kept.retain(|(before, _)| *before > oldest);
+        kept.push((version, self.root.load()));
+    }
+
+    /// Forgets roots that only versions before `oldest` need.
+    pub(crate) fn forget_roots_before(&self, oldest: Version) {
+        self.before_edits.lock().retain(|(before, _)| *before > oldest);
+    }
+
+    /// The root with all edits up to `version` and none after it. It may hold messages that were appended later.
+    pub(crate) fn root_at(&self, version: Version) -> Root {
+        // First the newest, then those before edits: an edit keeps the old one before it shows the new one.
+        let newest = self.root.load();
+        let kept = self.before_edits.lock();
+        match kept.iter().find(|(edited, _)| *edited > version) {
+            Some((_, before)) => before.clone(),
+            None => newest,
+        }
+    }
+
+    /// Its settings, encoded.
+    pub(crate) fn settings(&self) -> Arc<[u8]> {
+        Arc::clone(&self.settings.lock())
+    }
+
+    pub(crate) fn set_settings(&self, settings: &[u8]) {
+        *self.settings.lock() = Arc::from(settings);
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    /// Ends the log: whoever still has it finds it empty.
+    pub(crate) fn set_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
     }
 
     /// Takes the value that a newer checkpoint has of the log, in a store that is only read.

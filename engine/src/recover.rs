@@ -22,6 +22,7 @@ use lanterman_format::summary::{Histogram32, Summary};
 
 use crate::catalog::Catalog;
 use crate::core::Core;
+use crate::edit::Edit;
 use crate::error::{Damage, Error, Result};
 use crate::journal::replay::{Scan, Step};
 use crate::log::{LogState, Persisted, Root, TailSlab};
@@ -304,6 +305,7 @@ fn root_of(table: &SegmentTable, loaded: &Loaded, entry: &CatalogEntry) -> Resul
         chunks: Arc::from([]),
         tail,
         pending: Arc::from([]),
+        masks: Arc::from([]),
         generation: 0,
     })
 }
@@ -367,28 +369,15 @@ impl Core {
         let version = header.identity.version;
         let place = |rule| self.journal_damage(header, rule);
         for change in view.changes() {
-            match change.map_err(place)? {
-                Change::CreateLog { log, name, settings } => {
-                    self.replay_creation(log, name, settings, version, header)?
-                }
-                Change::Unknown { skippable: true, .. } => {}
-                _ => {
-                    return Err(Error::NewerFormat {
-                        path: self
-                            .segments
-                            .path_of(header.identity.segment, SegmentKind::Journal),
-                        found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major)
-                            .saturating_add(1),
-                        supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
-                    });
-                }
+            if let Change::CreateLog { log, name, settings } = change.map_err(place)? {
+                self.replay_creation(log, name, settings, version, header)?;
             }
         }
         let mut changed: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
         for adoption in view.adoptions() {
             let offsets = (adoption.first_offset.get(), adoption.offset_count);
             let Some(log) = self.replayed_log(adoption.log, offsets, header)? else {
-                self.segments.note_used(&adoption.slab);
+                self.note_adopted_slab(&adoption.slab);
                 continue;
             };
             self.replay_adoption(&log, &adoption, header)?;
@@ -406,6 +395,15 @@ impl Core {
             log.close_end();
             changed.insert(log.id.get(), log);
         }
+        for change in view.changes() {
+            if let Some(edit) = self.replayed_edit(&change.map_err(place)?, header)? {
+                for (log, _) in edit.reaches() {
+                    changed.insert(log.id.get(), Arc::clone(log));
+                }
+                self.rehearse(std::iter::once(&edit))?;
+                self.apply_edit(&edit, version)?;
+            }
+        }
         let ends: Vec<_> = changed
             .into_values()
             .map(|log| (Arc::clone(&log), log.end()))
@@ -415,6 +413,49 @@ impl Core {
         }
         self.catalog.advance(version, &ends);
         Ok(())
+    }
+
+    /// What a change does beside creating a log; nothing for one that may be passed over.
+    fn replayed_edit(&self, change: &Change<'_>, header: &BlockHeader) -> Result<Option<Edit>> {
+        let damage = |expected, found| {
+            let rule = crate::rules::disagree(Structure::Change, expected, found);
+            Err(self.journal_damage(header, rule))
+        };
+        let edit = match *change {
+            Change::CreateLog { .. } | Change::Unknown { skippable: true, .. } => return Ok(None),
+            Change::DeleteRange { log, first, end } => {
+                let range = first.get()..end.get();
+                let Some(log) = self.replayed_log(log, (range.start, 0), header)? else {
+                    return Ok(None);
+                };
+                Edit::Delete { log, offsets: range }
+            }
+            Change::Retain { log, start } => {
+                let Some(log) = self.replayed_log(log, (start.get(), 0), header)? else {
+                    return Ok(None);
+                };
+                Edit::Retain {
+                    log,
+                    start: start.get(),
+                }
+            }
+            _ => {
+                return Err(Error::NewerFormat {
+                    path: self
+                        .segments
+                        .path_of(header.identity.segment, SegmentKind::Journal),
+                    found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major).saturating_add(1),
+                    supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
+                });
+            }
+        };
+        // Behind a hole in the journal some of them may be missing.
+        for (log, end) in edit.reaches() {
+            if end > log.end() && self.holes.is_empty() {
+                return damage(log.end(), end);
+            }
+        }
+        Ok(Some(edit))
     }
 
     fn journal_damage(&self, header: &BlockHeader, rule: FormatError) -> Error {
@@ -482,8 +523,12 @@ impl Core {
     ) -> Result<()> {
         let first = adoption.first_offset.get();
         let end = first.saturating_add(adoption.offset_count);
-        self.segments.note_used(&adoption.slab);
+        self.note_adopted_slab(&adoption.slab);
         let root = log.root();
+        if end <= root.start {
+            // Deleted since, at the log's front.
+            return Ok(());
+        }
         if first > root.tree_end && !self.holes.is_empty() {
             return self.replay_adoption_behind_a_hole(log, adoption, header);
         }
@@ -496,11 +541,14 @@ impl Core {
         } else {
             root.tree.clone()
         };
-        if kept.offset_end().saturating_add(root.start) != first || adoption.offset_count == 0 {
+        // What stands before the log's start went with an edit.
+        let hidden = root.start.saturating_sub(first);
+        let begins = first.max(root.start);
+        if kept.offset_end().saturating_add(root.start) != begins || adoption.offset_count == 0 {
             let rule = crate::rules::disagree(Structure::Commit, root.tree_end, first);
             return Err(self.journal_damage(header, rule));
         }
-        let (entry, histogram) = self.adopted_entry(log, adoption, 0, header)?;
+        let (entry, histogram) = self.adopted_entry(log, adoption, hidden, header)?;
         let tree = kept.push(source, entry, &histogram).map_err(failed)?;
         let mut tail = log.tail.intrude();
         tail.writer = None;
@@ -512,9 +560,17 @@ impl Core {
             root.chunks = Arc::from([]);
             root.tail = None;
             root.pending = Arc::from([]);
+            // What was deleted of these messages is an entry of its own, or a run in the slab.
+            root.masks = Arc::from([]);
         });
         log.set_adopted_end(end);
         Ok(())
+    }
+
+    fn note_adopted_slab(&self, slab: &Reference) {
+        if !slab.is_empty() {
+            self.segments.note_used(slab);
+        }
     }
 
     /// As [`Self::replay_adoption`], where what should stand in the tree before it stands in chunks, or was lost.
@@ -548,10 +604,24 @@ impl Core {
         known: u64,
         header: &BlockHeader,
     ) -> Result<(SlabEntry, Histogram32)> {
+        let offset_count = adoption.offset_count.saturating_sub(known);
+        if adoption.slab.is_empty() {
+            let summary = Summary {
+                deleted: offset_count,
+                ..Summary::EMPTY
+            };
+            let entry = SlabEntry {
+                offset_count,
+                skip: 0,
+                slab: None,
+                summary,
+            };
+            return Ok((entry, Histogram32::default()));
+        }
         let slab = Arc::new(SlabHandle::new(adoption.slab));
         let (summary, histogram) = self.look_at_adopted(log, adoption, &slab, header)?;
         let entry = SlabEntry {
-            offset_count: adoption.offset_count.saturating_sub(known),
+            offset_count,
             skip: adoption.skip.saturating_add(known),
             slab: Some(slab),
             summary,

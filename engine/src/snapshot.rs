@@ -60,7 +60,8 @@ impl Log {
     /// A cursor from `offset` on, which follows the log: what is appended later, it reads later.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] below the start and behind the end of the log; the end itself is allowed.
+    /// [`Error::OutOfRange`] behind the end of the log; the end itself is allowed. From an offset that was deleted it begins
+    /// at the first message behind.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
         let root = self.state.root();
@@ -141,7 +142,7 @@ impl Snapshot {
         Offset::new(self.end)
     }
 
-    /// How many messages it has.
+    /// How many offsets it has, deleted ones behind its start included.
     #[must_use]
     pub fn message_count(&self) -> u64 {
         self.end.saturating_sub(self.root.start)
@@ -158,7 +159,7 @@ impl Snapshot {
     /// A cursor that lends the messages from `offset` on, without copying and without counting each.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] below the start and behind the end; the end itself is allowed.
+    /// [`Error::OutOfRange`] behind the end; the end itself is allowed.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
         let bound = Bound::Fixed(self.end);
@@ -175,7 +176,7 @@ impl Snapshot {
     /// looked at was whole.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::Damaged`], [`Error::Unreadable`].
+    /// [`Error::OutOfRange`], [`Error::Deleted`], [`Error::Damaged`], [`Error::Unreadable`].
     pub fn get(&self, offset: impl ToOffset) -> Result<KeptMessage> {
         let offset = offset.to_offset();
         Ok(KeptMessage::from(&self.cursor(self.root.start)?.get(offset)?))
@@ -197,7 +198,7 @@ impl Snapshot {
     /// one message at a time is enough.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if the range begins below the start or ends behind the end.
+    /// [`Error::OutOfRange`] if the range ends behind the end. Deleted messages are passed over.
     pub fn range(&self, offsets: impl RangeBounds<u64>) -> Result<Messages> {
         let from = match offsets.start_bound() {
             RangeBound::Included(from) => *from,
@@ -247,8 +248,11 @@ impl Iterator for Messages {
             self.failed = lost.is_some();
             return lost.map(Err);
         }
+        let until = self.until;
         match self.cursor.next() {
-            Ok(message) => message.map(|message| Ok(KeptMessage::from(&message))),
+            Ok(message) => message
+                .filter(|message| message.offset().get() < until)
+                .map(|message| Ok(KeptMessage::from(&message))),
             Err(error) => {
                 self.failed = true;
                 Some(Err(error))
@@ -303,7 +307,7 @@ impl StoreSnapshot {
         let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
         Ok(Snapshot {
             core: Arc::clone(&self.core),
-            root: state.root(),
+            root: state.root_at(self.cut.version),
             end: committed.end,
             state,
             pin: self.pin.clone(),

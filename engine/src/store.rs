@@ -1,5 +1,6 @@
 //! The public face: opening and creating stores, and what a store offers.
 
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::checkpoint::{CheckpointReceipt, CheckpointState};
 use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
 use crate::create::{create_store, sync_name_of};
+use crate::deletion::{DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
@@ -255,6 +257,19 @@ impl Store {
         work: impl FnOnce(&mut Transaction) -> Result<()>,
     ) -> Result<TransactionReceipt> {
         self.core().transaction(work)
+    }
+
+    /// Deletes the messages of a range of offsets of the log `name`, durably. Their offsets stay taken: reading one
+    /// answers [`Error::Deleted`], and iteration passes over them. Snapshots, cursors and forks from before go on.
+    ///
+    /// The work is in O(log n), however many messages the range has. Deleting what is deleted, or nothing, is allowed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::InvalidRange`] if the range is reversed or ends behind the
+    /// log; [`Error::Reserved`]; what a commit may meet; [`Error::Damaged`] if a node of the log's tree on the way cannot
+    /// be read.
+    pub fn delete(&self, name: &str, offsets: impl RangeBounds<u64>) -> Result<DeletionReceipt> {
+        self.core().delete(name, WantedRange::of(&offsets))
     }
 
     /// Makes everything appended so far to any log last as `durability` says.

@@ -1,5 +1,7 @@
 //! What a log holds, from the summaries that slabs and tree nodes carry; no slab is read for it.
 
+use std::ops::Range;
+
 use lanterman_format::buffer;
 use lanterman_format::summary::{Histogram64, Summary};
 
@@ -20,6 +22,12 @@ impl LogSummary {
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.summary.messages
+    }
+
+    /// How many offsets have no message any more.
+    #[must_use]
+    pub fn deleted(&self) -> u64 {
+        self.summary.deleted
     }
 
     /// Bytes of all values.
@@ -79,14 +87,9 @@ impl Core {
             histogram: from_tree.histogram,
             is_exact: from_tree.is_exact,
         };
-        for chunk in root.chunks.iter() {
-            let from = chunk.first_offset().max(tree_end);
-            let until = chunk.end_offset().min(end);
-            if from < until {
-                let entry = from.saturating_sub(chunk.first_offset());
-                sum.add(chunk.entries_bytes(entry, until.saturating_sub(from))?)?;
-            }
-        }
+        let behind = self.summarise_behind_tree(root, tree_end..end)?;
+        sum.summary.merge(&behind.summary);
+        sum.histogram.merge(&behind.histogram);
         for pending in root.pending.iter().filter(|pending| pending.first < end) {
             sum.summary.merge(&pending.entry.summary);
             sum.histogram.merge(&pending.histogram.into());
@@ -101,6 +104,32 @@ impl Core {
             let opened = tail.slab.open(self.source.as_ref()).map_err(failed)?;
             sum.summary.merge(opened.layout().summary());
             sum.histogram.merge(&opened.histogram().map_err(failed)?.into());
+        }
+        Ok(sum)
+    }
+
+    /// What the chunks of `root` hold of `offsets`, none of which are in the tree.
+    pub(crate) fn summarise_behind_tree(&self, root: &Root, offsets: Range<u64>) -> Result<LogSummary> {
+        let mut sum = LogSummary {
+            summary: Summary::EMPTY,
+            histogram: Histogram64::default(),
+            is_exact: true,
+        };
+        for chunk in root.chunks.iter() {
+            let until = chunk.end_offset().min(offsets.end);
+            let mut from = chunk.first_offset().max(offsets.start);
+            while from < until {
+                if let Some(mask) = root.mask_at(from) {
+                    let behind = mask.end.min(until);
+                    sum.summary.deleted = sum.summary.deleted.saturating_add(behind.saturating_sub(from));
+                    from = behind;
+                    continue;
+                }
+                let part_end = root.next_mask(from).unwrap_or(u64::MAX).min(until);
+                let entry = from.saturating_sub(chunk.first_offset());
+                sum.add(chunk.entries_bytes(entry, part_end.saturating_sub(from))?)?;
+                from = part_end;
+            }
         }
         Ok(sum)
     }

@@ -1,7 +1,7 @@
 //! Many logs, one version: all or nothing.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +10,8 @@ use lanterman_format::name::LogName;
 
 use crate::commit::{Request, StagedLog};
 use crate::core::Core;
+use crate::deletion::{DeletionReceipt, WantedRange};
+use crate::edit::{Destroyed, Edit, EditOutcome};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::memory::Room;
@@ -31,6 +33,7 @@ struct Part {
 #[derive(Debug)]
 pub struct Transaction {
     parts: BTreeMap<LogName, Part>,
+    deletions: Vec<(LogName, WantedRange)>,
     bytes: u64,
     message_bytes_max: usize,
     durability: Durability,
@@ -44,6 +47,8 @@ pub struct TransactionReceipt {
     pub version: Version,
     /// The offsets that its messages got, by log.
     pub offsets: BTreeMap<String, Range<u64>>,
+    /// What its deletions destroyed, in their order.
+    pub deletions: Vec<DeletionReceipt>,
 }
 
 impl Transaction {
@@ -81,6 +86,17 @@ impl Transaction {
         Ok(())
     }
 
+    /// Deletes the messages of a range of offsets of `log`. What the same transaction appends is not concerned: a range
+    /// without an end goes up to the messages that were there before.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`]. Whether the log has such offsets is found out at the end of the transaction.
+    pub fn delete(&mut self, log: &str, offsets: impl RangeBounds<u64>) -> Result<()> {
+        self.deletions
+            .push((LogName::parse(log)?, WantedRange::of(&offsets)));
+        Ok(())
+    }
+
     /// What the commit promises; the default is [`Durability::Disk`].
     pub fn durability(&mut self, durability: Durability) {
         self.durability = durability;
@@ -105,16 +121,19 @@ impl Core {
         self.check_writable("commit a transaction")?;
         let mut transaction = Transaction {
             parts: BTreeMap::new(),
+            deletions: Vec::new(),
             bytes: 0,
             message_bytes_max: usize::try_from(self.options.message_bytes_max).unwrap_or(usize::MAX),
             durability: Durability::Disk,
         };
         work(&mut transaction)?;
         transaction.parts.retain(|_, part| part.count > 0);
-        if transaction.parts.is_empty() {
+        let (edits, deleted) = self.edits_of(std::mem::take(&mut transaction.deletions))?;
+        if transaction.parts.is_empty() && edits.is_empty() {
             return Ok(TransactionReceipt {
                 version: self.catalog.version(),
                 offsets: BTreeMap::new(),
+                deletions: Vec::new(),
             });
         }
         let mut logs: Vec<(Arc<LogState>, Part)> = std::mem::take(&mut transaction.parts)
@@ -131,20 +150,77 @@ impl Core {
                 (staged.log.name.as_str().to_owned(), staged.first..end)
             })
             .collect();
+        let (version, destroyed) = self.commit_whole(staged, edits, transaction.durability)?;
+        let deletions = deleted
+            .into_iter()
+            .zip(destroyed)
+            .map(|((name, offsets), destroyed)| {
+                DeletionReceipt::new(name.as_str(), offsets, destroyed, version)
+            })
+            .collect();
+        Ok(TransactionReceipt {
+            version,
+            offsets,
+            deletions,
+        })
+    }
+
+    /// The edits that a transaction's deletions are.
+    #[allow(
+        clippy::type_complexity,
+        reason = "the two halves are used once, right at the call"
+    )]
+    fn edits_of(
+        &self,
+        deletions: Vec<(LogName, WantedRange)>,
+    ) -> Result<(Vec<Edit>, Vec<(LogName, Range<u64>)>)> {
+        let mut edits = Vec::with_capacity(deletions.len());
+        let mut deleted = Vec::with_capacity(deletions.len());
+        for (name, range) in deletions {
+            let log = self.find_log(name.as_str())?;
+            let offsets = range.within(&log)?;
+            edits.push(Edit::Delete {
+                log,
+                offsets: offsets.clone(),
+            });
+            deleted.push((name, offsets));
+        }
+        self.rehearse(&edits)?;
+        Ok((edits, deleted))
+    }
+
+    /// Commits edits alone, durably; gives the version and what they destroyed together.
+    pub(crate) fn commit_edits(&self, edits: Vec<Edit>) -> Result<(Version, Destroyed)> {
+        self.rehearse(&edits)?;
+        let (version, each) = self.commit_whole(Vec::new(), edits, Durability::Disk)?;
+        let mut destroyed = Destroyed::default();
+        each.into_iter().for_each(|one| destroyed.add(one));
+        Ok((version, destroyed))
+    }
+
+    /// Commits staged messages and edits as one version.
+    fn commit_whole(
+        &self,
+        staged: Vec<StagedLog>,
+        edits: Vec<Edit>,
+        durability: Durability,
+    ) -> Result<(Version, Vec<Destroyed>)> {
         let written = Arc::new(AtomicU64::new(0));
+        let destroyed = EditOutcome::default();
         let request = Request::Transaction {
             staged,
-            durability: transaction.durability,
+            edits,
+            durability,
             written: Arc::clone(&written),
+            outcome: Arc::clone(&destroyed),
         };
         let outcome = self.groups.commit(request, self);
-        match written.load(Ordering::Acquire) {
-            0 => outcome.map(|version| TransactionReceipt { version, offsets }),
-            version => Ok(TransactionReceipt {
-                version: Version::new(version),
-                offsets,
-            }),
-        }
+        let version = match written.load(Ordering::Acquire) {
+            0 => outcome?,
+            version => Version::new(version),
+        };
+        let destroyed = std::mem::take(&mut *destroyed.lock());
+        Ok((version, destroyed))
     }
 
     /// The log of that name; one that is made here is in no version before something of it is committed.

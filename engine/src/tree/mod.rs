@@ -144,3 +144,20 @@ impl SlabEntry {
             .map_or(Reference::EMPTY, |slab| *slab.reference())
     }
 }
+
+impl Tree {
+    pub(crate) fn slice(
+        &self,
+        _source: &dyn NodeSource,
+        _range: std::ops::Range<u64>,
+    ) -> Result<Self, TreeError> {
+        todo!()
+    }
+    pub(crate) fn delete(
+        &self,
+        _source: &dyn NodeSource,
+        _range: std::ops::Range<u64>,
+    ) -> Result<(Self, summary::RangeSummary), TreeError> {
+        todo!()
+    }
+}

@@ -45,6 +45,22 @@ pub enum Change<'a> {
         /// Its encoded settings.
         settings: &'a [u8],
     },
+    /// stub
+    DeleteRange {
+        /// l
+        log: LogId,
+        /// f
+        first: crate::ids::Offset,
+        /// e
+        end: crate::ids::Offset,
+    },
+    /// stub
+    Retain {
+        /// l
+        log: LogId,
+        /// s
+        start: crate::ids::Offset,
+    },
     /// A change of a later minor version. A reader that does not know it refuses the version, unless it may be skipped.
     Unknown {
         /// Its kind.
@@ -63,6 +79,8 @@ impl<'a> Change<'a> {
                 .saturating_add(name.len())
                 .saturating_add(settings.len()),
             Self::DropLog { .. } => 8,
+            Self::DeleteRange { .. } => 24,
+            Self::Retain { .. } => 16,
             Self::SetSettings { settings, .. } => settings.len().saturating_add(8),
             Self::Unknown { .. } => return 0,
         };
@@ -93,12 +111,45 @@ impl<'a> Change<'a> {
                 check_settings(settings.len())?;
                 push(filler, kinds::SET_SETTINGS, &[&log.get().to_le_bytes(), settings])
             }
+            Self::DeleteRange { log, first, end } => push(
+                filler,
+                4,
+                &[
+                    &log.get().to_le_bytes(),
+                    &first.get().to_le_bytes(),
+                    &end.get().to_le_bytes(),
+                ],
+            ),
+            Self::Retain { log, start } => {
+                push(filler, 5, &[&log.get().to_le_bytes(), &start.get().to_le_bytes()])
+            }
             Self::Unknown { kind, .. } => Err(RULES.breaks(Rule::Kind, 0, 1, u64::from(*kind))),
         }
     }
 
     fn decode(kind: u16, flags: u16, payload: &'a [u8]) -> Result<Self, FormatError> {
         let skippable = flags & FLAG_SKIPPABLE != 0;
+        if kind == 4 {
+            let n = |i| -> Result<u64, FormatError> {
+                let v: U64 = read(payload, i, RULES)?;
+                Ok(v.get())
+            };
+            return Ok(Self::DeleteRange {
+                log: LogId::new(n(0)?),
+                first: crate::ids::Offset::new(n(8)?),
+                end: crate::ids::Offset::new(n(16)?),
+            });
+        }
+        if kind == 5 {
+            let n = |i| -> Result<u64, FormatError> {
+                let v: U64 = read(payload, i, RULES)?;
+                Ok(v.get())
+            };
+            return Ok(Self::Retain {
+                log: LogId::new(n(0)?),
+                start: crate::ids::Offset::new(n(8)?),
+            });
+        }
         if !matches!(kind, kinds::CREATE_LOG | kinds::DROP_LOG | kinds::SET_SETTINGS) {
             RULES.require(kind != 0, Rule::Zero, 0, 1, 0)?;
             return Ok(Self::Unknown { kind, skippable });
