@@ -6,10 +6,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use lanterman_format::ids::Version;
 
 use crate::background::Background;
 use crate::catalog::Catalog;
@@ -21,6 +24,7 @@ use crate::counters::Counters;
 use crate::disk::FileLock;
 use crate::error::{Error, Result};
 use crate::flush::{Flusher, Incoming};
+use crate::gc::Collector;
 use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
 use crate::log::LogState;
@@ -55,6 +59,9 @@ pub(crate) struct Core {
     /// Held by whoever writes a version with edits, and by a checkpoint while it takes the values of logs. Taken before
     /// the journal's lock.
     pub(crate) edits: Mutex<()>,
+    /// The newest version that edited a log.
+    last_edit: AtomicU64,
+    pub(crate) collector: Collector,
     pub(crate) allocator: Mutex<SlabAllocator>,
     pub(crate) incoming: Incoming,
     pub(crate) flusher: Mutex<Flusher>,
@@ -115,6 +122,8 @@ impl Core {
             journal: Mutex::new(parts.journal),
             groups: GroupCommit::new(),
             edits: Mutex::new(()),
+            last_edit: AtomicU64::new(0),
+            collector: Collector::default(),
             allocator: Mutex::new(parts.allocator),
             incoming: Incoming::default(),
             flusher: Mutex::new(parts.flusher),
@@ -181,6 +190,16 @@ impl Core {
         } else {
             self.check_poison()
         }
+    }
+
+    /// Notes a version that edits a log.
+    pub(crate) fn note_edit(&self, version: Version) {
+        self.last_edit.fetch_max(version.get(), Ordering::AcqRel);
+    }
+
+    /// The newest version that edited a log; 0 if none did since the newest checkpoint that was found.
+    pub(crate) fn last_edit(&self) -> Version {
+        Version::new(self.last_edit.load(Ordering::Acquire))
     }
 
     fn notify(&self) {

@@ -122,6 +122,7 @@ impl Core {
 
     /// Applies an edit whose block was written, or which the journal has.
     pub(crate) fn apply_edit(&self, edit: &Edit, version: Version) -> Result<Destroyed> {
+        self.note_edit(version);
         match edit {
             Edit::Delete { log, offsets } => {
                 self.edit_root(log, version, |root| self.without(log, root, offsets.clone()))

@@ -11,7 +11,7 @@ use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
-use crate::pins::Pin;
+use crate::pins::{Kept, Pin};
 use crate::store::LogInformation;
 use crate::summary::LogSummary;
 
@@ -64,11 +64,10 @@ impl Log {
     /// at the first message behind.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
-        let root = self.state.root();
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            root,
+            self.core.pin_root(&self.state),
             Bound::End,
             offset,
         )
@@ -80,11 +79,10 @@ impl Log {
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
-        let root = self.state.root();
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            root,
+            self.core.pin_root(&self.state),
             Bound::Durable,
             offset,
         )
@@ -94,9 +92,8 @@ impl Log {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
-        let root = self.state.root();
+        let (pin, root) = self.core.pin_root(&self.state);
         let end = root.end();
-        let pin = self.core.pins.pin(self.core.catalog.version());
         Snapshot {
             core: Arc::clone(&self.core),
             state: Arc::clone(&self.state),
@@ -166,7 +163,7 @@ impl Snapshot {
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            self.root.clone(),
+            (self.pin.clone(), self.root.clone()),
             bound,
             offset,
         )
@@ -271,8 +268,10 @@ pub struct StoreSnapshot {
 
 impl StoreSnapshot {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let cut = core.catalog.cut();
-        let pin = core.pins.pin(cut.version);
+        let (pin, cut) = core.pins.pin_with(|| {
+            let cut = core.catalog.cut();
+            (cut.version, Kept::Cut(cut.clone()), cut)
+        });
         StoreSnapshot { core, cut, pin }
     }
 
