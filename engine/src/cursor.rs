@@ -577,15 +577,21 @@ pub(crate) fn find_slab<'a>(
     root: &'a Root,
     offset: u64,
 ) -> Result<FoundSlab<'a>> {
-    if offset < root.tree_end {
-        let found = root
-            .tree
-            .find(core.source.as_ref(), offset.saturating_sub(root.start))
+    let waiting = || {
+        root.pending
+            .iter()
+            .find(|pending| pending.first <= offset && offset < pending.end())
+            .map(|pending| (&pending.tree, pending.first))
+    };
+    let in_tree = (offset < root.tree_end).then_some((&root.tree, root.start));
+    if let Some((tree, base)) = in_tree.or_else(waiting) {
+        let found = tree
+            .find(core.source.as_ref(), offset.saturating_sub(base))
             .map_err(|error| core.tree_error(log, error))?;
         let placed = found.ok_or(Error::Internal {
             what: "the tree covers what its end says",
         })?;
-        let first = placed.first_offset.saturating_add(root.start);
+        let first = placed.first_offset.saturating_add(base);
         let end = first.saturating_add(placed.entry.offset_count);
         let handle = placed
             .entry
@@ -597,20 +603,6 @@ pub(crate) fn find_slab<'a>(
             first,
             end,
             skip: placed.entry.skip,
-        });
-    }
-    let waiting = root
-        .pending
-        .iter()
-        .find(|pending| pending.first <= offset && offset < pending.end());
-    if let Some((pending, handle)) =
-        waiting.and_then(|found| found.entry.slab.as_ref().map(|slab| (found, slab)))
-    {
-        return Ok(FoundSlab {
-            handle,
-            first: pending.first,
-            end: pending.end(),
-            skip: pending.entry.skip,
         });
     }
     match &root.tail {

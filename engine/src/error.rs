@@ -255,6 +255,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A log cannot take messages of itself: which of them would be meant is not clear.
+    #[error("log {name:?} cannot be put behind itself: fork it, and splice from the fork")]
+    SpliceIntoItself {
+        /// Name of the log.
+        name: String,
+    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -330,6 +336,7 @@ impl Error {
             | Error::OutOfRange { .. }
             | Error::Deleted { .. }
             | Error::InvalidRange { .. }
+            | Error::SpliceIntoItself { .. }
             | Error::InvalidOption { .. }
             | Error::Aborted { .. }
             | Error::Closed => ErrorKind::FixTheCall,

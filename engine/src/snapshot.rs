@@ -33,9 +33,12 @@ impl Log {
         self.state.name.as_str()
     }
 
-    /// First offset that it holds.
+    /// First offset that it holds. Of a log that was dropped it is the end.
     #[must_use]
     pub fn start(&self) -> Offset {
+        if self.state.is_dropped() {
+            return self.end();
+        }
         self.state.first_offset()
     }
 
@@ -43,6 +46,17 @@ impl Log {
     #[must_use]
     pub fn end(&self) -> Offset {
         Offset::new(self.state.end())
+    }
+
+    /// # Errors
+    /// [`Error::UnknownLog`] once the log is dropped.
+    fn check_not_dropped(&self) -> Result<()> {
+        if self.state.is_dropped() {
+            return Err(Error::UnknownLog {
+                name: self.name().to_owned(),
+            });
+        }
+        Ok(())
     }
 
     /// Name, start, end and watermarks.
@@ -61,8 +75,9 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] behind the end of the log; the end itself is allowed. From an offset that was deleted it begins
-    /// at the first message behind.
+    /// at the first message behind. [`Error::UnknownLog`] if the log was dropped.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        self.check_not_dropped()?;
         let offset = offset.to_offset();
         let root = self.state.root();
         Cursor::new(
@@ -79,6 +94,7 @@ impl Log {
     /// # Errors
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        self.check_not_dropped()?;
         let offset = offset.to_offset();
         let root = self.state.root();
         Cursor::new(
@@ -90,11 +106,14 @@ impl Log {
         )
     }
 
-    /// The log as it is now.
+    /// The log as it is now; without messages if it was dropped.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
-        let root = self.state.root();
+        let mut root = self.state.root();
+        if self.state.is_dropped() {
+            root = Root::empty_from(root.end());
+        }
         let end = root.end();
         let pin = self.core.pins.pin(self.core.catalog.version());
         Snapshot {
@@ -154,6 +173,16 @@ impl Snapshot {
     /// [`Error::Damaged`] if a node of the log's tree cannot be read.
     pub fn summary(&self) -> Result<LogSummary> {
         self.core.summarise(&self.state, &self.root, self.end)
+    }
+
+    /// Makes the log `new` with what the snapshot holds; see [`Store::fork`](crate::Store::fork).
+    ///
+    /// In O(1) too, unless messages of the log were deleted since, or it was dropped: then a checkpoint is made on the way.
+    ///
+    /// # Errors
+    /// [`Error::LogExists`], [`Error::InvalidName`]; what a commit and a checkpoint may meet.
+    pub fn fork(&self, new: &str) -> Result<()> {
+        self.core.fork_held(&self.state, &self.root, self.end, new)
     }
 
     /// A cursor that lends the messages from `offset` on, without copying and without counting each.
@@ -289,6 +318,7 @@ impl StoreSnapshot {
             .cut
             .logs
             .values()
+            .filter(|committed| committed.is_named())
             .map(|committed| committed.log.name.as_str().to_owned())
             .collect();
         names.sort_unstable();
@@ -300,11 +330,23 @@ impl StoreSnapshot {
     /// # Errors
     /// [`Error::UnknownLog`] if the version has no log of that name, [`Error::Damaged`] as [`Store::log`](crate::Store::log).
     pub fn log(&self, name: &str) -> Result<Snapshot> {
-        let unknown = || Error::UnknownLog {
-            name: name.to_owned(),
+        let newest = self.core.find_log(name);
+        let known = |state: &Arc<LogState>| self.cut.logs.get(&state.id.get());
+        let committed = newest
+            .as_ref()
+            .ok()
+            .and_then(known)
+            // Dropped since, and perhaps made anew.
+            .or_else(|| {
+                let mut named = self.cut.logs.values().filter(|entry| entry.is_named());
+                named.find(|entry| entry.log.name.as_str() == name)
+            });
+        let Some(committed) = committed else {
+            return Err(newest.err().unwrap_or_else(|| Error::UnknownLog {
+                name: name.to_owned(),
+            }));
         };
-        let state = self.core.find_log(name)?;
-        let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
+        let state = Arc::clone(&committed.log);
         Ok(Snapshot {
             core: Arc::clone(&self.core),
             root: state.root_at(self.cut.version),

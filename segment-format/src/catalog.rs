@@ -14,6 +14,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 const RULES: Structure = Structure::CatalogPage;
 
+/// Flag of an entry: a named snapshot, which nobody writes to.
+pub const CATALOG_FLAG_SNAPSHOT: u32 = 1;
+
 /// Where the entries begin, from the block's beginning.
 pub const CATALOG_ENTRIES_POSITION: usize = 96;
 
@@ -89,7 +92,7 @@ impl CatalogEntry {
     fn check(&self, page: u64, at: u64) -> Result<(), FormatError> {
         let own_page = page_of(self.log);
         RULES.require(own_page == page, Rule::Bounds, at, page, own_page)?;
-        RULES.require(self.flags == 0, Rule::Flags, at, 0, u64::from(self.flags))?;
+        RULES.require(self.flags & !1 == 0, Rule::Flags, at, 0, u64::from(self.flags))?;
         let end = self.end_offset.get();
         RULES.require(
             self.start_offset <= self.end_offset,

@@ -51,6 +51,7 @@ pub mod reference;
 pub mod root_slot;
 pub mod scan;
 pub mod segment;
+pub mod settings;
 pub mod slab;
 pub mod summary;
 pub mod version;

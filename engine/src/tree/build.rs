@@ -79,7 +79,7 @@ impl Tree {
         Ok(Self::over(cut, node.level(), offset_end).without_lone_roots())
     }
 
-    fn over(root: Link, level: u8, offset_count: u64) -> Self {
+    pub(super) fn over(root: Link, level: u8, offset_count: u64) -> Self {
         Self {
             root: Some(root.branch),
             level: Some(level),
@@ -87,7 +87,7 @@ impl Tree {
         }
     }
 
-    fn root_link(&self, root: &Arc<Branch>, node: &Node) -> Link {
+    pub(super) fn root_link(&self, root: &Arc<Branch>, node: &Node) -> Link {
         Link {
             branch: Arc::clone(root),
             offset_count: self.offset_count,
@@ -96,7 +96,7 @@ impl Tree {
     }
 
     /// The same offsets without roots that have one child only, which a cut leaves behind.
-    fn without_lone_roots(mut self) -> Self {
+    pub(super) fn without_lone_roots(mut self) -> Self {
         while let Some(Children::Nodes(links)) =
             self.root.as_deref().and_then(Branch::loaded).map(Node::children)
             && let [only] = links.as_slice()

@@ -17,6 +17,7 @@ mod error;
 mod find;
 mod load;
 mod node;
+mod splice;
 mod summary;
 mod write;
 
@@ -142,22 +143,5 @@ impl SlabEntry {
         self.slab
             .as_ref()
             .map_or(Reference::EMPTY, |slab| *slab.reference())
-    }
-}
-
-impl Tree {
-    pub(crate) fn slice(
-        &self,
-        _source: &dyn NodeSource,
-        _range: std::ops::Range<u64>,
-    ) -> Result<Self, TreeError> {
-        todo!()
-    }
-    pub(crate) fn delete(
-        &self,
-        _source: &dyn NodeSource,
-        _range: std::ops::Range<u64>,
-    ) -> Result<(Self, summary::RangeSummary), TreeError> {
-        todo!()
     }
 }

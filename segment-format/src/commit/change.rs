@@ -61,6 +61,34 @@ pub enum Change<'a> {
         /// s
         start: crate::ids::Offset,
     },
+    /// A log begins with the value of another one.
+    Fork {
+        /// Its id, never used before.
+        log: LogId,
+        /// The log whose value it takes.
+        origin: LogId,
+        /// Offset behind the last message that it takes.
+        end: crate::ids::Offset,
+        /// Whether it is a named snapshot, which nobody writes to.
+        snapshot: bool,
+        /// Its name, as found.
+        name: &'a str,
+        /// Its encoded settings.
+        settings: &'a [u8],
+    },
+    /// The end of a log takes offsets of another one.
+    Splice {
+        /// The log that takes them.
+        log: LogId,
+        /// The offset that the first of them gets.
+        first: crate::ids::Offset,
+        /// The log that has them.
+        source: LogId,
+        /// The first offset there.
+        source_first: crate::ids::Offset,
+        /// The offset behind the last one there.
+        source_end: crate::ids::Offset,
+    },
     /// A change of a later minor version. A reader that does not know it refuses the version, unless it may be skipped.
     Unknown {
         /// Its kind.
@@ -82,6 +110,10 @@ impl<'a> Change<'a> {
             Self::DeleteRange { .. } => 24,
             Self::Retain { .. } => 16,
             Self::SetSettings { settings, .. } => settings.len().saturating_add(8),
+            Self::Fork { name, settings, .. } => {
+                32_usize.saturating_add(name.len()).saturating_add(settings.len())
+            }
+            Self::Splice { .. } => 40,
             Self::Unknown { .. } => return 0,
         };
         let padded = payload.saturating_add(HEADER_BYTES).saturating_add(7) & !7;
@@ -123,6 +155,47 @@ impl<'a> Change<'a> {
             Self::Retain { log, start } => {
                 push(filler, 5, &[&log.get().to_le_bytes(), &start.get().to_le_bytes()])
             }
+            Self::Fork {
+                log,
+                origin,
+                end,
+                snapshot,
+                name,
+                settings,
+            } => {
+                check_settings(settings.len())?;
+                push(
+                    filler,
+                    6,
+                    &[
+                        &log.get().to_le_bytes(),
+                        &origin.get().to_le_bytes(),
+                        &end.get().to_le_bytes(),
+                        &u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes(),
+                        &u16::from(*snapshot).to_le_bytes(),
+                        &narrow(settings.len(), RULES, 20)?.to_le_bytes(),
+                        name.as_bytes(),
+                        settings,
+                    ],
+                )
+            }
+            Self::Splice {
+                log,
+                first,
+                source,
+                source_first,
+                source_end,
+            } => push(
+                filler,
+                9,
+                &[
+                    &log.get().to_le_bytes(),
+                    &first.get().to_le_bytes(),
+                    &source.get().to_le_bytes(),
+                    &source_first.get().to_le_bytes(),
+                    &source_end.get().to_le_bytes(),
+                ],
+            ),
             Self::Unknown { kind, .. } => Err(RULES.breaks(Rule::Kind, 0, 1, u64::from(*kind))),
         }
     }
@@ -138,6 +211,41 @@ impl<'a> Change<'a> {
                 log: LogId::new(n(0)?),
                 first: crate::ids::Offset::new(n(8)?),
                 end: crate::ids::Offset::new(n(16)?),
+            });
+        }
+        if kind == 6 || kind == 9 {
+            let n = |i| -> Result<u64, FormatError> {
+                let v: U64 = read(payload, i, RULES)?;
+                Ok(v.get())
+            };
+            if kind == 9 {
+                return Ok(Self::Splice {
+                    log: LogId::new(n(0)?),
+                    first: crate::ids::Offset::new(n(8)?),
+                    source: LogId::new(n(16)?),
+                    source_first: crate::ids::Offset::new(n(24)?),
+                    source_end: crate::ids::Offset::new(n(32)?),
+                });
+            }
+            let name_bytes: U16 = read(payload, 24, RULES)?;
+            let flags: U16 = read(payload, 26, RULES)?;
+            let settings_bytes: U32 = read(payload, 28, RULES)?;
+            let name_bytes = index(u32::from(name_bytes.get()));
+            let name = part(payload, 32, name_bytes, RULES)?;
+            let settings = part(
+                payload,
+                name_bytes.saturating_add(32),
+                index(settings_bytes.get()),
+                RULES,
+            )?;
+            let name = core::str::from_utf8(name).map_err(|_| RULES.breaks(Rule::Text, 24, 0, 0))?;
+            return Ok(Self::Fork {
+                log: LogId::new(n(0)?),
+                origin: LogId::new(n(8)?),
+                end: crate::ids::Offset::new(n(16)?),
+                snapshot: flags.get() != 0,
+                name,
+                settings,
             });
         }
         if kind == 5 {
