@@ -19,17 +19,19 @@ use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Sequ
 use lanterman_format::node;
 use lanterman_format::reference::Reference;
 use lanterman_format::weakened;
+use parking_lot::MutexGuard;
 
 use crate::catalog::Cut;
 use crate::core::Core;
 use crate::disk::Sync;
+use crate::edit::unbuilt;
 use crate::error::{Error, Result};
 use crate::fork::encoded;
 use crate::log::{LogState, TailSlab};
 use crate::region::chunk::Chunk;
 use crate::root_file::RootFile;
 use crate::segment::Allocated;
-use crate::slab::SlabHandle;
+use crate::slab::{SlabBuilder, SlabHandle};
 use crate::sys::memory::AlignedBuffer;
 use crate::tree::NodeWrites;
 
@@ -130,6 +132,8 @@ struct GatheredTail {
     first: u64,
     count: u64,
     bytes: usize,
+    /// A tail of which something was deleted is put together anew.
+    builder: Option<SlabBuilder>,
 }
 
 impl Core {
@@ -140,6 +144,9 @@ impl Core {
     pub(crate) fn checkpoint(&self) -> Result<Option<CheckpointReceipt>> {
         let _permit = self.permit()?;
         let mut state = self.checkpoint.lock();
+        // What was closed before is written first, so that versions with edits wait for little.
+        self.flush_all()?;
+        let edits = self.edits.lock();
         let journal = self.journal.lock();
         let (cut, dirty) = self.catalog.cut_for_checkpoint();
         let end = journal.end().clone();
@@ -151,7 +158,7 @@ impl Core {
         if weakened!("segment-reused-early") {
             self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)?;
         }
-        match self.write_checkpoint(&mut state, &cut, &dirty, &end) {
+        match self.write_checkpoint(&mut state, &cut, &dirty, &end, edits) {
             Ok(receipt) => {
                 // Still under the lock: two checkpoints that follow each other closely would both retire the same files.
                 self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)
@@ -173,6 +180,7 @@ impl Core {
         cut: &Cut,
         dirty: &BTreeMap<u64, Arc<LogState>>,
         end: &crate::journal::JournalEnd,
+        edits: MutexGuard<'_, ()>,
     ) -> Result<CheckpointReceipt> {
         let mut sink = BlockSink {
             core: self,
@@ -215,6 +223,7 @@ impl Core {
                 settings: encoded(&log.settings())?.to_vec(),
             });
         }
+        drop(edits);
         let (pages, changed) = self.write_pages(&mut sink, state, entries, &dropped)?;
         let checkpoint = self.describe(cut, end, &pages);
         let bytes = checkpoint.encoded_bytes();
@@ -282,7 +291,12 @@ impl Core {
             let chunk = root.chunk_at(first).ok_or(Error::Internal {
                 what: "a tail is in a chunk",
             })?;
-            let bytes = chunk.copy_sealed_bytes_max(first.saturating_sub(chunk.first_offset()), count)?;
+            let from = first.saturating_sub(chunk.first_offset());
+            let mut builder = self.masked_part(log, &root, chunk, first..committed.end)?;
+            let bytes = match &mut builder {
+                Some(builder) => builder.end().map_err(unbuilt)?,
+                None => chunk.copy_sealed_bytes_max(from, count)?,
+            };
             let chunk = Arc::clone(chunk);
             let tail = GatheredTail {
                 log: log.id.get(),
@@ -291,6 +305,7 @@ impl Core {
                 first,
                 count,
                 bytes,
+                builder,
             };
             if bytes > GATHERED_BYTES_MAX {
                 self.write_gathered(sink, vec![tail], &mut tails)?;
@@ -335,10 +350,16 @@ impl Core {
                 .ok_or(Error::Internal {
                     what: "gathered tails fit their block",
                 })?;
-            let sealed =
-                tail.chunk
-                    .seal_copy(from, tail.count, tail.state.id, self.clock.wall_ms(), &own, out)?;
-            let slab = Arc::new(SlabHandle::new(sealed.reference));
+            let reference = match &tail.builder {
+                Some(builder) => builder.finish(&own, out).map_err(unbuilt)?.reference,
+                None => {
+                    let now_ms = self.now_ms();
+                    tail.chunk
+                        .seal_copy(from, tail.count, tail.state.id, now_ms, &own, out)?
+                        .reference
+                }
+            };
+            let slab = Arc::new(SlabHandle::new(reference));
             tails.insert(
                 tail.log,
                 TailSlab {

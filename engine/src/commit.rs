@@ -451,7 +451,7 @@ impl Core {
             return Ok(journal.end().version);
         }
         journal
-            .append(&content, durability, self.clock.wall_ms())
+            .append(&content, durability, self.now_ms())
             .map_err(|error| match error {
                 // Nothing was written: the same commit may succeed when there is room.
                 full @ (Error::StorageFull { .. } | Error::TooLarge { .. }) => full,

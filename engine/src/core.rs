@@ -30,6 +30,7 @@ use crate::pins::PinTable;
 use crate::publication::Publication;
 use crate::reader_table::ReaderTable;
 use crate::readers::FollowingCell;
+use crate::retention::StoreTime;
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::source::StoreSource;
 use crate::tail::pool::Pool;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) path: PathBuf,
     pub(crate) options: Options,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) time: StoreTime,
     pub(crate) segments: Arc<SegmentTable>,
     pub(crate) source: Arc<StoreSource>,
     pub(crate) catalog: Catalog,
@@ -104,6 +106,7 @@ impl Core {
         let now = clock.monotonic();
         Core {
             path: parts.path,
+            time: StoreTime::new(clock.as_ref()),
             clock,
             segments: parts.segments,
             source: parts.source,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanterman_format::ids::Offset;
-use lanterman_format::slab::IndexKind;
 use lanterman_format::{BufferView, ValueType, weakened};
 
 use crate::core::Core;
@@ -529,7 +528,7 @@ impl Cursor {
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();
         let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
-        let has_runs = slab.layout().index_kind() == IndexKind::Runs;
+        let has_runs = slab.layout().summary().deleted > 0;
         self.place = Place::Slab {
             slab,
             place,

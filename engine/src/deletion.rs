@@ -23,7 +23,8 @@ pub struct DeletionReceipt {
     pub messages: u64,
     /// Bytes of their keys and values.
     pub bytes: u64,
-    /// Whether both are exact: where the range cuts a slab in two, its part is an estimate.
+    /// Whether the range cut no slab in two. The share of one that was cut is an estimate; of its messages only if some
+    /// of them had been deleted before.
     pub is_exact: bool,
     /// The version from which on they are gone.
     pub version: Version,
@@ -38,6 +39,35 @@ impl DeletionReceipt {
             bytes: destroyed.bytes,
             is_exact: destroyed.is_exact,
             version,
+        }
+    }
+}
+
+/// What a deletion or a retention would destroy, if it were done now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeletionPlan {
+    /// Name of the log.
+    pub log: String,
+    /// The offsets that would go; some may have gone before.
+    pub offsets: Range<u64>,
+    /// How many messages would be destroyed.
+    pub messages: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Whether the range cut no slab in two. The share of one that was cut is an estimate; of its messages only if some
+    /// of them had been deleted before.
+    pub is_exact: bool,
+}
+
+impl DeletionPlan {
+    pub(crate) fn new(log: &str, offsets: Range<u64>, destroyed: Destroyed) -> Self {
+        DeletionPlan {
+            log: log.to_owned(),
+            offsets,
+            messages: destroyed.messages,
+            bytes: destroyed.bytes,
+            is_exact: destroyed.is_exact,
         }
     }
 }
@@ -92,12 +122,25 @@ impl WantedRange {
 }
 
 impl Core {
+    /// What deleting a range of one log would destroy.
+    pub(crate) fn plan_deletion(&self, name: &str, range: WantedRange) -> Result<DeletionPlan> {
+        LogName::parse(name)?;
+        let log = self.find_log(name)?;
+        let offsets = range.within(&log)?;
+        let (_, destroyed) = self.without(&log, &log.root(), offsets.clone())?;
+        Ok(DeletionPlan::new(name, offsets, destroyed))
+    }
+
     /// Deletes a range of offsets of one log, durably.
     pub(crate) fn delete(&self, name: &str, range: WantedRange) -> Result<DeletionReceipt> {
         self.check_writable("delete")?;
         LogName::parse(name)?;
         let log = self.find_log(name)?;
         let offsets = range.within(&log)?;
+        if offsets.is_empty() {
+            let version = self.catalog.version();
+            return Ok(DeletionReceipt::new(name, offsets, Destroyed::default(), version));
+        }
         let edit = Edit::Delete {
             log: Arc::clone(&log),
             offsets: offsets.clone(),

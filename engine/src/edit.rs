@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lanterman_format::FormatError;
 use lanterman_format::commit::Change;
 use lanterman_format::ids::{Offset, Version};
 use lanterman_format::settings::Settings;
@@ -23,6 +24,8 @@ use parking_lot::Mutex;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root, TailState};
+use crate::region::chunk::Chunk;
+use crate::slab::SlabBuilder;
 use crate::tree::Tree;
 
 /// One edit.
@@ -209,6 +212,13 @@ impl Edit {
     }
 }
 
+/// A slab that cannot be made of messages that were in one.
+pub(crate) fn unbuilt(_: FormatError) -> Error {
+    Error::Internal {
+        what: "messages of a slab make a slab without those that were deleted",
+    }
+}
+
 impl Core {
     /// Does the edits on copies of the roots: what fails, fails here. Loads the nodes that the edits will need.
     pub(crate) fn rehearse<'a>(
@@ -375,6 +385,7 @@ impl Core {
                 .delete(self.source.as_ref(), relative)
                 .map_err(|error| self.tree_error(log, error))?;
             edited.tree = tree;
+            edited.forget_landed(&in_tree);
             destroyed.add(Destroyed {
                 messages: held.summary.messages,
                 bytes: held.summary.value_bytes.saturating_add(held.summary.key_bytes),
@@ -426,7 +437,7 @@ impl Core {
                 (None, None) => start,
             };
         }
-        let gone = |chunk: &&Arc<crate::region::chunk::Chunk>| {
+        let gone = |chunk: &&Arc<Chunk>| {
             chunk.is_closed() && chunk.end_offset() <= edited.start && chunk.end_offset() < root.end()
         };
         if edited.chunks.iter().any(|chunk| gone(&chunk)) {
@@ -461,9 +472,53 @@ impl Core {
         Ok(held)
     }
 
-    /// Deletes from the tree what is masked and stands there now.
-    pub(crate) fn masks_into_tree(&self, log: &LogState, root: &mut Root) -> Result<()> {
+    /// The messages `offsets` of a chunk and runs in the place of those that are deleted, if any is.
+    pub(crate) fn masked_part(
+        &self,
+        log: &LogState,
+        root: &Root,
+        chunk: &Chunk,
+        offsets: Range<u64>,
+    ) -> Result<Option<SlabBuilder>> {
+        let is_masked = |mask: &Range<u64>| mask.start < offsets.end && offsets.start < mask.end;
+        if offsets.start >= root.start && !root.masks.iter().any(is_masked) {
+            return Ok(None);
+        }
+        let opened_ms = chunk.opened_ms();
+        let mut builder = SlabBuilder::new(log.id, offsets.start, opened_ms..=self.now_ms().max(opened_ms));
+        let mut at = offsets.start;
+        while at < offsets.end {
+            let deleted = match root.start > at {
+                true => Some(root.start),
+                false => root.mask_at(at).map(|mask| mask.end),
+            };
+            let until = match deleted {
+                Some(end) => {
+                    let until = end.min(offsets.end);
+                    builder.push_deleted(until.saturating_sub(at));
+                    until
+                }
+                None => {
+                    let until = root.next_mask(at).unwrap_or(u64::MAX).min(offsets.end);
+                    let entry = at.saturating_sub(chunk.first_offset());
+                    let stored = chunk.entries_bytes(entry, until.saturating_sub(at))?;
+                    builder.push_stored(stored).map_err(unbuilt)?;
+                    until
+                }
+            };
+            at = until;
+        }
+        Ok(Some(builder))
+    }
+
+    /// Deletes from the tree what is masked and stands there now; but for `runs`, which the slabs have themselves.
+    pub(crate) fn masks_into_tree(&self, log: &LogState, root: &mut Root, runs: &[Range<u64>]) -> Result<()> {
         for mask in root.take_masks(root.tree_end) {
+            root.forget_landed(&mask);
+            let is_there = |run: &Range<u64>| run.start <= mask.start && mask.end <= run.end;
+            if runs.iter().any(is_there) {
+                continue;
+            }
             let relative = mask.start.saturating_sub(root.start)..mask.end.saturating_sub(root.start);
             let (tree, _) = root
                 .tree

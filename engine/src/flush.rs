@@ -6,19 +6,22 @@
 //! - a full disk leaves the job queued: the next call tries again, nothing is lost meanwhile.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
+use lanterman_format::block::{BLOCK_ALIGNMENT, BlockIdentity};
 use lanterman_format::ids::Version;
 use parking_lot::Mutex;
 
 use crate::core::Core;
-use crate::disk::{BulkWriter, Completion};
+use crate::disk::{AlignedBuffer, BulkWriter, Completion, SharedBytes};
+use crate::edit::unbuilt;
 use crate::error::{Error, Result};
 use crate::log::LogState;
 use crate::region::chunk::{Chunk, ChunkSealed};
 use crate::segment::Allocated;
-use crate::slab::SlabHandle;
-use crate::tree::SlabEntry;
+use crate::slab::{SlabBuilder, SlabHandle};
+use crate::tree::{SlabEntry, Tree};
 
 /// Slabs in flight at once: eight of 1 MiB reached 0.84 of the bare device, four 0.78 (decision 1).
 pub(crate) const IN_FLIGHT_MAX: usize = 8;
@@ -36,6 +39,8 @@ struct Job {
     chunk: Arc<Chunk>,
     state: JobState,
     place: Option<(Allocated, ChunkSealed)>,
+    /// Deleted offsets that the slab has as runs.
+    runs: Arc<[Range<u64>]>,
 }
 
 /// A chunk that is on disk as well and kept for those who read close behind the writer.
@@ -119,6 +124,7 @@ impl Flusher {
                 chunk,
                 state: JobState::Queued,
                 place: None,
+                runs: Arc::from([]),
             }));
         // What is in flight of a log that was dropped lands as nothing.
         self.jobs
@@ -149,18 +155,39 @@ impl Flusher {
             if !matches!(job.state, JobState::Queued) {
                 continue;
             }
+            let root = job.log.root();
+            let offsets = job.chunk.first_offset().max(root.start)..job.chunk.end_offset();
+            if root.has_deleted(&offsets) {
+                // Nothing of it is to be seen any more.
+                job.state = JobState::Written;
+                continue;
+            }
             let version = Version::new(core.catalog.version().get().saturating_add(1));
-            let time_ms = core.clock.wall_ms();
-            let bytes = job.chunk.sealed_bytes_max();
+            let time_ms = core.now_ms();
+            let whole = job.chunk.first_offset()..offsets.end;
+            let mut builder = core.masked_part(&job.log, &root, &job.chunk, whole)?;
+            let bytes = match &mut builder {
+                Some(builder) => builder.end().map_err(unbuilt)? as u64,
+                None => job.chunk.sealed_bytes_max(),
+            };
             let place = core
                 .allocator
                 .lock()
                 .allocate(&core.segments, bytes, version, time_ms)
                 .map_err(|error| core.poison_if_sync_failed(error))?;
             let identity = place.identity(&core.segments, version);
-            let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
+            let (sealed, image) = match &builder {
+                Some(builder) => {
+                    job.runs = root.masks;
+                    core.build_slab(builder, &place, &identity)?
+                }
+                None => {
+                    let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
+                    let image = job.chunk.image(&sealed);
+                    (sealed, image)
+                }
+            };
             core.allocator.lock().give_back(&place, sealed.stored_bytes);
-            let image = job.chunk.image(&sealed);
             let token = self.next_token;
             self.next_token = token.wrapping_add(1);
             let length = usize::try_from(sealed.stored_bytes).unwrap_or(usize::MAX);
@@ -219,6 +246,10 @@ impl Flusher {
         {
             let Some(job) = self.jobs.pop_front() else { break };
             let Some((place, sealed)) = job.place else {
+                core.land_deleted(&job.log, &job.chunk)
+                    .map_err(|error| core.poison(error))?;
+                job.chunk.retire();
+                core.memory_came_back();
                 continue;
             };
             if job.log.is_dropped() {
@@ -253,7 +284,7 @@ impl Flusher {
                         root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
                         root.tree_end = end;
                     }
-                    core.masks_into_tree(&job.log, root)?;
+                    core.masks_into_tree(&job.log, root, &job.runs)?;
                     core.absorb_pending(&job.log, root)?;
                     // A tail slab of the same messages, from a checkpoint, has had its day.
                     root.tail = root.tail.take().filter(|tail| tail.first >= end);
@@ -300,6 +331,42 @@ impl Flusher {
 }
 
 impl Core {
+    /// A slab put together anew, in memory of its own.
+    fn build_slab(
+        &self,
+        builder: &SlabBuilder,
+        place: &Allocated,
+        identity: &BlockIdentity,
+    ) -> Result<(ChunkSealed, SharedBytes)> {
+        let length = usize::try_from(place.bytes).unwrap_or(usize::MAX);
+        let mut buffer = AlignedBuffer::new(length)
+            .map_err(|source| Error::io("allocate a buffer for", self.segments.directory(), source))?;
+        let built = builder.finish(identity, buffer.as_mut()).map_err(unbuilt)?;
+        let sealed = ChunkSealed {
+            reference: built.reference,
+            stored_bytes: built.stored_bytes.next_multiple_of(BLOCK_ALIGNMENT as u64),
+            summary: built.summary,
+            histogram: built.histogram,
+        };
+        Ok((sealed, Arc::new(buffer)))
+    }
+
+    /// A chunk of which everything was deleted lands without a slab.
+    fn land_deleted(&self, log: &LogState, chunk: &Chunk) -> Result<()> {
+        let end = chunk.end_offset();
+        log.change_root(|root| {
+            if let Some(count) = end.checked_sub(root.tree_end).filter(|count| *count > 0) {
+                let joined = root.tree.join(self.source.as_ref(), &Tree::deleted(count));
+                root.tree = joined.map_err(|error| self.tree_error(log, error))?;
+                let deleted = root.tree_end..end;
+                root.tree_end = end;
+                root.take_masks(end);
+                root.forget_landed(&deleted);
+            }
+            self.absorb_pending(log, root)
+        })
+    }
+
     /// Drives the flusher until the tree of `log` covers everything below `end`.
     pub(crate) fn flush_log(&self, log: &LogState, end: u64) -> Result<()> {
         while log.root().tree_end < end && !log.is_dropped() {

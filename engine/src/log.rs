@@ -107,6 +107,33 @@ impl Root {
         (offset < mask.end).then_some(mask)
     }
 
+    /// Whether all of `offsets`, none of which are in the tree, are deleted.
+    pub(crate) fn has_deleted(&self, offsets: &Range<u64>) -> bool {
+        offsets.is_empty()
+            || self
+                .mask_at(offsets.start)
+                .is_some_and(|mask| mask.end >= offsets.end)
+    }
+
+    /// Lets go of chunks that are kept for speed though the tree has their messages, where it says of `deleted` that they
+    /// are deleted and the chunks do not.
+    pub(crate) fn forget_landed(&mut self, deleted: &Range<u64>) {
+        let tree_end = self.tree_end;
+        let stale = |chunk: &Arc<Chunk>| {
+            chunk.end_offset() <= tree_end
+                && chunk.first_offset() < deleted.end
+                && deleted.start < chunk.end_offset()
+        };
+        if self.chunks.iter().any(stale) {
+            self.chunks = self
+                .chunks
+                .iter()
+                .filter(|chunk| !stale(chunk))
+                .cloned()
+                .collect();
+        }
+    }
+
     /// Where the first mask behind `offset` begins.
     pub(crate) fn next_mask(&self, offset: u64) -> Option<u64> {
         let behind = self.masks.partition_point(|mask| mask.start <= offset);

@@ -268,7 +268,7 @@ impl Core {
             root.tree_end = end;
             root.pending = rest;
         }
-        self.masks_into_tree(log, root)
+        self.masks_into_tree(log, root, &[])
     }
 
     /// Makes the slab with a quiet log's newest messages a part of its tree, as it stands.

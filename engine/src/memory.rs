@@ -88,12 +88,13 @@ impl Core {
     ) -> Result<Room> {
         let root = log.root();
         let stored = match root.tail.as_ref().map(|tail| self.tail_body(log, tail)) {
-            // What cannot be copied stays where it is: reading it goes on to tell, and appending goes on behind it.
-            Some(Err(Error::Damaged(_))) => {
+            // What cannot be copied stays where it is: reading it goes on to tell, and appending goes on behind it. So
+            // does what has deleted messages in it, which a chunk cannot hold.
+            Some(Err(Error::Damaged(_))) | Some(Ok(None)) => {
                 self.tail_into_tree(log)?;
                 None
             }
-            stored => stored.transpose()?,
+            stored => stored.transpose()?.flatten(),
         };
         let body = stored.as_ref().map_or(0, |stored| stored.body.len() as u64);
         let kept = stored.as_ref().map_or(0, |stored| stored.count);
@@ -105,7 +106,7 @@ impl Core {
             .last()
             .map_or(0, |chunk| chunk.capacity().min(self.options.slab_bytes_max));
         let first = stored.as_ref().map_or_else(|| root.end(), |stored| stored.first);
-        let now_ms = self.clock.wall_ms();
+        let now_ms = self.now_ms();
         let taken = self.pool.take(wanted.max(busy), first, now_ms);
         let Some(mut writer) = taken.or_else(|| self.pool.take(wanted, first, now_ms)) else {
             return Ok(Room::NoMemory);
@@ -232,12 +233,16 @@ struct StoredTail {
 }
 
 impl Core {
-    fn tail_body(&self, log: &LogState, tail: &crate::log::TailSlab) -> Result<StoredTail> {
+    /// `None` if some of its messages are deleted.
+    fn tail_body(&self, log: &LogState, tail: &crate::log::TailSlab) -> Result<Option<StoredTail>> {
         let offsets = tail.first..tail.first.saturating_add(tail.count);
         let failed = |error| self.slab_error(log, Some(offsets.clone()), error);
         let context = self.read_context();
         let opened = tail.slab.open(self.source.as_ref()).map_err(failed)?;
         let slab = opened.share();
+        if slab.layout().summary().deleted > 0 {
+            return Ok(None);
+        }
         let shown = tail.skip..tail.skip.saturating_add(tail.count);
         let mut body = Vec::new();
         let mut walk = slab.walk(shown.clone(), context).map_err(failed)?;
@@ -252,11 +257,11 @@ impl Core {
         }
         // Asked after the last byte was copied: what was lost meanwhile must not be written anew, as if it were whole.
         slab.check_whole().map_err(failed)?;
-        Ok(StoredTail {
+        Ok(Some(StoredTail {
             body,
             first: tail.first,
             count: tail.count,
-        })
+        }))
     }
 }
 

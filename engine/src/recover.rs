@@ -387,6 +387,7 @@ impl Core {
 
     fn replay_version(&self, view: &CommitView<'_>, header: &BlockHeader) -> Result<()> {
         let version = header.identity.version;
+        self.time.found(view.time_ms());
         let place = |rule| self.journal_damage(header, rule);
         for change in view.changes() {
             if let Change::CreateLog { log, name, settings } = change.map_err(place)? {

@@ -19,7 +19,7 @@ use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
 use crate::create::{create_store, sync_name_of};
 use crate::cursor::ToOffset;
-use crate::deletion::{DeletionReceipt, WantedRange};
+use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
@@ -30,6 +30,7 @@ use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
 use crate::reader_table::{READERS_WORDS, ReaderTable, ReaderView};
 use crate::recover::{Chosen, Loaded, choose_checkpoint, find_room, restore_logs};
+use crate::retention::Retention;
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
@@ -343,6 +344,32 @@ impl Store {
     /// meet.
     pub fn drop_log(&self, name: &str) -> Result<DeletionReceipt> {
         self.core().drop_log(name)
+    }
+
+    /// What [`delete`](Self::delete) would destroy; nothing is written.
+    ///
+    /// # Errors
+    /// As `delete`.
+    pub fn plan_deletion(&self, name: &str, offsets: impl RangeBounds<u64>) -> Result<DeletionPlan> {
+        self.core().plan_deletion(name, WantedRange::of(&offsets))
+    }
+
+    /// Deletes what `retention` does not keep of the log `name`, once, durably: whole slabs from the front, and, with
+    /// [`Retention::from`], up to an offset. The log begins later then; offsets before answer [`Error::Deleted`].
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete); [`Error::InvalidOption`] for a retention that would keep nothing, or has no limit;
+    /// [`Error::InvalidRange`] for an offset behind the log.
+    pub fn retain(&self, name: &str, retention: &Retention) -> Result<DeletionReceipt> {
+        self.core().retain(name, retention)
+    }
+
+    /// What [`retain`](Self::retain) would destroy; nothing is written.
+    ///
+    /// # Errors
+    /// As `retain`.
+    pub fn plan_retention(&self, name: &str, retention: &Retention) -> Result<DeletionPlan> {
+        self.core().plan_retention(name, retention)
     }
 
     /// Makes everything appended so far to any log last as `durability` says.

@@ -55,7 +55,8 @@ impl LogSummary {
         self.histogram.percentile(percent)
     }
 
-    /// Whether all numbers are exact; where a slab is shown in part, its share is an estimate.
+    /// Whether no slab was cut in two for this answer. The share of a slab of which a part is shown is an estimate; it is
+    /// exact for numbers of messages unless some of the slab's were deleted before.
     #[must_use]
     pub fn is_exact(&self) -> bool {
         self.is_exact

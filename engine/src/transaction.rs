@@ -48,7 +48,7 @@ pub struct TransactionReceipt {
     pub version: Version,
     /// The offsets that its messages got, by log.
     pub offsets: BTreeMap<String, Range<u64>>,
-    /// What its deletions destroyed, in their order.
+    /// What its deletions destroyed, in their order; those of empty ranges are left out.
     pub deletions: Vec<DeletionReceipt>,
 }
 
@@ -180,6 +180,9 @@ impl Core {
         for (name, range) in deletions {
             let log = self.find_log(name.as_str())?;
             let offsets = range.within(&log)?;
+            if offsets.is_empty() {
+                continue;
+            }
             edits.push(Edit::Delete {
                 log,
                 offsets: offsets.clone(),

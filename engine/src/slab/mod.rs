@@ -9,6 +9,7 @@
 //! window is asked about afterwards; what a user looks at later, he asks about himself. Only sources that copy are free of
 //! that.
 
+mod build;
 mod bytes;
 mod check;
 mod error;
@@ -23,6 +24,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use build::SlabBuilder;
 #[cfg(test)]
 pub(crate) use bytes::SharedMemory;
 pub(crate) use bytes::{SlabBytes, SlabMemory};

@@ -1,0 +1,465 @@
+//! Promise: a deleted message is gone for everybody who comes later, and for nobody else: its offset answers `Deleted` and
+//! is never given out again, the others stay what and where they are, through crashes and openings; whoever held the log
+//! from before reads on. Shown by named cases, and by random work beside a model.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking, and say which seed replays them"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{memory, open_on, small, value};
+use lanterman::disk::MemoryDisk;
+use lanterman::{Background, Durability, Error, ErrorKind, Log, Retention, Snapshot, Store};
+
+const NAMES: [&str; 3] = ["inbox", "audit", "events"];
+
+/// What a log must hold: a message or nothing at each offset.
+type Model = Vec<Option<Vec<u8>>>;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+fn message(random: &mut Random, number: u64) -> Vec<u8> {
+    let length = match random.below(10) {
+        0 => 0,
+        1..=6 => random.below(120),
+        7 | 8 => random.below(5000),
+        _ => random.below(60_000),
+    };
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.resize(8 + usize::try_from(length).unwrap(), (number % 251) as u8);
+    bytes
+}
+
+/// Every offset answers as the model says, one by one and in order.
+fn check_snapshot(snapshot: &Snapshot, model: &Model, context: &str) {
+    assert_eq!(snapshot.end().get(), model.len() as u64, "{context}: end");
+    let start = model.iter().position(Option::is_some).unwrap_or(model.len());
+    assert!(snapshot.start().get() <= start as u64, "{context}: start");
+    let mut cursor = snapshot.cursor(0u64).unwrap();
+    for (offset, expected) in model.iter().enumerate() {
+        let found = cursor.get(offset as u64);
+        match (expected, found) {
+            (Some(expected), Ok(found)) => {
+                assert!(
+                    found.value() == &expected[..],
+                    "{context}: another message at {offset}"
+                );
+            }
+            (None, Err(Error::Deleted { run, .. })) => {
+                assert!(
+                    run.contains(&(offset as u64)),
+                    "{context}: {offset} is not in {run:?}"
+                );
+                for deleted in run.start..run.end.min(model.len() as u64) {
+                    assert!(
+                        model[usize::try_from(deleted).unwrap()].is_none(),
+                        "{context}: {deleted} of the run {run:?} at {offset} is there"
+                    );
+                }
+            }
+            (expected, found) => panic!(
+                "{context}: offset {offset}: expected {:?}, found {:?}",
+                expected.as_ref().map(Vec::len),
+                found.map(|message| message.value().len())
+            ),
+        }
+    }
+    let kept: Vec<(u64, &Vec<u8>)> = (0u64..)
+        .zip(model)
+        .filter_map(|(offset, message)| Some((offset, message.as_ref()?)))
+        .collect();
+    let mut cursor = snapshot.cursor(0u64).unwrap();
+    for (offset, expected) in &kept {
+        let found = cursor
+            .next()
+            .unwrap()
+            .unwrap_or_else(|| panic!("{context}: no message {offset}"));
+        assert_eq!(found.offset().get(), *offset, "{context}");
+        assert!(
+            found.value() == &expected[..],
+            "{context}: another message at {offset}"
+        );
+    }
+    assert!(cursor.next().unwrap().is_none(), "{context}: too many messages");
+    let ranged: Vec<u64> = snapshot
+        .range(..)
+        .unwrap()
+        .map(|message| message.unwrap().offset().get())
+        .collect();
+    assert!(
+        ranged.iter().eq(kept.iter().map(|(offset, _)| offset)),
+        "{context}: range"
+    );
+    let summary = snapshot.summary().unwrap();
+    // Where a slab with deleted messages was cut once more, its parts are counted in proportion.
+    if summary.is_exact() && kept.len() == model.len() {
+        assert_eq!(
+            summary.messages(),
+            kept.len() as u64,
+            "{context}: messages counted"
+        );
+    }
+}
+
+fn check(store: &Store, name: &str, model: &Model, context: &str) {
+    match store.snapshot(name) {
+        Ok(snapshot) => check_snapshot(&snapshot, model, &format!("{context}, log {name}")),
+        Err(Error::UnknownLog { .. }) => assert!(model.is_empty(), "{context}: {name} is unknown"),
+        Err(other) => panic!("{context}: {other}"),
+    }
+}
+
+fn delete_from(model: &mut Model, range: std::ops::Range<u64>) -> u64 {
+    let mut destroyed = 0;
+    for offset in range {
+        let slot = &mut model[usize::try_from(offset).unwrap()];
+        destroyed += u64::from(slot.take().is_some());
+    }
+    destroyed
+}
+
+fn random_work(seed: u64, steps: u64) {
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut disk = memory();
+    let mut store = open_on(disk.clone());
+    let mut models: [Model; 3] = Default::default();
+    let mut held: Vec<(Snapshot, Model)> = Vec::new();
+    let mut number = 0;
+    for step in 0..steps {
+        let log = usize::try_from(random.below(3)).unwrap();
+        let (name, context) = (NAMES[log], format!("seed {seed}, step {step}"));
+        let length = models[log].len() as u64;
+        match random.below(20) {
+            0..=6 => {
+                let mut writer = store.writer(name).unwrap();
+                for _ in 0..random.below(40) {
+                    number += 1;
+                    let message = message(&mut random, number);
+                    writer.append(&message).unwrap();
+                    models[log].push(Some(message));
+                }
+                let level =
+                    [Durability::Disk, Durability::Process][usize::try_from(random.below(2)).unwrap()];
+                writer.commit(level).unwrap();
+            }
+            7..=10 if length > 0 => {
+                let first = random.below(length);
+                let most = 1 + random.below(60);
+                let end = first + random.below((length - first).min(most) + 1);
+                let was_whole = !models[log].contains(&None);
+                let receipt = store.delete(name, first..end).unwrap();
+                let destroyed = delete_from(&mut models[log], first..end);
+                assert_eq!(receipt.offsets, first..end, "{context}");
+                if receipt.is_exact && was_whole {
+                    assert_eq!(receipt.messages, destroyed, "{context}");
+                }
+            }
+            11 if length > 0 => {
+                let from = random.below(length + 1);
+                store.retain(name, &Retention::new().from(from)).unwrap();
+                delete_from(&mut models[log], 0..from);
+            }
+            12 => {
+                store.checkpoint().unwrap();
+            }
+            13 => while store.step().unwrap() {},
+            14 => {
+                if length > 0 {
+                    held.push((store.snapshot(name).unwrap(), models[log].clone()));
+                }
+                if held.len() > 4 {
+                    held.remove(0);
+                }
+            }
+            15 => {
+                // All of it or nothing, beside an append to another log.
+                let other = (log + 1) % 3;
+                number += 1;
+                let message = message(&mut random, number);
+                let end = random.below(length + 1);
+                store
+                    .transaction(|transaction| {
+                        transaction.append(NAMES[other], &message)?;
+                        if length > 0 {
+                            transaction.delete(name, 0..end)?;
+                        }
+                        Ok(())
+                    })
+                    .unwrap();
+                models[other].push(Some(message));
+                if length > 0 {
+                    delete_from(&mut models[log], 0..end);
+                }
+            }
+            16 | 17 => {
+                held.clear();
+                let kill = random.below(2) == 0;
+                if kill {
+                    disk = Arc::new(disk.kill_image().unwrap());
+                    std::mem::forget(store);
+                } else {
+                    store.close().unwrap();
+                }
+                store = open_on(disk.clone());
+            }
+            _ => check(&store, name, &models[log], &context),
+        }
+        if random.below(8) == 0 {
+            for (snapshot, model) in &held {
+                check_snapshot(
+                    snapshot,
+                    model,
+                    &format!("{context}, held snapshot of {}", snapshot.name()),
+                );
+            }
+        }
+    }
+    for (name, model) in NAMES.iter().zip(&models) {
+        check(&store, name, model, &format!("seed {seed}, at the end"));
+    }
+}
+
+#[test]
+fn random_deletions_agree_with_a_model() {
+    let only = std::env::var("LANTERMAN_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(1..60, |seed| seed..seed + 1);
+    for seed in seeds {
+        random_work(seed, 120);
+    }
+}
+
+fn ten(disk: &Arc<MemoryDisk>) -> Store {
+    let store = open_on(disk.clone());
+    let mut writer = store.writer("events").unwrap();
+    for offset in 0..10 {
+        writer.append(&value(offset)).unwrap();
+    }
+    writer.commit(Durability::Disk).unwrap();
+    drop(writer);
+    store
+}
+
+fn offsets(log: &Log) -> Vec<u64> {
+    let mut cursor = log.cursor(0u64).unwrap();
+    let mut found = Vec::new();
+    while let Some(message) = cursor.next().unwrap() {
+        found.push(message.offset().get());
+    }
+    found
+}
+
+#[test]
+fn ranges_that_are_none_or_reach_too_far_are_refused_and_change_nothing() {
+    let disk = memory();
+    let store = ten(&disk);
+    #[allow(clippy::reversed_empty_ranges, reason = "that is the point")]
+    let reversed = store.delete("events", 7..3).unwrap_err();
+    assert_eq!(reversed.kind(), ErrorKind::FixTheCall);
+    assert!(
+        reversed.to_string().contains("ends before it begins"),
+        "{reversed}"
+    );
+    let beyond = store.delete("events", 5..11).unwrap_err();
+    assert!(beyond.to_string().contains("behind the last message"), "{beyond}");
+    assert!(matches!(
+        store.delete("nobody", 0..1),
+        Err(Error::UnknownLog { .. })
+    ));
+    let before = store.version();
+    let nothing = store.delete("events", 4..4).unwrap();
+    assert_eq!(
+        (nothing.messages, nothing.version),
+        (0, before),
+        "an empty range is no commit"
+    );
+    assert_eq!(
+        offsets(&store.log("events").unwrap()),
+        (0..10).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn what_is_deleted_stays_deleted_and_deleting_it_again_destroys_nothing() {
+    let disk = memory();
+    let store = ten(&disk);
+    let first = store.delete("events", 2..5).unwrap();
+    assert_eq!((first.messages, first.is_exact), (3, true));
+    let again = store.delete("events", 2..6).unwrap();
+    assert_eq!(again.messages, 1, "three of the four were gone");
+    for store in [store, open_on(Arc::new(disk.kill_image().unwrap()))] {
+        let log = store.log("events").unwrap();
+        assert_eq!(offsets(&log), [0, 1, 6, 7, 8, 9]);
+        let error = log.snapshot().get(3u64).unwrap_err();
+        assert!(
+            matches!(&error, Error::Deleted { run, .. } if *run == (2..6)),
+            "{error}"
+        );
+        assert_eq!(log.end().get(), 10, "offsets stay taken");
+        assert!(
+            log.snapshot()
+                .get(10u64)
+                .is_err_and(|error| matches!(error, Error::OutOfRange { .. }))
+        );
+    }
+}
+
+#[test]
+fn deleting_the_front_moves_the_start_also_over_what_was_deleted_behind_it() {
+    let disk = memory();
+    let store = ten(&disk);
+    store.delete("events", 3..6).unwrap();
+    store.delete("events", 0..3).unwrap();
+    let log = store.log("events").unwrap();
+    assert_eq!(log.start().get(), 6);
+    assert_eq!(offsets(&log), [6, 7, 8, 9]);
+    store.delete("events", ..).unwrap();
+    assert_eq!((log.start().get(), log.end().get()), (10, 10));
+    let mut writer = store.writer("events").unwrap();
+    assert_eq!(writer.append(b"next").unwrap().get(), 10);
+    writer.commit(Durability::Disk).unwrap();
+    store.checkpoint().unwrap();
+    let again = open_on(Arc::new(disk.kill_image().unwrap()));
+    assert_eq!(offsets(&again.log("events").unwrap()), [10]);
+}
+
+#[test]
+fn a_transaction_that_deletes_and_appends_is_seen_whole_or_not_at_all() {
+    let disk = memory();
+    let store = ten(&disk);
+    let before = store.snapshot_all();
+    let receipt = store
+        .transaction(|transaction| {
+            transaction.delete("events", 0..4)?;
+            transaction.append("done", b"four")
+        })
+        .unwrap();
+    assert_eq!(receipt.deletions[0].messages, 4);
+    let after = store.snapshot_all();
+    assert!(before.log("done").is_err());
+    assert_eq!(
+        before.log("events").unwrap().range(..).unwrap().count(),
+        10,
+        "an older version of the store"
+    );
+    assert_eq!(after.log("events").unwrap().range(..).unwrap().count(), 6);
+    let refused = store.transaction(|transaction| {
+        transaction.append("done", b"never")?;
+        transaction.delete("events", 0..99)
+    });
+    assert!(matches!(refused, Err(Error::InvalidRange { .. })));
+    assert_eq!(
+        store.log("done").unwrap().end().get(),
+        1,
+        "nothing of it is there"
+    );
+}
+
+#[test]
+fn messages_that_are_appended_and_not_committed_can_be_deleted() {
+    let disk = memory();
+    let store = open_on(disk.clone());
+    let mut writer = store.writer("events").unwrap();
+    for offset in 0..10 {
+        writer.append(&value(offset)).unwrap();
+    }
+    let receipt = store.delete("events", 4..6).unwrap();
+    assert_eq!(receipt.messages, 2);
+    writer.append(&value(10)).unwrap();
+    writer.commit(Durability::Disk).unwrap();
+    let again = open_on(Arc::new(disk.kill_image().unwrap()));
+    assert_eq!(
+        offsets(&again.log("events").unwrap()),
+        [0, 1, 2, 3, 6, 7, 8, 9, 10]
+    );
+}
+
+#[test]
+fn a_log_with_a_deleted_tail_goes_quiet_and_takes_new_messages() {
+    let disk = memory();
+    let store = ten(&disk);
+    store.delete("events", 7..8).unwrap();
+    // Twice: the log gives its memory back at the second.
+    for _ in 0..2 {
+        store.checkpoint().unwrap();
+        store.writer("other").unwrap().append(b"x").unwrap();
+        store.commit_all(Durability::Disk).unwrap();
+    }
+    store.checkpoint().unwrap();
+    assert_eq!(
+        offsets(&store.log("events").unwrap()),
+        [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    );
+    let mut writer = store.writer("events").unwrap();
+    assert_eq!(writer.append(&value(10)).unwrap().get(), 10);
+    writer.commit(Durability::Disk).unwrap();
+    store.delete("events", 9..10).unwrap();
+    let expected = [0, 1, 2, 3, 4, 5, 6, 8, 10];
+    assert_eq!(offsets(&store.log("events").unwrap()), expected);
+    let again = open_on(Arc::new(disk.kill_image().unwrap()));
+    assert_eq!(offsets(&again.log("events").unwrap()), expected);
+}
+
+#[test]
+fn a_process_that_only_reads_follows_deletions() {
+    let disk = memory();
+    let store = ten(&disk);
+    let reader = small()
+        .read_only(true)
+        .disk(disk.clone())
+        .open_copying(common::PATH)
+        .unwrap();
+    assert_eq!(offsets(&reader.log("events").unwrap()).len(), 10);
+    store.delete("events", 5..7).unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(offsets(&reader.log("events").unwrap()), [0, 1, 2, 3, 4, 7, 8, 9]);
+    store.checkpoint().unwrap();
+    store.delete("events", 0..1).unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(offsets(&reader.log("events").unwrap()), [1, 2, 3, 4, 7, 8, 9]);
+}
+
+#[test]
+fn whole_slabs_go_without_being_read() {
+    let disk = memory();
+    let options = small().background(Background::Manual);
+    let store = options
+        .clone()
+        .disk(disk.clone())
+        .open_copying(common::PATH)
+        .unwrap();
+    let mut writer = store.writer("events").unwrap();
+    for offset in 0..2000 {
+        writer.append(&[offset as u8; 1000]).unwrap();
+    }
+    writer.commit(Durability::Disk).unwrap();
+    drop(writer);
+    store.checkpoint().unwrap();
+    let receipt = store.delete("events", 200..1800).unwrap();
+    assert!(!receipt.is_exact || receipt.messages == 1600);
+    let kept: Vec<u64> = (0..200).chain(1800..2000).collect();
+    assert_eq!(offsets(&store.log("events").unwrap()), kept);
+    store.close().unwrap();
+    let again = open_on(disk);
+    assert_eq!(offsets(&again.log("events").unwrap()), kept);
+}
