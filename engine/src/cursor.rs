@@ -396,7 +396,8 @@ impl Cursor {
                 .chunks
                 .last()
                 .is_some_and(|last| Arc::ptr_eq(last, chunk));
-            if is_last && self.log.generation() == self.root.generation {
+            let nothing_behind = self.root.end() <= published;
+            if is_last && nothing_behind && self.log.generation() == self.root.generation {
                 self.core.publication.settle();
                 let published = chunk.end_offset();
                 *end = published;

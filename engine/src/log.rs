@@ -92,7 +92,8 @@ impl Root {
     pub(crate) fn end(&self) -> u64 {
         let pending = self.pending.last().map_or(0, PendingRun::end);
         if let Some(chunk) = self.chunks.last() {
-            return chunk.end_offset().max(pending);
+            // A chunk that is kept for readers may end before what the tree took by reference behind it.
+            return chunk.end_offset().max(pending).max(self.tree_end);
         }
         match &self.tail {
             Some(tail) => tail.first.saturating_add(tail.count),
