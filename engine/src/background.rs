@@ -129,6 +129,7 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
         core.groups.lead(core);
     }
     core.commit_by_time()?;
+    core.keep_history()?;
     if wishes.checkpoint || core.checkpoint_is_due() {
         core.checkpoint()?;
     }
@@ -147,7 +148,8 @@ impl Core {
         let led = self.groups.lead(self);
         let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
         self.commit_by_time()?;
+        let kept = self.keep_history()?;
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
-        Ok(led || flushed || checkpointed)
+        Ok(led || flushed || kept || checkpointed)
     }
 }

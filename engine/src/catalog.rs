@@ -40,8 +40,9 @@ impl Committed {
     }
 }
 
-/// What a named snapshot is found by: whether the store made it by itself, its label, and the name of its log.
-pub(crate) type SnapshotKey = (bool, String, LogName);
+/// What a named snapshot is listed by: whether the store made it by itself, its label, the name of its log, and the
+/// version.
+type SnapshotKey = (bool, String, LogName, u64);
 
 /// The catalog of an open store.
 #[derive(Debug)]
@@ -200,12 +201,8 @@ impl Catalog {
     }
 
     /// All named snapshots, by label and log.
-    pub(crate) fn snapshots(&self) -> Vec<(SnapshotKey, Arc<LogState>)> {
-        let listed = self.snapshots.read();
-        listed
-            .iter()
-            .map(|(key, log)| (key.clone(), Arc::clone(log)))
-            .collect()
+    pub(crate) fn snapshots(&self) -> Vec<Arc<LogState>> {
+        self.snapshots.read().values().cloned().collect()
     }
 
     /// Before a store that is only read begins anew at a checkpoint.
@@ -356,7 +353,12 @@ impl Catalog {
 
 fn snapshot_key(log: &LogState) -> Option<SnapshotKey> {
     let told = log.named_snapshot()?;
-    Some((told.automatic, told.label.clone(), log.name.clone()))
+    Some((
+        told.automatic,
+        told.label.clone(),
+        log.name.clone(),
+        told.version.get(),
+    ))
 }
 
 /// The order of a hash map differs from run to run, and with it what is written where.

@@ -25,6 +25,7 @@ use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
 use crate::log::LogState;
 use crate::lost::Holes;
+use crate::named::HistoryTurn;
 use crate::options::Options;
 use crate::pins::PinTable;
 use crate::publication::Publication;
@@ -55,6 +56,9 @@ pub(crate) struct Core {
     /// Held by whoever writes a version with edits, and by a checkpoint while it takes the values of logs. Taken before
     /// the journal's lock.
     pub(crate) edits: Mutex<()>,
+    /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
+    pub(crate) snapshots: Mutex<()>,
+    pub(crate) history: Mutex<HistoryTurn>,
     pub(crate) allocator: Mutex<SlabAllocator>,
     pub(crate) incoming: Incoming,
     pub(crate) flusher: Mutex<Flusher>,
@@ -115,6 +119,8 @@ impl Core {
             journal: Mutex::new(parts.journal),
             groups: GroupCommit::new(),
             edits: Mutex::new(()),
+            snapshots: Mutex::new(()),
+            history: Mutex::default(),
             allocator: Mutex::new(parts.allocator),
             incoming: Incoming::default(),
             flusher: Mutex::new(parts.flusher),
@@ -232,6 +238,10 @@ impl Core {
 
     /// How long the background may sleep.
     pub(crate) fn turn(&self) -> Duration {
+        self.commit_pause().min(self.history_pause())
+    }
+
+    fn commit_pause(&self) -> Duration {
         match self.options.automatic_commit {
             Some(automatic) => {
                 let since = self.clock.monotonic().saturating_sub(*self.automatic.lock());

@@ -261,6 +261,26 @@ pub enum Error {
         /// Name of the log.
         name: String,
     },
+    /// A named snapshot with that label exists already.
+    #[error("a snapshot labelled {label:?} exists already: drop it, or take another label")]
+    SnapshotExists {
+        /// The label asked for.
+        label: String,
+    },
+    /// No named snapshot has that label.
+    #[error("no snapshot is labelled {label:?}")]
+    UnknownSnapshot {
+        /// The label asked for.
+        label: String,
+    },
+    /// The history of a log does not reach to the moment asked for.
+    #[error("the history of log {name:?} does not hold that moment: {reason}")]
+    NoHistory {
+        /// Name of the log.
+        name: String,
+        /// Why it does not.
+        reason: &'static str,
+    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -337,6 +357,9 @@ impl Error {
             | Error::Deleted { .. }
             | Error::InvalidRange { .. }
             | Error::SpliceIntoItself { .. }
+            | Error::SnapshotExists { .. }
+            | Error::UnknownSnapshot { .. }
+            | Error::NoHistory { .. }
             | Error::InvalidOption { .. }
             | Error::Aborted { .. }
             | Error::Closed => ErrorKind::FixTheCall,

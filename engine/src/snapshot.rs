@@ -137,16 +137,30 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a named snapshot holds.
+    pub(crate) fn of_named(core: &Arc<Core>, state: Arc<LogState>) -> Self {
+        let pin = core.pins.pin(core.catalog.version());
+        let root = state.root();
+        Snapshot {
+            core: Arc::clone(core),
+            end: root.end(),
+            root,
+            state,
+            pin,
+        }
+    }
+
     /// Name of the log.
     #[must_use]
     pub fn name(&self) -> &str {
         self.state.name.as_str()
     }
 
-    /// The newest version when it was taken.
+    /// The newest version when it was taken; of a named snapshot, when that was made.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.pin.version()
+        let told = self.state.named_snapshot();
+        told.map_or_else(|| self.pin.version(), |told| told.version)
     }
 
     /// First offset.

@@ -18,7 +18,6 @@ use crate::checkpoint::{CheckpointReceipt, CheckpointState};
 use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
 use crate::create::{create_store, sync_name_of};
-use crate::cursor::ToOffset;
 use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
@@ -35,7 +34,6 @@ use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
 use crate::source::StoreSource;
-use crate::splice::SpliceReceipt;
 use crate::tail::pool::Pool;
 use crate::transaction::{Transaction, TransactionReceipt};
 use crate::writer::Writer;
@@ -280,70 +278,6 @@ impl Store {
     /// be read.
     pub fn delete(&self, name: &str, offsets: impl RangeBounds<u64>) -> Result<DeletionReceipt> {
         self.core().delete(name, WantedRange::of(&offsets))
-    }
-
-    /// Makes the log `new` with everything that the log `name` has now, in O(1) whatever its size and durably: both
-    /// share what stands on the disk. The new log has the same offsets, can be written, and goes its own way from here:
-    /// what is appended to one or deleted in one is not in the other. Messages that were not committed yet are.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLog`], [`Error::LogExists`], [`Error::InvalidName`]; what a commit may meet. The new name is taken
-    /// only if the fork was made.
-    pub fn fork(&self, name: &str, new: &str) -> Result<()> {
-        self.core().fork(name, new, None)
-    }
-
-    /// As [`fork`](Self::fork), with what the log `name` has below `offset`, which is the offset that the next message
-    /// of the new log gets. At the first offset of the log that is a log without messages.
-    ///
-    /// # Errors
-    /// As `fork`; [`Error::OutOfRange`] behind the end of the log, [`Error::Deleted`] where the message was deleted.
-    pub fn fork_at(&self, name: &str, new: &str, offset: impl ToOffset) -> Result<()> {
-        self.core().fork(name, new, Some(offset.to_offset()))
-    }
-
-    /// Puts everything that the log `source` has behind the end of the log `name`, by reference and durably: no message is
-    /// read or copied that stands on the disk. The messages get new offsets there, in their order; offsets deleted in the
-    /// source are deleted offsets of the log too. What happens to the source later does not change it.
-    ///
-    /// A writer of the log may be open; what it appends comes before or behind, never between.
-    ///
-    /// # Errors
-    /// As [`splice`](Self::splice).
-    pub fn concat(&self, name: &str, source: &str) -> Result<SpliceReceipt> {
-        self.core().splice(name, source, &..)
-    }
-
-    /// Puts a range of offsets of the log `source` behind the end of the log `name`, as [`concat`](Self::concat) does.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::SpliceIntoItself`] if both are the same log;
-    /// [`Error::InvalidRange`] if the range is empty, reversed, or ends behind the source; [`Error::Reserved`]; what a
-    /// commit may meet.
-    pub fn splice(&self, name: &str, source: &str, offsets: impl RangeBounds<u64>) -> Result<SpliceReceipt> {
-        self.core().splice(name, source, &offsets)
-    }
-
-    /// Appends a log to a log: the log `other` becomes a part of the tree of the log `name`, of its length and by
-    /// reference, in O(log n) however long it is and however many logs were appended to it before. Reading, searching and
-    /// deleting go through as if its messages had been appended one by one.
-    ///
-    /// It holds what `other` has now; what is appended there later is not in it.
-    ///
-    /// # Errors
-    /// As [`splice`](Self::splice).
-    pub fn append_log(&self, name: &str, other: &str) -> Result<SpliceReceipt> {
-        self.core().splice(name, other, &..)
-    }
-
-    /// Drops the log `name` with all its messages, durably. The name is free at once. Snapshots and cursors of the log go
-    /// on, and so do its forks, what was spliced from it, and named snapshots.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::WriterOpen`] while the log has a writer; what a commit may
-    /// meet.
-    pub fn drop_log(&self, name: &str) -> Result<DeletionReceipt> {
-        self.core().drop_log(name)
     }
 
     /// What [`delete`](Self::delete) would destroy; nothing is written.
