@@ -130,6 +130,7 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
         core.groups.lead(core);
     }
     core.commit_by_time()?;
+    core.keep_history()?;
     if wishes.checkpoint || core.checkpoint_is_due() {
         core.checkpoint()?;
     }
@@ -148,8 +149,9 @@ impl Core {
         let led = self.groups.lead(self);
         let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
         self.commit_by_time()?;
+        let kept = self.keep_history()?;
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
         let collected = self.collect_if_due()?;
-        Ok(led || flushed || checkpointed || collected)
+        Ok(led || flushed || kept || checkpointed || collected)
     }
 }

@@ -26,6 +26,7 @@ use crate::core::Core;
 use crate::disk::Sync;
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
+use crate::fork::encoded;
 use crate::log::{LogState, TailSlab};
 use crate::region::chunk::Chunk;
 use crate::root_file::RootFile;
@@ -207,8 +208,10 @@ impl Core {
         let tails = self.write_tails(&mut sink, cut, dirty)?;
         let mut nodes = NodeWrites::default();
         let mut entries = Vec::with_capacity(dirty.len());
+        let mut dropped = Vec::new();
         for log in dirty.values() {
             let Some(committed) = cut.logs.get(&log.id.get()) else {
+                dropped.push(log.id);
                 continue;
             };
             let tail = tails.get(&log.id.get());
@@ -226,7 +229,7 @@ impl Core {
             })?;
             entries.push(CatalogEntry {
                 log: log.id,
-                flags: 0,
+                flags: u32::from(log.named_snapshot().is_some()),
                 name: log.name.clone(),
                 start_offset: Offset::new(root.start),
                 end_offset: Offset::new(committed.end),
@@ -235,11 +238,11 @@ impl Core {
                 modified_version: committed.modified,
                 tree: reference,
                 tail: tail.map_or(Reference::EMPTY, |tail| *tail.slab.reference()),
-                settings: log.settings().to_vec(),
+                settings: encoded(&log.settings())?.to_vec(),
             });
         }
         drop(edits);
-        let (pages, changed) = self.write_pages(&mut sink, state, entries)?;
+        let (pages, changed) = self.write_pages(&mut sink, state, entries, &dropped)?;
         let checkpoint = self.describe(cut, end, &pages);
         let bytes = checkpoint.encoded_bytes();
         let reference = sink.block(BlockKind::Checkpoint, bytes, |identity, out| {
@@ -404,6 +407,7 @@ impl Core {
         sink: &mut BlockSink<'_>,
         state: &CheckpointState,
         entries: Vec<CatalogEntry>,
+        dropped: &[LogId],
     ) -> Result<(
         BTreeMap<u64, Reference>,
         BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
@@ -417,8 +421,21 @@ impl Core {
                 .or_insert_with(known)
                 .insert(entry.log.get(), entry);
         }
+        for log in dropped {
+            let page = page_of(*log);
+            if let Some(known) = state.entries.get(&page) {
+                changed
+                    .entry(page)
+                    .or_insert_with(|| known.clone())
+                    .remove(&log.get());
+            }
+        }
         let mut pages = state.pages.clone();
         for (page, entries) in &changed {
+            if entries.is_empty() {
+                pages.remove(page);
+                continue;
+            }
             let listed: Vec<&CatalogEntry> = entries.values().collect();
             let mut bytes = CATALOG_ENTRIES_POSITION;
             for entry in &listed {

@@ -29,6 +29,7 @@ use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
 use crate::log::LogState;
 use crate::lost::Holes;
+use crate::named::HistoryTurn;
 use crate::options::Options;
 use crate::pins::PinTable;
 use crate::publication::Publication;
@@ -62,6 +63,9 @@ pub(crate) struct Core {
     /// The newest version that edited a log.
     last_edit: AtomicU64,
     pub(crate) collector: Collector,
+    /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
+    pub(crate) snapshots: Mutex<()>,
+    pub(crate) history: Mutex<HistoryTurn>,
     pub(crate) allocator: Mutex<SlabAllocator>,
     pub(crate) incoming: Incoming,
     pub(crate) flusher: Mutex<Flusher>,
@@ -124,6 +128,8 @@ impl Core {
             edits: Mutex::new(()),
             last_edit: AtomicU64::new(0),
             collector: Collector::default(),
+            snapshots: Mutex::new(()),
+            history: Mutex::default(),
             allocator: Mutex::new(parts.allocator),
             incoming: Incoming::default(),
             flusher: Mutex::new(parts.flusher),
@@ -251,6 +257,10 @@ impl Core {
 
     /// How long the background may sleep.
     pub(crate) fn turn(&self) -> Duration {
+        self.commit_pause().min(self.history_pause())
+    }
+
+    fn commit_pause(&self) -> Duration {
         match self.options.automatic_commit {
             Some(automatic) => {
                 let since = self.clock.monotonic().saturating_sub(*self.automatic.lock());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use lanterman_format::ids::Offset;
 use lanterman_format::{BufferView, ValueType, weakened};
 
+use crate::catalog::Cut;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
@@ -400,7 +401,8 @@ impl Cursor {
                 .chunks
                 .last()
                 .is_some_and(|last| Arc::ptr_eq(last, chunk));
-            if is_last && self.log.generation() == self.root.generation {
+            let nothing_behind = self.root.end() <= published;
+            if is_last && nothing_behind && self.log.generation() == self.root.generation {
                 self.core.publication.settle();
                 let published = chunk.end_offset();
                 *end = published;
@@ -580,15 +582,21 @@ pub(crate) fn find_slab<'a>(
     root: &'a Root,
     offset: u64,
 ) -> Result<FoundSlab<'a>> {
-    if offset < root.tree_end {
-        let found = root
-            .tree
-            .find(core.source.as_ref(), offset.saturating_sub(root.start))
+    let waiting = || {
+        root.pending
+            .iter()
+            .find(|pending| pending.first <= offset && offset < pending.end())
+            .map(|pending| (&pending.tree, pending.first))
+    };
+    let in_tree = (offset < root.tree_end).then_some((&root.tree, root.start));
+    if let Some((tree, base)) = in_tree.or_else(waiting) {
+        let found = tree
+            .find(core.source.as_ref(), offset.saturating_sub(base))
             .map_err(|error| core.tree_error(log, error))?;
         let placed = found.ok_or(Error::Internal {
             what: "the tree covers what its end says",
         })?;
-        let first = placed.first_offset.saturating_add(root.start);
+        let first = placed.first_offset.saturating_add(base);
         let end = first.saturating_add(placed.entry.offset_count);
         let handle = placed
             .entry
@@ -600,20 +608,6 @@ pub(crate) fn find_slab<'a>(
             first,
             end,
             skip: placed.entry.skip,
-        });
-    }
-    let waiting = root
-        .pending
-        .iter()
-        .find(|pending| pending.first <= offset && offset < pending.end());
-    if let Some((pending, handle)) =
-        waiting.and_then(|found| found.entry.slab.as_ref().map(|slab| (found, slab)))
-    {
-        return Ok(FoundSlab {
-            handle,
-            first: pending.first,
-            end: pending.end(),
-            skip: pending.entry.skip,
         });
     }
     match &root.tail {
@@ -670,6 +664,14 @@ impl Core {
             let version = self.catalog.version();
             let root = log.root();
             (version, Kept::Root(root.clone()), root)
+        })
+    }
+
+    /// All logs in the newest version, kept from the collector for as long as the pin lives.
+    pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
+        self.pins.pin_with(|| {
+            let cut = self.catalog.cut();
+            (cut.version, Kept::Cut(cut.clone()), cut)
         })
     }
 

@@ -126,6 +126,9 @@ impl Flusher {
                 place: None,
                 runs: Arc::from([]),
             }));
+        // What is in flight of a log that was dropped lands as nothing.
+        self.jobs
+            .retain(|job| !(job.log.is_dropped() && matches!(job.state, JobState::Queued)));
         if self.jobs.is_empty() {
             return Ok(Progress::Idle);
         }
@@ -257,6 +260,11 @@ impl Flusher {
                 core.memory_came_back();
                 continue;
             };
+            if job.log.is_dropped() {
+                job.chunk.retire();
+                core.memory_came_back();
+                continue;
+            }
             let entry = SlabEntry {
                 offset_count: u64::from(job.chunk.published().entries),
                 skip: 0,
@@ -369,9 +377,9 @@ impl Core {
 
     /// Drives the flusher until the tree of `log` covers everything below `end`.
     pub(crate) fn flush_log(&self, log: &LogState, end: u64) -> Result<()> {
-        while log.root().tree_end < end {
+        while log.root().tree_end < end && !log.is_dropped() {
             let progress = self.flusher.lock().drive(self, true)?;
-            if progress == Progress::Idle && log.root().tree_end < end {
+            if progress == Progress::Idle && log.root().tree_end < end && !log.is_dropped() {
                 return Err(Error::Internal {
                     what: "a closed chunk is in the flusher's queue",
                 });

@@ -106,13 +106,16 @@ impl Core {
         let loaded = load_checkpoint(&self.segments, slot, LostPages::Refused)?;
         let listing = self.segments.list(false)?;
         let scan = self.scan_from(slot, loaded.last_commit_crc, listing.journals)?;
+        self.catalog.begin_anew();
         restore_logs(&self.segments, &self.catalog, &loaded)?;
         self.catalog.set_version(loaded.version);
         // Pins from before may need what only the older checkpoint has.
         following.base = (slot.version, self.pins.next());
         following.scan = scan;
         following.scan.do_not_look_for_holes();
-        self.replay_unbounded(&mut following.scan)
+        self.replay_unbounded(&mut following.scan)?;
+        self.catalog.end_anew();
+        Ok(())
     }
 
     fn replay_unbounded(&self, scan: &mut Scan) -> Result<()> {

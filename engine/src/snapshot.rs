@@ -11,7 +11,7 @@ use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
-use crate::pins::{Kept, Pin};
+use crate::pins::Pin;
 use crate::store::LogInformation;
 use crate::summary::LogSummary;
 
@@ -33,9 +33,12 @@ impl Log {
         self.state.name.as_str()
     }
 
-    /// First offset that it holds.
+    /// First offset that it holds. Of a log that was dropped it is the end.
     #[must_use]
     pub fn start(&self) -> Offset {
+        if self.state.is_dropped() {
+            return self.end();
+        }
         self.state.first_offset()
     }
 
@@ -43,6 +46,17 @@ impl Log {
     #[must_use]
     pub fn end(&self) -> Offset {
         Offset::new(self.state.end())
+    }
+
+    /// # Errors
+    /// [`Error::UnknownLog`] once the log is dropped.
+    fn check_not_dropped(&self) -> Result<()> {
+        if self.state.is_dropped() {
+            return Err(Error::UnknownLog {
+                name: self.name().to_owned(),
+            });
+        }
+        Ok(())
     }
 
     /// Name, start, end and watermarks.
@@ -61,8 +75,9 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] behind the end of the log; the end itself is allowed. From an offset that was deleted it begins
-    /// at the first message behind.
+    /// at the first message behind. [`Error::UnknownLog`] if the log was dropped.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        self.check_not_dropped()?;
         let offset = offset.to_offset();
         Cursor::new(
             Arc::clone(&self.core),
@@ -78,6 +93,7 @@ impl Log {
     /// # Errors
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        self.check_not_dropped()?;
         let offset = offset.to_offset();
         Cursor::new(
             Arc::clone(&self.core),
@@ -88,11 +104,14 @@ impl Log {
         )
     }
 
-    /// The log as it is now.
+    /// The log as it is now; without messages if it was dropped.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
-        let (pin, root) = self.core.pin_root(&self.state);
+        let (pin, mut root) = self.core.pin_root(&self.state);
+        if self.state.is_dropped() {
+            root = Root::empty_from(root.end());
+        }
         let end = root.end();
         Snapshot {
             core: Arc::clone(&self.core),
@@ -115,16 +134,29 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a named snapshot holds.
+    pub(crate) fn of_named(core: &Arc<Core>, state: Arc<LogState>) -> Self {
+        let (pin, root) = core.pin_root(&state);
+        Snapshot {
+            core: Arc::clone(core),
+            end: root.end(),
+            root,
+            state,
+            pin,
+        }
+    }
+
     /// Name of the log.
     #[must_use]
     pub fn name(&self) -> &str {
         self.state.name.as_str()
     }
 
-    /// The newest version when it was taken.
+    /// The newest version when it was taken; of a named snapshot, when that was made.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.pin.version()
+        let told = self.state.named_snapshot();
+        told.map_or_else(|| self.pin.version(), |told| told.version)
     }
 
     /// First offset.
@@ -151,6 +183,16 @@ impl Snapshot {
     /// [`Error::Damaged`] if a node of the log's tree cannot be read.
     pub fn summary(&self) -> Result<LogSummary> {
         self.core.summarise(&self.state, &self.root, self.end)
+    }
+
+    /// Makes the log `new` with what the snapshot holds; see [`Store::fork`](crate::Store::fork).
+    ///
+    /// In O(1) too, unless messages of the log were deleted since, or it was dropped: then a checkpoint is made on the way.
+    ///
+    /// # Errors
+    /// [`Error::LogExists`], [`Error::InvalidName`]; what a commit and a checkpoint may meet.
+    pub fn fork(&self, new: &str) -> Result<()> {
+        self.core.fork_held(&self.state, &self.root, self.end, new)
     }
 
     /// A cursor that lends the messages from `offset` on, without copying and without counting each.
@@ -268,10 +310,7 @@ pub struct StoreSnapshot {
 
 impl StoreSnapshot {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let (pin, cut) = core.pins.pin_with(|| {
-            let cut = core.catalog.cut();
-            (cut.version, Kept::Cut(cut.clone()), cut)
-        });
+        let (pin, cut) = core.pin_cut();
         StoreSnapshot { core, cut, pin }
     }
 
@@ -288,6 +327,7 @@ impl StoreSnapshot {
             .cut
             .logs
             .values()
+            .filter(|committed| committed.is_named())
             .map(|committed| committed.log.name.as_str().to_owned())
             .collect();
         names.sort_unstable();
@@ -299,11 +339,23 @@ impl StoreSnapshot {
     /// # Errors
     /// [`Error::UnknownLog`] if the version has no log of that name, [`Error::Damaged`] as [`Store::log`](crate::Store::log).
     pub fn log(&self, name: &str) -> Result<Snapshot> {
-        let unknown = || Error::UnknownLog {
-            name: name.to_owned(),
+        let newest = self.core.find_log(name);
+        let known = |state: &Arc<LogState>| self.cut.logs.get(&state.id.get());
+        let committed = newest
+            .as_ref()
+            .ok()
+            .and_then(known)
+            // Dropped since, and perhaps made anew.
+            .or_else(|| {
+                let mut named = self.cut.logs.values().filter(|entry| entry.is_named());
+                named.find(|entry| entry.log.name.as_str() == name)
+            });
+        let Some(committed) = committed else {
+            return Err(newest.err().unwrap_or_else(|| Error::UnknownLog {
+                name: name.to_owned(),
+            }));
         };
-        let state = self.core.find_log(name)?;
-        let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
+        let state = Arc::clone(&committed.log);
         Ok(Snapshot {
             core: Arc::clone(&self.core),
             root: state.root_at(self.cut.version),

@@ -260,7 +260,8 @@ impl Core {
             // Roots from before edits that no snapshot of an older version needs any more.
             let newest = self.catalog.version();
             let oldest = self.pins.oldest().map_or(newest, |pin| pin.version.min(newest));
-            for log in self.catalog.all() {
+            let logs = self.all_logs();
+            for log in &logs {
                 log.forget_roots_before(oldest);
             }
             // Pins before roots: a pin that comes later finds a root that is looked at here, or a newer one.
@@ -283,8 +284,8 @@ impl Core {
                     reach_from(&entry.tree, source, &mut live).map_err(failed)?;
                 }
             }
-            for log in self.catalog.all() {
-                self.reach_root(&log, &log.root(), &mut live)?;
+            for log in &logs {
+                self.reach_root(log, &log.root(), &mut live)?;
                 if let Some(tail) = &log.persisted.lock().tail {
                     live.add(tail.slab.reference());
                 }
@@ -317,6 +318,20 @@ impl Core {
         }
     }
 
+    /// All logs that there are, whether or not they have a name yet, or are of a named snapshot.
+    fn all_logs(&self) -> Vec<Arc<LogState>> {
+        let mut logs: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
+        let committed = self.catalog.cut();
+        let known = committed
+            .logs
+            .values()
+            .map(|committed| Arc::clone(&committed.log));
+        for log in known.chain(self.catalog.all()).chain(self.catalog.snapshots()) {
+            logs.insert(log.id.get(), log);
+        }
+        logs.into_values().collect()
+    }
+
     fn reach_root(&self, log: &LogState, root: &Root, reached: &mut Reached) -> Result<()> {
         let failed = |error| self.tree_error(log, error);
         root.tree.reach(self.source.as_ref(), reached).map_err(failed)?;
@@ -324,9 +339,10 @@ impl Core {
             reached.add(tail.slab.reference());
         }
         for pending in root.pending.iter() {
-            if let Some(slab) = &pending.entry.slab {
-                crate::tree::Reach::slab(reached, slab.reference());
-            }
+            pending
+                .tree
+                .reach(self.source.as_ref(), reached)
+                .map_err(failed)?;
         }
         Ok(())
     }
@@ -334,6 +350,7 @@ impl Core {
     fn reach_pin(&self, pin: &Kept, reached: &mut Reached) -> Result<()> {
         let source = self.source.as_ref();
         match pin {
+            #[cfg(test)]
             Kept::Version => Ok(()),
             Kept::Root(root) => {
                 if let Some(tail) = &root.tail {
