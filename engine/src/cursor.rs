@@ -530,7 +530,9 @@ impl Cursor {
             .map_err(failed)?
             .share();
         let shown = next.saturating_sub(found.first).saturating_add(found.skip);
-        let end = found.end.min(limit);
+        // A run that waits for its place in the tree may have deleted messages that it does not know of.
+        let deleted = self.root.next_mask(next).unwrap_or(u64::MAX);
+        let end = found.end.min(limit).min(deleted);
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();
         let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
