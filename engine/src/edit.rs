@@ -282,10 +282,12 @@ impl Core {
         match edit {
             Edit::Delete { log, offsets } => {
                 changed.note(log, log.journaled_end());
+                self.note_cut(log, offsets.clone());
                 self.edit_root(log, version, |root| self.without(log, root, offsets.clone()))
             }
             Edit::Retain { log, start } => {
                 changed.note(log, log.journaled_end());
+                self.note_cut(log, start.saturating_sub(1)..*start);
                 self.edit_root(log, version, |root| self.from_start(log, root, *start))
             }
             Edit::Fork {
@@ -345,7 +347,7 @@ impl Core {
 
     /// The newest messages of a quiet log stand in a slab beside its tree: they become a part of the tree, where they
     /// can be edited.
-    fn settle_tail(&self, log: &Arc<LogState>) -> Result<()> {
+    pub(crate) fn settle_tail(&self, log: &Arc<LogState>) -> Result<()> {
         // Never waits for the gate: who holds it may wait for the group that is being written here. Once he has staged
         // messages, they stand in a chunk, and so does what was in the slab.
         while log.root().tail.is_some() {
