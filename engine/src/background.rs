@@ -1,4 +1,5 @@
-//! The one helper thread: writes slabs, leads asynchronous commits, makes checkpoints, keeps time for automatic commits.
+//! The one helper thread: writes slabs, leads asynchronous commits, makes checkpoints, keeps time for automatic commits,
+//! gives back the space of garbage.
 //!
 //! Everything it does is a call that any thread may make; tests make them by hand and run no thread at all.
 
@@ -133,7 +134,7 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
     if wishes.checkpoint || core.checkpoint_is_due() {
         core.checkpoint()?;
     }
-    Ok(())
+    core.collect_if_due().map(|_| ())
 }
 
 impl Core {
@@ -150,6 +151,7 @@ impl Core {
         self.commit_by_time()?;
         let kept = self.keep_history()?;
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
-        Ok(led || flushed || kept || checkpointed)
+        let collected = self.collect_if_due()?;
+        Ok(led || flushed || kept || checkpointed || collected)
     }
 }

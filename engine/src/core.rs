@@ -6,10 +6,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use lanterman_format::ids::Version;
 
 use crate::background::Background;
 use crate::catalog::Catalog;
@@ -21,6 +24,7 @@ use crate::counters::Counters;
 use crate::disk::FileLock;
 use crate::error::{Error, Result};
 use crate::flush::{Flusher, Incoming};
+use crate::gc::Collector;
 use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
 use crate::log::LogState;
@@ -59,6 +63,9 @@ pub(crate) struct Core {
     /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
     pub(crate) snapshots: Mutex<()>,
     pub(crate) history: Mutex<HistoryTurn>,
+    /// The newest version that edited a log.
+    last_edit: AtomicU64,
+    pub(crate) collector: Collector,
     pub(crate) allocator: Mutex<SlabAllocator>,
     pub(crate) incoming: Incoming,
     pub(crate) flusher: Mutex<Flusher>,
@@ -121,6 +128,8 @@ impl Core {
             edits: Mutex::new(()),
             snapshots: Mutex::new(()),
             history: Mutex::default(),
+            last_edit: AtomicU64::new(0),
+            collector: Collector::default(),
             allocator: Mutex::new(parts.allocator),
             incoming: Incoming::default(),
             flusher: Mutex::new(parts.flusher),
@@ -187,6 +196,16 @@ impl Core {
         } else {
             self.check_poison()
         }
+    }
+
+    /// Notes a version that edits a log.
+    pub(crate) fn note_edit(&self, version: Version) {
+        self.last_edit.fetch_max(version.get(), Ordering::AcqRel);
+    }
+
+    /// The newest version that edited a log; 0 if none did since the newest checkpoint that was found.
+    pub(crate) fn last_edit(&self) -> Version {
+        Version::new(self.last_edit.load(Ordering::Acquire))
     }
 
     fn notify(&self) {

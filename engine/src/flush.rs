@@ -231,6 +231,14 @@ impl Flusher {
         failed.map_or(Ok(()), Err)
     }
 
+    /// Where slabs are being written that no tree has yet: segment, position, bytes.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.jobs.iter().filter_map(|job| {
+            let (place, _) = job.place.as_ref()?;
+            Some((place.segment.id.get(), place.position, place.bytes))
+        })
+    }
+
     /// Waits until nothing is in flight, whatever comes of it. For a store that is closed: its jobs are given up.
     pub(crate) fn settle(&mut self) {
         while self.bulk.in_flight() > 0 {

@@ -74,6 +74,7 @@ mod edit;
 mod error;
 mod flush;
 mod fork;
+mod gc;
 mod journal;
 mod log;
 #[cfg(all(loom, test))]
@@ -113,6 +114,7 @@ pub use counters::CounterReadings;
 pub use cursor::{Cursor, ToOffset};
 pub use deletion::{DeletionPlan, DeletionReceipt};
 pub use error::{Damage, Error, ErrorKind, Result, Unreadable};
+pub use gc::{Collected, HeldBack, Space, SpaceCheck};
 pub use lanterman_format::{FormatError, LogId, Offset, Position, SegmentId, ValueType, Version};
 pub use lost::{LostCommits, LostMessages};
 pub use message::{KeptMessage, Message, check_bytes};

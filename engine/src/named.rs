@@ -127,8 +127,7 @@ impl Core {
         let wanted: BTreeSet<u64> = logs.iter().map(|log| log.id.get()).collect();
         for attempt in 1.. {
             // Held while the values of the version are compared with what there is when the snapshot is written.
-            let _pin = self.pins.pin(self.catalog.version());
-            let cut = self.catalog.cut();
+            let (_pin, cut) = self.pin_cut();
             let chosen: Vec<u64> = wanted.iter().copied().collect();
             let edits = self.snapshot_edits(&cut, &chosen, label, false)?;
             match self.commit_edits(edits) {
@@ -272,8 +271,7 @@ impl Core {
         }
         let _one_at_a_time = self.snapshots.lock();
         for attempt in 1.. {
-            let _pin = self.pins.pin(self.catalog.version());
-            let cut = self.catalog.cut();
+            let (_pin, cut) = self.pin_cut();
             let changed: Vec<u64> = cut
                 .logs
                 .iter()

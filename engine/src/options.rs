@@ -67,6 +67,8 @@ pub struct Options {
     pub(crate) verify: Verify,
     pub(crate) guard_maps: bool,
     pub(crate) when_full: WhenFull,
+    pub(crate) collect: bool,
+    pub(crate) protect_reclaimed: bool,
     pub(crate) automatic_commit: Option<AutomaticCommit>,
     pub(crate) history: Option<History>,
     pub(crate) tail_memory_bytes: u64,
@@ -105,6 +107,8 @@ impl Default for Options {
             verify: Verify::default(),
             guard_maps: true,
             when_full: WhenFull::default(),
+            collect: true,
+            protect_reclaimed: false,
             automatic_commit: None,
             history: None,
             tail_memory_bytes: 64 << 20,
@@ -216,6 +220,22 @@ impl Options {
     #[must_use]
     pub fn guard_maps(mut self, guard: bool) -> Self {
         self.guard_maps = guard;
+        self
+    }
+
+    /// Whether the background gives back the space of what was deleted or superseded; otherwise only
+    /// [`crate::Store::collect`] does. The default is yes.
+    #[must_use]
+    pub fn collect(mut self, collect: bool) -> Self {
+        self.collect = collect;
+        self
+    }
+
+    /// Whether parts of segments are made inaccessible in this process once they are given back, so that a reader that
+    /// goes wrong ends the process and does not read zeros. For tests; the default is no.
+    #[must_use]
+    pub fn protect_reclaimed(mut self, protect: bool) -> Self {
+        self.protect_reclaimed = protect;
         self
     }
 

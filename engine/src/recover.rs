@@ -339,6 +339,12 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
         core.options.slab_segment_bytes_first,
         core.options.slab_segment_bytes_max,
     );
+    // The list of a checkpoint may have segments that a collection has removed since.
+    for known in core.segments.known_slabs() {
+        if !listing.slabs.contains(&known.segment) {
+            core.segments.forget_slabs(known.segment);
+        }
+    }
     let mut newest = None;
     core.segments.bound_used();
     for known in core.segments.known_slabs().into_iter().rev() {
