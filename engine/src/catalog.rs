@@ -345,6 +345,16 @@ impl Catalog {
         in_order(held)
     }
 
+    /// All logs and all named snapshots, also those that nobody finds yet, in the order of their ids.
+    pub(crate) fn everything(&self) -> Vec<Arc<LogState>> {
+        let mut all: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
+        let mut take = |log: &Arc<LogState>| drop(all.insert(log.id.get(), Arc::clone(log)));
+        self.cut().logs.values().for_each(|entry| take(&entry.log));
+        self.names.read().values().for_each(&mut take);
+        self.snapshots.read().values().for_each(&mut take);
+        all.into_values().collect()
+    }
+
     /// All logs that this process knows, committed or not, in the order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<LogState>> {
         in_order(self.names.read().values().cloned().collect())

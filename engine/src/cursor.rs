@@ -10,7 +10,6 @@ use std::time::Duration;
 use lanterman_format::ids::Offset;
 use lanterman_format::{BufferView, ValueType, weakened};
 
-use crate::catalog::Cut;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
@@ -160,6 +159,7 @@ impl Cursor {
 
     fn limit(&self) -> u64 {
         match self.bound {
+            Bound::End if self.log.is_dropped() => self.root.end(),
             Bound::End => self.log.end(),
             Bound::Durable => self.log.durable_end(),
             Bound::Fixed(end) => end,
@@ -260,7 +260,7 @@ impl Cursor {
             return Err(self.out_of_range(offset));
         }
         if offset >= self.root.end() {
-            (self.pin, self.root) = self.core.pin_root(&self.log);
+            self.take_newest_root();
         }
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
@@ -413,7 +413,7 @@ impl Cursor {
             }
         }
         self.core.publication.settle();
-        (self.pin, self.root) = self.core.pin_root(&self.log);
+        self.take_newest_root();
         let end = match self.bound {
             Bound::Durable => self.log.durable_end().min(self.root.end()),
             Bound::End | Bound::Fixed(_) => self.root.end(),
@@ -422,6 +422,15 @@ impl Cursor {
             Ok(true)
         } else {
             self.at_the_end()
+        }
+    }
+
+    /// Goes on from the newest root; of a log that was dropped it keeps the one that it has, which its pin holds.
+    fn take_newest_root(&mut self) {
+        let (pin, root) = self.core.pin_root(&self.log);
+        // Asked behind the pin: what was not dropped then is held by it.
+        if !self.log.is_dropped() {
+            (self.pin, self.root) = (pin, root);
         }
     }
 
@@ -666,14 +675,6 @@ impl Core {
             let version = self.catalog.version();
             let root = log.root();
             (version, Kept::Root(root.clone()), root)
-        })
-    }
-
-    /// All logs in the newest version, kept from the collector for as long as the pin lives.
-    pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
-        self.pins.pin_with(|| {
-            let cut = self.catalog.cut();
-            (cut.version, Kept::Cut(cut.clone()), cut)
         })
     }
 

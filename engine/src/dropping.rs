@@ -50,7 +50,7 @@ impl Core {
             log: Arc::clone(&log),
         };
         // What it holds is counted afterwards, when nothing comes to it any more.
-        let (_pin, _) = self.pin_cut();
+        let _pin = self.pin_root(&log);
         let (version, _) = self.commit_edits(vec![edit])?;
         let destroyed = self.destroyed_with(&log);
         let root = log.root();

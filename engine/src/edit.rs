@@ -157,6 +157,14 @@ impl Edit {
         }
     }
 
+    /// Whether something is reached by fewer than before.
+    fn destroys(&self) -> bool {
+        matches!(
+            self,
+            Edit::Delete { .. } | Edit::Retain { .. } | Edit::Drop { .. }
+        )
+    }
+
     /// The log whose gate is held while the edit waits and is done.
     pub(crate) fn gated(&self) -> Option<&Arc<LogState>> {
         match self {
@@ -278,7 +286,9 @@ impl Core {
         tail: Option<&mut TailState>,
         changed: &mut Changed,
     ) -> Result<Destroyed> {
-        self.note_edit(version);
+        if edit.destroys() {
+            self.note_edit(version);
+        }
         match edit {
             Edit::Delete { log, offsets } => {
                 changed.note(log, log.journaled_end());

@@ -11,7 +11,7 @@ use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
-use crate::pins::Pin;
+use crate::pins::{Kept, Pin};
 use crate::store::LogInformation;
 use crate::summary::LogSummary;
 
@@ -77,12 +77,14 @@ impl Log {
     /// [`Error::OutOfRange`] behind the end of the log; the end itself is allowed. From an offset that was deleted it begins
     /// at the first message behind. [`Error::UnknownLog`] if the log was dropped.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
-        self.check_not_dropped()?;
         let offset = offset.to_offset();
+        let pinned = self.core.pin_root(&self.state);
+        // Asked behind the pin: what was not dropped then is held by it.
+        self.check_not_dropped()?;
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            self.core.pin_root(&self.state),
+            pinned,
             Bound::End,
             offset,
         )
@@ -93,12 +95,14 @@ impl Log {
     /// # Errors
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
-        self.check_not_dropped()?;
         let offset = offset.to_offset();
+        let pinned = self.core.pin_root(&self.state);
+        // Asked behind the pin: what was not dropped then is held by it.
+        self.check_not_dropped()?;
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            self.core.pin_root(&self.state),
+            pinned,
             Bound::Durable,
             offset,
         )
@@ -109,6 +113,7 @@ impl Log {
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
         let (pin, mut root) = self.core.pin_root(&self.state);
+        // Asked behind the pin: what was not dropped then is held by it.
         if self.state.is_dropped() {
             root = Root::empty_from(root.end());
         }
@@ -306,6 +311,16 @@ pub struct StoreSnapshot {
     core: Arc<Core>,
     cut: Cut,
     pin: Pin,
+}
+
+impl Core {
+    /// The newest version of all logs, kept from the collector for as long as the pin lives.
+    pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
+        self.pins.pin_with(|| {
+            let cut = self.catalog.cut();
+            (cut.version, Kept::Cut(cut.clone()), cut)
+        })
+    }
 }
 
 impl StoreSnapshot {

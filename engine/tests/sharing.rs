@@ -30,6 +30,8 @@ struct Work {
     store: Store,
     models: BTreeMap<String, Model>,
     held: Vec<(Snapshot, Model)>,
+    /// Named snapshots, by label and log.
+    named: BTreeMap<(String, String), Model>,
     messages: u64,
     names: u64,
     context: String,
@@ -45,6 +47,7 @@ impl Work {
             disk,
             models: BTreeMap::from([("log 0".to_owned(), Model::new())]),
             held: Vec::new(),
+            named: BTreeMap::new(),
             messages: 0,
             names: 0,
             context: String::new(),
@@ -177,6 +180,57 @@ impl Work {
         self.models.insert(new, model.clone());
     }
 
+    fn create_snapshot(&mut self, name: &str) {
+        if self.named.len() > 6 {
+            return self.drop_snapshot();
+        }
+        let label = self.new_name();
+        let all = self.random.below(3) == 0;
+        let logs: Vec<&str> = if all { Vec::new() } else { vec![name] };
+        let known = |name: &str| self.store.log(name).is_ok_and(|log| log.end().get() > 0);
+        if !self.models.keys().any(|name| known(name)) || (!all && !known(name)) {
+            return;
+        }
+        let made = self.store.create_snapshot(&label, &logs).unwrap();
+        for snapshot in made {
+            let model = self.models[&snapshot.log].clone();
+            assert_eq!(snapshot.end.get(), model.len() as u64, "{}", self.context);
+            self.named.insert((label.clone(), snapshot.log), model);
+        }
+    }
+
+    fn drop_snapshot(&mut self) {
+        let Some((label, _)) = self.named.keys().next().cloned() else {
+            return;
+        };
+        self.store.drop_snapshot(&label).unwrap();
+        self.named.retain(|(other, _), _| *other != label);
+    }
+
+    fn fork_named(&mut self) {
+        let number = self.random.below(self.named.len() as u64 + 1) as usize;
+        let Some(((label, log), model)) = self.named.iter().nth(number) else {
+            return;
+        };
+        if self.models.len() >= LOGS_MAX {
+            return;
+        }
+        let (snapshot, model) = (self.store.named_snapshot(label, log).unwrap(), model.clone());
+        let new = self.new_name();
+        snapshot.fork(&new).unwrap();
+        self.models.insert(new, model);
+    }
+
+    fn check_named(&self) {
+        let listed = self.store.named_snapshots();
+        assert_eq!(listed.len(), self.named.len(), "{}", self.context);
+        for ((label, log), model) in &self.named {
+            let snapshot = self.store.named_snapshot(label, log).unwrap();
+            let context = format!("{}, snapshot {label} of {log}", self.context);
+            check_snapshot(&snapshot, model, &context);
+        }
+    }
+
     fn reopen(&mut self) {
         self.held.clear();
         // What was appended and never committed is not promised to anybody.
@@ -211,6 +265,7 @@ impl Work {
             );
         }
         self.models.keys().for_each(|name| self.check(name));
+        self.check_named();
         for (snapshot, model) in &self.held {
             let context = format!("{}, held snapshot of {}", self.context, snapshot.name());
             check_snapshot(snapshot, model, &context);
@@ -220,7 +275,7 @@ impl Work {
     fn step(&mut self, step: u64) {
         self.context = format!("seed {}, step {step}", self.seed);
         let name = self.any_log();
-        match self.random.below(24) {
+        match self.random.below(28) {
             0..=7 => self.append(&name),
             8..=10 => self.delete(&name),
             11 | 12 => self.fork(&name),
@@ -232,6 +287,10 @@ impl Work {
             20 => self.fork_held(),
             21 => self.reopen(),
             22 => self.check_all(),
+            23 => self.create_snapshot(&name),
+            24 => self.drop_snapshot(),
+            25 => self.fork_named(),
+            26 => drop(self.store.collect().unwrap()),
             _ => self.check(&name),
         }
     }

@@ -182,6 +182,8 @@ impl Core {
             return self.give_back(u64::MAX);
         }
         self.rewrite_cut_slabs()?;
+        // The journal may adopt what was written anew just now; behind a checkpoint nothing refers to it.
+        self.write_checkpoint_anyway()?;
         if let Some(findings) = self.look(&mut Vec::new())?
             && self.move_neighbours(&findings)?
         {
@@ -320,7 +322,7 @@ impl Core {
             // Roots from before edits that no snapshot of an older version needs any more.
             let newest = self.catalog.version();
             let oldest = self.pins.oldest().map_or(newest, |pin| pin.version.min(newest));
-            let logs = self.all_logs();
+            let logs = self.catalog.everything();
             for log in &logs {
                 log.forget_roots_before(oldest);
             }
@@ -378,20 +380,6 @@ impl Core {
         }
     }
 
-    /// All logs that there are, whether or not they have a name yet, or are of a named snapshot.
-    pub(super) fn all_logs(&self) -> Vec<Arc<LogState>> {
-        let mut logs: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
-        let committed = self.catalog.cut();
-        let known = committed
-            .logs
-            .values()
-            .map(|committed| Arc::clone(&committed.log));
-        for log in known.chain(self.catalog.all()).chain(self.catalog.snapshots()) {
-            logs.insert(log.id.get(), log);
-        }
-        logs.into_values().collect()
-    }
-
     fn reach_root(&self, log: &LogState, root: &Root, reached: &mut Reached) -> Result<()> {
         let failed = |error| self.tree_error(log, error);
         root.tree.reach(self.source.as_ref(), reached).map_err(failed)?;
@@ -418,7 +406,11 @@ impl Core {
                 }
                 let failed =
                     |error| crate::source::tree_error(&self.segments, "of a snapshot", root.start, error);
-                root.tree.reach(source, reached).map_err(failed)
+                root.pending
+                    .iter()
+                    .map(|pending| &pending.tree)
+                    .chain([&root.tree])
+                    .try_for_each(|tree| tree.reach(source, reached).map_err(failed))
             }
             Kept::Cut(cut) => cut
                 .logs

@@ -66,7 +66,7 @@ impl Core {
     /// Notes all logs of which something was deleted before the store was opened: who deleted it may not have come to
     /// erasing it.
     pub(super) fn note_found_cuts(&self) {
-        for log in self.all_logs() {
+        for log in self.catalog.everything() {
             let root = log.root();
             let deleted = root.start > 0
                 || self
@@ -293,7 +293,7 @@ impl Core {
     /// Has the tails of quiet logs written anew that share a page with dead ones; says whether there were any.
     pub(super) fn move_neighbours(&self, findings: &Findings) -> Result<bool> {
         let mut moved = false;
-        for log in self.all_logs() {
+        for log in self.catalog.everything() {
             let persisted = log.persisted.lock().tail.clone();
             let root = log.root();
             let Some(tail) = root.tail.clone().or(persisted) else {
