@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
 use crate::journal::replay::Hole;
-use crate::log::{LogState, PendingSlab, Root, TailState};
+use crate::log::{LogState, PendingSlab, Root, TailSlab, TailState};
 use crate::slab::SlabHandle;
 use crate::tree::SlabEntry;
 
@@ -276,6 +276,34 @@ impl Core {
             return Ok(());
         };
         let end = tail.first.saturating_add(tail.count);
+        let (entry, histogram) = self.tail_entry(log, tail)?;
+        log.change_root(|root| {
+            let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
+            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
+            root.tree_end = end;
+            root.tail = None;
+            Ok(())
+        })
+    }
+
+    /// The newest root of a log, with its tail slab in the tree: what an edit would find there.
+    pub(crate) fn root_to_edit(&self, log: &LogState) -> Result<Root> {
+        let mut root = log.root();
+        if root.chunks.is_empty()
+            && let Some(tail) = root.tail.take()
+        {
+            let end = tail.first.saturating_add(tail.count);
+            let (entry, histogram) = self.tail_entry(log, tail)?;
+            let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
+            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
+            root.tree_end = end;
+        }
+        Ok(root)
+    }
+
+    /// The tail slab as an entry of the tree.
+    fn tail_entry(&self, log: &LogState, tail: TailSlab) -> Result<(SlabEntry, Histogram32)> {
+        let end = tail.first.saturating_add(tail.count);
         let looked = tail.slab.open(self.source.as_ref()).and_then(|opened| {
             let histogram = opened.histogram()?;
             Ok((*opened.layout().summary(), histogram))
@@ -299,13 +327,7 @@ impl Core {
             slab: Some(tail.slab),
             summary,
         };
-        log.change_root(|root| {
-            let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
-            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
-            root.tree_end = end;
-            root.tail = None;
-            Ok(())
-        })
+        Ok((entry, histogram))
     }
 
     /// What the tree says of offsets that a hole took: where they were.

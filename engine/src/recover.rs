@@ -19,6 +19,7 @@ use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::summary::{Histogram32, Summary};
+use lanterman_format::weakened;
 
 use crate::catalog::Catalog;
 use crate::core::Core;
@@ -400,6 +401,9 @@ impl Core {
             if let Some(edit) = self.replayed_edit(&change.map_err(place)?, header)? {
                 for (log, _) in edit.reaches() {
                     changed.insert(log.id.get(), Arc::clone(log));
+                }
+                if weakened!("replay-without-edits") {
+                    continue;
                 }
                 self.rehearse(std::iter::once(&edit))?;
                 self.apply_edit(&edit, version)?;
