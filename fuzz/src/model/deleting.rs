@@ -96,10 +96,10 @@ impl Driver<'_> {
                     !receipt.is_exact || !was_whole || receipt.messages == destroyed,
                     "{destroyed} messages were destroyed: {receipt:?}"
                 );
-                // Those before it are in versions before.
-                self.logs[number].edits_are_durable();
                 if destroyed > 0 {
                     let log = &mut self.logs[number];
+                    // Those before it are in versions before.
+                    log.edits_are_durable();
                     log.committed = log.committed.max(offsets.end);
                     log.durable = log.durable.max(offsets.end);
                     log.is_created = true;
