@@ -2,14 +2,16 @@
 //!
 //! The committed ends of all logs are one persistent map: a commit changes the entries of its logs, and whoever took a
 //! copy before (a snapshot of the whole store, a checkpoint) keeps the cut of his version.
+//!
+//! Named snapshots are logs too, which no name leads to: they are found by their label.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::ids::{LogId, Version};
 use lanterman_format::name::LogName;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use rpds::RedBlackTreeMapSync;
 
 use crate::error::Damage;
@@ -31,10 +33,25 @@ pub(crate) struct Cut {
     pub(crate) logs: RedBlackTreeMapSync<u64, Committed>,
 }
 
+impl Committed {
+    /// Whether the log has a name that leads to it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.log.is_created() && self.log.named_snapshot().is_none()
+    }
+}
+
+/// What a named snapshot is listed by: whether the store made it by itself, its label, the name of its log, and the
+/// version.
+type SnapshotKey = (bool, String, LogName, u64);
+
 /// The catalog of an open store.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     names: RwLock<HashMap<LogName, Arc<LogState>>>,
+    snapshots: RwLock<BTreeMap<SnapshotKey, Arc<LogState>>>,
+    /// Names of logs that are being made.
+    reserved: Mutex<HashSet<LogName>>,
+    released: Condvar,
     newest: Mutex<Cut>,
     version: AtomicU64,
     next_log: AtomicU64,
@@ -42,12 +59,39 @@ pub(crate) struct Catalog {
     dirty: Mutex<BTreeMap<u64, Arc<LogState>>>,
     /// Pages that could not be read when the store was opened for reading. A name that is not known may be on one.
     lost_pages: Vec<Damage>,
+    /// The logs of a store that is only read as they were before it began anew at a checkpoint; those that are found
+    /// again leave.
+    former: Mutex<BTreeMap<u64, Arc<LogState>>>,
+}
+
+/// A name that nobody else can give to a log; it is let go of when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved<'a> {
+    catalog: &'a Catalog,
+    name: LogName,
+}
+
+impl Reserved<'_> {
+    pub(crate) fn name(&self) -> &LogName {
+        &self.name
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.catalog.reserved.lock().remove(&self.name);
+        self.catalog.released.notify_all();
+    }
 }
 
 impl Catalog {
     pub(crate) fn new(version: Version, next_log: u64, lost_pages: Vec<Damage>) -> Self {
         Catalog {
             names: RwLock::new(HashMap::new()),
+            snapshots: RwLock::default(),
+            reserved: Mutex::default(),
+            released: Condvar::new(),
+            former: Mutex::default(),
             newest: Mutex::new(Cut {
                 version,
                 logs: RedBlackTreeMapSync::new_sync(),
@@ -77,6 +121,10 @@ impl Catalog {
         if let Some(found) = self.find(name.as_str()) {
             return (found, false);
         }
+        let mut reserved = self.reserved.lock();
+        while reserved.contains(name) {
+            self.released.wait(&mut reserved);
+        }
         let mut names = self.names.write();
         if let Some(found) = names.get(name.as_str()) {
             return (Arc::clone(found), false);
@@ -87,11 +135,111 @@ impl Catalog {
         (log, true)
     }
 
+    /// Keeps the name for a log that is about to be made; nothing if there is one, or one is being made. Whoever wants
+    /// a log of that name meanwhile waits.
+    pub(crate) fn reserve(&self, name: &LogName) -> Option<Reserved<'_>> {
+        let mut reserved = self.reserved.lock();
+        if self.names.read().contains_key(name) || !reserved.insert(name.clone()) {
+            return None;
+        }
+        Some(Reserved {
+            catalog: self,
+            name: name.clone(),
+        })
+    }
+
+    /// A number for a log that is about to be made.
+    pub(crate) fn new_log(&self) -> LogId {
+        LogId::new(self.next_log.fetch_add(1, Ordering::AcqRel))
+    }
+
+    /// Lets a log be found: by its name, or by its label if it is a named snapshot.
+    pub(crate) fn reveal(&self, log: &Arc<LogState>) {
+        match snapshot_key(log) {
+            Some(key) => {
+                self.snapshots.write().insert(key, Arc::clone(log));
+            }
+            None => {
+                self.names.write().insert(log.name.clone(), Arc::clone(log));
+            }
+        }
+    }
+
+    /// Nobody finds the log any more.
+    pub(crate) fn hide(&self, log: &Arc<LogState>) {
+        if let Some(key) = snapshot_key(log) {
+            let mut snapshots = self.snapshots.write();
+            if snapshots.get(&key).is_some_and(|found| Arc::ptr_eq(found, log)) {
+                snapshots.remove(&key);
+            }
+            return;
+        }
+        let mut names = self.names.write();
+        if names.get(&log.name).is_some_and(|found| Arc::ptr_eq(found, log)) {
+            names.remove(&log.name);
+        }
+    }
+
+    /// Puts a log into the newest version, for the next checkpoint; nobody finds it before it is revealed.
+    pub(crate) fn insert_nameless(&self, log: &Arc<LogState>, end: u64) {
+        let mut dirty = self.dirty.lock();
+        let mut newest = self.newest.lock();
+        let version = newest.version;
+        let committed = Committed {
+            log: Arc::clone(log),
+            end,
+            created: version,
+            modified: version,
+        };
+        newest.logs.insert_mut(log.id.get(), committed);
+        dirty.insert(log.id.get(), Arc::clone(log));
+    }
+
+    /// Takes back what [`Self::insert_nameless`] did.
+    pub(crate) fn forget(&self, log: &Arc<LogState>) {
+        self.newest.lock().logs.remove_mut(&log.id.get());
+    }
+
+    /// All named snapshots, by label and log.
+    pub(crate) fn snapshots(&self) -> Vec<Arc<LogState>> {
+        self.snapshots.read().values().cloned().collect()
+    }
+
+    /// Before a store that is only read begins anew at a checkpoint.
+    pub(crate) fn begin_anew(&self) {
+        let logs = self.cut().logs;
+        let known = logs
+            .values()
+            .map(|entry| (entry.log.id.get(), Arc::clone(&entry.log)));
+        *self.former.lock() = known.collect();
+    }
+
+    /// A log that was known before and is found again.
+    pub(crate) fn found_again(&self, id: LogId) -> Option<Arc<LogState>> {
+        self.former.lock().remove(&id.get())
+    }
+
+    /// Whether a log of that name may be made: there is none, or none that was found again so far.
+    pub(crate) fn is_name_free(&self, name: &str) -> bool {
+        let former = self.former.lock();
+        self.find(name)
+            .is_none_or(|log| former.contains_key(&log.id.get()))
+    }
+
+    /// Behind the journal: what was not found again is there no more.
+    pub(crate) fn end_anew(&self) {
+        for (id, log) in std::mem::take(&mut *self.former.lock()) {
+            log.set_dropped();
+            self.hide(&log);
+            self.newest.lock().logs.remove_mut(&id);
+        }
+    }
+
     /// Takes up a log that a checkpoint or the journal knows.
     pub(crate) fn restore(&self, log: Arc<LogState>, end: u64, created: Version, modified: Version) {
         self.next_log
             .fetch_max(log.id.get().saturating_add(1), Ordering::AcqRel);
-        self.names.write().insert(log.name.clone(), Arc::clone(&log));
+        self.reveal(&log);
         let id = log.id.get();
         self.newest.lock().logs.insert_mut(
             id,
@@ -111,7 +259,9 @@ impl Catalog {
         newest.version = version;
         for (log, end) in changed {
             let id = log.id.get();
-            if let Some(entry) = newest.logs.get_mut(&id) {
+            if log.is_dropped() {
+                newest.logs.remove_mut(&id);
+            } else if let Some(entry) = newest.logs.get_mut(&id) {
                 entry.end = *end;
                 entry.modified = version;
             } else {
@@ -190,13 +340,25 @@ impl Catalog {
     /// Logs that hold chunks, in the order of their ids.
     pub(crate) fn with_memory(&self) -> Vec<Arc<LogState>> {
         let holds = |log: &&Arc<LogState>| log.holds_memory();
-        in_order(self.names.read().values().filter(holds).cloned().collect())
+        let mut held: Vec<_> = self.names.read().values().filter(holds).cloned().collect();
+        held.extend(self.snapshots.read().values().filter(holds).cloned());
+        in_order(held)
     }
 
     /// All logs that this process knows, committed or not, in the order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<LogState>> {
         in_order(self.names.read().values().cloned().collect())
     }
+}
+
+fn snapshot_key(log: &LogState) -> Option<SnapshotKey> {
+    let told = log.named_snapshot()?;
+    Some((
+        told.automatic,
+        told.label.clone(),
+        log.name.clone(),
+        told.version.get(),
+    ))
 }
 
 /// The order of a hash map differs from run to run, and with it what is written where.

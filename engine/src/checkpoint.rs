@@ -26,6 +26,7 @@ use crate::core::Core;
 use crate::disk::Sync;
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
+use crate::fork::encoded;
 use crate::log::{LogState, TailSlab};
 use crate::region::chunk::Chunk;
 use crate::root_file::RootFile;
@@ -47,6 +48,8 @@ pub(crate) struct CheckpointState {
     pub(crate) root: RootFile,
     /// Version of the newest checkpoint.
     pub(crate) version: Version,
+    /// Where it is, if this process wrote it: then both root slots name it.
+    pub(crate) written: Option<Reference>,
     /// Where each page of the catalog is.
     pub(crate) pages: BTreeMap<u64, Reference>,
     /// Entries of the catalog by page, as the newest checkpoint has them.
@@ -141,6 +144,21 @@ impl Core {
     /// # Errors
     /// [`Error::StorageFull`] with the store as it was; what fails between writing and syncing poisons it.
     pub(crate) fn checkpoint(&self) -> Result<Option<CheckpointReceipt>> {
+        self.checkpoint_if(false)
+    }
+
+    /// Makes a checkpoint also if the last one holds everything.
+    pub(crate) fn write_checkpoint_anyway(&self) -> Result<()> {
+        self.checkpoint_if(true).map(|_| ())
+    }
+
+    /// Whether the newest checkpoint was written by this process and has all edits.
+    pub(crate) fn checkpoint_is_good(&self) -> bool {
+        let state = self.checkpoint.lock();
+        state.written.is_some() && self.last_edit() <= state.version
+    }
+
+    fn checkpoint_if(&self, always: bool) -> Result<Option<CheckpointReceipt>> {
         let _permit = self.permit()?;
         let mut state = self.checkpoint.lock();
         // What was closed before is written first, so that versions with edits wait for little.
@@ -151,7 +169,7 @@ impl Core {
         let end = journal.end().clone();
         let replayed = journal.replay_bytes();
         drop(journal);
-        if dirty.is_empty() && cut.version == state.version {
+        if dirty.is_empty() && cut.version == state.version && !always {
             return Ok(None);
         }
         if weakened!("segment-reused-early") {
@@ -163,6 +181,7 @@ impl Core {
                 self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)
                     .map_err(|error| self.poison_if_sync_failed(error))?;
                 drop(state);
+                self.note_superseded(receipt.bytes);
                 self.release_idle(&dirty);
                 Ok(Some(receipt))
             }
@@ -189,8 +208,10 @@ impl Core {
         let tails = self.write_tails(&mut sink, cut, dirty)?;
         let mut nodes = NodeWrites::default();
         let mut entries = Vec::with_capacity(dirty.len());
+        let mut dropped = Vec::new();
         for log in dirty.values() {
             let Some(committed) = cut.logs.get(&log.id.get()) else {
+                dropped.push(log.id);
                 continue;
             };
             let tail = tails.get(&log.id.get());
@@ -208,7 +229,7 @@ impl Core {
             })?;
             entries.push(CatalogEntry {
                 log: log.id,
-                flags: 0,
+                flags: u32::from(log.named_snapshot().is_some()),
                 name: log.name.clone(),
                 start_offset: Offset::new(root.start),
                 end_offset: Offset::new(committed.end),
@@ -217,11 +238,11 @@ impl Core {
                 modified_version: committed.modified,
                 tree: reference,
                 tail: tail.map_or(Reference::EMPTY, |tail| *tail.slab.reference()),
-                settings: log.settings().to_vec(),
+                settings: encoded(&log.settings())?.to_vec(),
             });
         }
         drop(edits);
-        let (pages, changed) = self.write_pages(&mut sink, state, entries)?;
+        let (pages, changed) = self.write_pages(&mut sink, state, entries, &dropped)?;
         let checkpoint = self.describe(cut, end, &pages);
         let bytes = checkpoint.encoded_bytes();
         let reference = sink.block(BlockKind::Checkpoint, bytes, |identity, out| {
@@ -236,6 +257,7 @@ impl Core {
             .map_err(|error| self.poison(error))?;
         nodes.remember();
         state.version = cut.version;
+        state.written = Some(reference);
         state.pages = pages;
         for (page, entries) in changed {
             state.entries.insert(page, entries);
@@ -388,6 +410,7 @@ impl Core {
         sink: &mut BlockSink<'_>,
         state: &CheckpointState,
         entries: Vec<CatalogEntry>,
+        dropped: &[LogId],
     ) -> Result<(
         BTreeMap<u64, Reference>,
         BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
@@ -401,8 +424,21 @@ impl Core {
                 .or_insert_with(known)
                 .insert(entry.log.get(), entry);
         }
+        for log in dropped {
+            let page = page_of(*log);
+            if let Some(known) = state.entries.get(&page) {
+                changed
+                    .entry(page)
+                    .or_insert_with(|| known.clone())
+                    .remove(&log.get());
+            }
+        }
         let mut pages = state.pages.clone();
         for (page, entries) in &changed {
+            if entries.is_empty() {
+                pages.remove(page);
+                continue;
+            }
             let listed: Vec<&CatalogEntry> = entries.values().collect();
             let mut bytes = CATALOG_ENTRIES_POSITION;
             for entry in &listed {

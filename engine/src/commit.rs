@@ -15,7 +15,7 @@ use lanterman_format::weakened;
 use parking_lot::MutexGuard;
 
 use crate::core::Core;
-use crate::edit::{Edit, EditOutcome};
+use crate::edit::{Changed, Edit, EditOutcome, Rehearsal};
 use crate::error::{Error, Result};
 use crate::journal::group::{GroupFuture, GroupWriter};
 use crate::journal::{CommitContent, Journal};
@@ -257,8 +257,11 @@ impl Core {
         let mut gathered = Gathered::default();
         // In order, so that the same work writes the same bytes.
         let mut ends: BTreeMap<u64, (Arc<LogState>, u64)> = BTreeMap::new();
+        let mut rehearsal = Rehearsal::default();
         for request in requests {
             match request {
+                // What was dropped meanwhile has nothing left to commit.
+                Request::Log { log, .. } if log.is_dropped() => {}
                 Request::Log { log, end, .. } => {
                     let entry = ends.entry(log.id.get()).or_insert_with(|| (Arc::clone(&log), 0));
                     entry.1 = entry.1.max(end);
@@ -270,6 +273,14 @@ impl Core {
                     outcome,
                     ..
                 } => {
+                    match self.admit(&rehearsal, &staged, &edits) {
+                        Ok(rehearsed) => rehearsal = rehearsed,
+                        Err(error) => {
+                            // The others of the group go on without it.
+                            outcome.lock().refused = Some(error);
+                            continue;
+                        }
+                    }
                     gathered.written.push(written);
                     for (log, end) in edits.iter().flat_map(Edit::reaches) {
                         // Up to the log's end, for an edit may end within a batch, which is found whole or not at all.
@@ -290,17 +301,30 @@ impl Core {
             }
         }
         for (log, end) in ends.into_values() {
-            self.gather_log(&mut gathered, log, end)?;
+            if end > log.journaled_end() || !log.is_created() {
+                self.gather_log(&mut gathered, log, end)?;
+            }
         }
         if weakened!("watermark-before-write") {
             for (log, end, _) in &gathered.ends {
                 log.set_durable_end(*end);
             }
         }
-        self.rehearse(gathered.edits.iter().map(|(edit, _)| edit))?;
         let version = self.write_block(journal, &gathered, durability)?;
         self.apply(journal, gathered, version, durability)?;
         Ok(version)
+    }
+
+    /// Whether a transaction can be done behind those before it; gives what they are together.
+    fn admit(&self, before: &Rehearsal, staged: &[StagedLog], edits: &[Edit]) -> Result<Rehearsal> {
+        if let Some(gone) = staged.iter().find(|staged| staged.log.is_dropped()) {
+            return Err(Error::UnknownLog {
+                name: gone.log.name.as_str().to_owned(),
+            });
+        }
+        let mut rehearsal = before.clone();
+        self.rehearse(&mut rehearsal, edits)?;
+        Ok(rehearsal)
     }
 
     /// Finds where the messages `journaled_end..end` of a log are, and how they go into the block.
@@ -411,7 +435,7 @@ impl Core {
                 part.chunk.entries_bytes(from, u64::from(part.count))?,
             ));
         }
-        for staged in &gathered.staged {
+        for staged in gathered.staged.iter().filter(|staged| staged.count > 0) {
             let writer = staged.tail.writer.as_ref().ok_or(Error::Internal {
                 what: "staged messages have a chunk",
             })?;
@@ -446,7 +470,7 @@ impl Core {
         version: Version,
         durability: Durability,
     ) -> Result<()> {
-        let mut changed: Vec<(Arc<LogState>, u64)> = Vec::with_capacity(gathered.ends.len());
+        let mut changed = Changed::default();
         let durable = durability == Durability::Disk;
         for (log, end, adopted) in gathered.ends {
             // A checkpoint asks for the logs that changed.
@@ -459,21 +483,18 @@ impl Core {
                 log.set_adopted_end(adopted);
             }
             let end = end.max(log.journaled_end());
-            changed.push((log, end));
+            changed.note(&log, end);
         }
-        let window = (!gathered.staged.is_empty()).then(|| self.publication.open());
-        for mut staged in gathered.staged {
-            let end = staged.first.saturating_add(staged.count);
+        let mut staged = gathered.staged;
+        let window = (!staged.is_empty()).then(|| self.publication.open());
+        for staged in &mut staged {
             if let Some(writer) = staged.tail.writer.as_mut() {
                 writer.publish_staged();
             }
-            match changed.iter_mut().find(|(log, _)| log.id == staged.log.id) {
-                Some(entry) => entry.1 = end,
-                None => changed.push((Arc::clone(&staged.log), end)),
-            }
+            changed.note(&staged.log, staged.first.saturating_add(staged.count));
         }
         drop(window);
-        for (log, end) in &changed {
+        for (log, end) in &changed.ends {
             log.set_journaled_end(*end);
             if durable {
                 log.set_durable_end(*end);
@@ -485,19 +506,29 @@ impl Core {
                 log.set_durable_end(log.journaled_end());
             }
         } else {
-            volatile.extend(changed.iter().map(|(log, _)| (log.id.get(), Arc::clone(log))));
+            volatile.extend(
+                changed
+                    .ends
+                    .iter()
+                    .map(|(log, _)| (log.id.get(), Arc::clone(log))),
+            );
         }
         drop(volatile);
         // Before the version is told: whoever sees it sees its edits.
         for (edit, outcome) in &gathered.edits {
+            let gated = edit.gated();
+            let held = staged
+                .iter_mut()
+                .find(|staged| gated.is_some_and(|log| Arc::ptr_eq(log, &staged.log)));
             let destroyed = self
-                .apply_edit(edit, version)
+                .apply_edit(edit, version, held.map(|staged| &mut *staged.tail), &mut changed)
                 .map_err(|error| self.poison(error))?;
-            outcome.lock().push(destroyed);
+            outcome.lock().destroyed.push(destroyed);
         }
         if version > self.catalog.version() {
-            self.catalog.advance(version, &changed);
+            self.catalog.advance(version, &changed.ends);
         }
+        drop(staged);
         for written in gathered.written {
             written.store(version.get(), Ordering::Release);
         }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use lanterman_format::ids::Offset;
 use lanterman_format::{BufferView, ValueType, weakened};
 
+use crate::catalog::Cut;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::{Keeper, Message};
+use crate::pins::{Kept, Pin};
 use crate::region::chunk::Chunk;
 use crate::slab::{OpenSlab, Opened, ReadContext, SlabError, SlabHandle, SlabWalk, WalkPlace};
 use crate::sys::guard;
@@ -100,6 +102,8 @@ pub struct Cursor {
     core: Arc<Core>,
     log: Arc<LogState>,
     root: Root,
+    /// Keeps the root's slabs where they are; taken anew with each root.
+    pin: Pin,
     bound: Bound,
     next: u64,
     place: Place,
@@ -113,7 +117,7 @@ impl Cursor {
     pub(crate) fn new(
         core: Arc<Core>,
         log: Arc<LogState>,
-        root: Root,
+        (pin, root): (Pin, Root),
         bound: Bound,
         next: u64,
     ) -> Result<Self> {
@@ -121,6 +125,7 @@ impl Cursor {
             core,
             log,
             root,
+            pin,
             bound,
             next,
             place: Place::Nowhere,
@@ -255,7 +260,7 @@ impl Cursor {
             return Err(self.out_of_range(offset));
         }
         if offset >= self.root.end() {
-            self.root = self.log.root();
+            (self.pin, self.root) = self.core.pin_root(&self.log);
         }
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
@@ -396,7 +401,8 @@ impl Cursor {
                 .chunks
                 .last()
                 .is_some_and(|last| Arc::ptr_eq(last, chunk));
-            if is_last && self.log.generation() == self.root.generation {
+            let nothing_behind = self.root.end() <= published;
+            if is_last && nothing_behind && self.log.generation() == self.root.generation {
                 self.core.publication.settle();
                 let published = chunk.end_offset();
                 *end = published;
@@ -407,7 +413,7 @@ impl Cursor {
             }
         }
         self.core.publication.settle();
-        self.root = self.log.root();
+        (self.pin, self.root) = self.core.pin_root(&self.log);
         let end = match self.bound {
             Bound::Durable => self.log.durable_end().min(self.root.end()),
             Bound::End | Bound::Fixed(_) => self.root.end(),
@@ -524,7 +530,9 @@ impl Cursor {
             .map_err(failed)?
             .share();
         let shown = next.saturating_sub(found.first).saturating_add(found.skip);
-        let end = found.end.min(limit);
+        // A run that waits for its place in the tree may have deleted messages that it does not know of.
+        let deleted = self.root.next_mask(next).unwrap_or(u64::MAX);
+        let end = found.end.min(limit).min(deleted);
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();
         let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
@@ -576,15 +584,21 @@ pub(crate) fn find_slab<'a>(
     root: &'a Root,
     offset: u64,
 ) -> Result<FoundSlab<'a>> {
-    if offset < root.tree_end {
-        let found = root
-            .tree
-            .find(core.source.as_ref(), offset.saturating_sub(root.start))
+    let waiting = || {
+        root.pending
+            .iter()
+            .find(|pending| pending.first <= offset && offset < pending.end())
+            .map(|pending| (&pending.tree, pending.first))
+    };
+    let in_tree = (offset < root.tree_end).then_some((&root.tree, root.start));
+    if let Some((tree, base)) = in_tree.or_else(waiting) {
+        let found = tree
+            .find(core.source.as_ref(), offset.saturating_sub(base))
             .map_err(|error| core.tree_error(log, error))?;
         let placed = found.ok_or(Error::Internal {
             what: "the tree covers what its end says",
         })?;
-        let first = placed.first_offset.saturating_add(root.start);
+        let first = placed.first_offset.saturating_add(base);
         let end = first.saturating_add(placed.entry.offset_count);
         let handle = placed
             .entry
@@ -596,20 +610,6 @@ pub(crate) fn find_slab<'a>(
             first,
             end,
             skip: placed.entry.skip,
-        });
-    }
-    let waiting = root
-        .pending
-        .iter()
-        .find(|pending| pending.first <= offset && offset < pending.end());
-    if let Some((pending, handle)) =
-        waiting.and_then(|found| found.entry.slab.as_ref().map(|slab| (found, slab)))
-    {
-        return Ok(FoundSlab {
-            handle,
-            first: pending.first,
-            end: pending.end(),
-            skip: pending.entry.skip,
         });
     }
     match &root.tail {
@@ -660,6 +660,23 @@ fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Ran
 }
 
 impl Core {
+    /// The newest root of a log, kept from the collector for as long as the pin lives.
+    pub(crate) fn pin_root(&self, log: &LogState) -> (Pin, Root) {
+        self.pins.pin_with(|| {
+            let version = self.catalog.version();
+            let root = log.root();
+            (version, Kept::Root(root.clone()), root)
+        })
+    }
+
+    /// All logs in the newest version, kept from the collector for as long as the pin lives.
+    pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
+        self.pins.pin_with(|| {
+            let cut = self.catalog.cut();
+            (cut.version, Kept::Cut(cut.clone()), cut)
+        })
+    }
+
     /// What reads need beside the place.
     #[inline]
     pub(crate) fn read_context(&self) -> ReadContext<'_> {

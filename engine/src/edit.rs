@@ -10,7 +10,7 @@
 //! - an edit is rehearsed before its block is written, so that what cannot be read fails it while nothing is changed;
 //! - all offsets that an edit speaks of are in the journal with its version, or were before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,11 +18,12 @@ use std::sync::atomic::Ordering;
 use lanterman_format::FormatError;
 use lanterman_format::commit::Change;
 use lanterman_format::ids::{Offset, Version};
+use lanterman_format::settings::Settings;
 use parking_lot::Mutex;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::log::{LogState, Root};
+use crate::log::{LogState, Root, TailState};
 use crate::region::chunk::Chunk;
 use crate::slab::SlabBuilder;
 use crate::tree::Tree;
@@ -34,6 +35,31 @@ pub(crate) enum Edit {
     Delete { log: Arc<LogState>, offsets: Range<u64> },
     /// Everything before an offset is deleted.
     Retain { log: Arc<LogState>, start: u64 },
+    /// A new log begins with what another has below `end`.
+    Fork {
+        origin: Arc<LogState>,
+        end: u64,
+        fork: Arc<LogState>,
+        /// Its settings, encoded.
+        settings: Arc<[u8]>,
+        /// The fork is of the value that the origin had after so many edits, and of no other.
+        edits: Option<u64>,
+    },
+    /// The end of a log takes offsets of another one; whoever asks for it holds the gate of the log.
+    Splice {
+        log: Arc<LogState>,
+        first: u64,
+        source: Arc<LogState>,
+        offsets: Range<u64>,
+    },
+    /// A log ends.
+    Drop { log: Arc<LogState> },
+    /// A log has other settings.
+    SetSettings {
+        log: Arc<LogState>,
+        settings: Settings,
+        encoded: Arc<[u8]>,
+    },
 }
 
 /// What edits destroyed.
@@ -65,7 +91,54 @@ impl Destroyed {
 }
 
 /// What became of the edits of one request, told by whoever wrote its group.
-pub(crate) type EditOutcome = Arc<Mutex<Vec<Destroyed>>>;
+#[derive(Debug, Default)]
+pub(crate) struct EditResults {
+    /// What each destroyed.
+    pub(crate) destroyed: Vec<Destroyed>,
+    /// Why none of them was done, and nothing of the request.
+    pub(crate) refused: Option<Error>,
+}
+
+/// The same, shared by both.
+pub(crate) type EditOutcome = Arc<Mutex<EditResults>>;
+
+/// The logs that a version changed, with their ends in it.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    pub(crate) ends: Vec<(Arc<LogState>, u64)>,
+}
+
+impl Changed {
+    /// Notes that a log has `end` now, or more if it has.
+    pub(crate) fn note(&mut self, log: &Arc<LogState>, end: u64) {
+        match self.ends.iter_mut().find(|(known, _)| Arc::ptr_eq(known, log)) {
+            Some((_, known)) => *known = end.max(*known),
+            None => self.ends.push((Arc::clone(log), end)),
+        }
+    }
+}
+
+/// Edits done on copies, before anything is written.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Rehearsal {
+    /// Roots that edits before have changed.
+    roots: BTreeMap<u64, Root>,
+    /// Logs that edits before have ended.
+    dropped: BTreeSet<u64>,
+}
+
+impl Rehearsal {
+    /// The value of a log behind the edits so far.
+    fn root(&self, log: &LogState) -> Result<Root> {
+        if log.is_dropped() || self.dropped.contains(&log.id.get()) {
+            return Err(Error::UnknownLog {
+                name: log.name.as_str().to_owned(),
+            });
+        }
+        let edited = self.roots.get(&log.id.get());
+        Ok(edited.cloned().unwrap_or_else(|| log.root()))
+    }
+}
 
 impl Edit {
     /// The logs of which messages must be in the journal, each with the end of what must.
@@ -73,6 +146,22 @@ impl Edit {
         match self {
             Edit::Delete { log, offsets } => vec![(log, offsets.end)],
             Edit::Retain { log, start } => vec![(log, *start)],
+            Edit::Fork { origin, end, .. } => vec![(origin, *end)],
+            Edit::Splice {
+                log,
+                first,
+                source,
+                offsets,
+            } => vec![(log, *first), (source, offsets.end)],
+            Edit::Drop { log } | Edit::SetSettings { log, .. } => vec![(log, 0)],
+        }
+    }
+
+    /// The log whose gate is held while the edit waits and is done.
+    pub(crate) fn gated(&self) -> Option<&Arc<LogState>> {
+        match self {
+            Edit::Splice { log, .. } => Some(log),
+            _ => None,
         }
     }
 
@@ -88,6 +177,37 @@ impl Edit {
                 log: log.id,
                 start: Offset::new(*start),
             },
+            Edit::Fork {
+                origin,
+                end,
+                fork,
+                settings,
+                ..
+            } => Change::Fork {
+                log: fork.id,
+                origin: origin.id,
+                end: Offset::new(*end),
+                snapshot: fork.named_snapshot().is_some(),
+                name: fork.name.as_str(),
+                settings,
+            },
+            Edit::Splice {
+                log,
+                first,
+                source,
+                offsets,
+            } => Change::Splice {
+                log: log.id,
+                first: Offset::new(*first),
+                source: source.id,
+                source_first: Offset::new(offsets.start),
+                source_end: Offset::new(offsets.end),
+            },
+            Edit::Drop { log } => Change::DropLog { log: log.id },
+            Edit::SetSettings { log, encoded, .. } => Change::SetSettings {
+                log: log.id,
+                settings: encoded,
+            },
         }
     }
 }
@@ -101,33 +221,102 @@ pub(crate) fn unbuilt(_: FormatError) -> Error {
 
 impl Core {
     /// Does the edits on copies of the roots: what fails, fails here. Loads the nodes that the edits will need.
-    pub(crate) fn rehearse<'a>(&self, edits: impl IntoIterator<Item = &'a Edit>) -> Result<()> {
-        let mut roots: BTreeMap<u64, Root> = BTreeMap::new();
-        for edit in edits {
-            match edit {
-                Edit::Delete { log, offsets } => {
-                    self.settle_tail(log)?;
-                    let root = roots.entry(log.id.get()).or_insert_with(|| log.root());
-                    *root = self.without(log, root, offsets.clone())?.0;
-                }
-                Edit::Retain { log, start } => {
-                    self.settle_tail(log)?;
-                    let root = roots.entry(log.id.get()).or_insert_with(|| log.root());
-                    *root = self.from_start(log, root, *start)?.0;
-                }
+    pub(crate) fn rehearse<'a>(
+        &self,
+        rehearsal: &mut Rehearsal,
+        edits: impl IntoIterator<Item = &'a Edit>,
+    ) -> Result<()> {
+        edits
+            .into_iter()
+            .try_for_each(|edit| self.rehearse_one(rehearsal, edit))
+    }
+
+    fn rehearse_one(&self, rehearsal: &mut Rehearsal, edit: &Edit) -> Result<()> {
+        match edit {
+            Edit::Delete { log, offsets } => {
+                self.settle_tail(log)?;
+                let edited = self.without(log, &rehearsal.root(log)?, offsets.clone())?.0;
+                rehearsal.roots.insert(log.id.get(), edited);
+            }
+            Edit::Retain { log, start } => {
+                self.settle_tail(log)?;
+                let edited = self.from_start(log, &rehearsal.root(log)?, *start)?.0;
+                rehearsal.roots.insert(log.id.get(), edited);
+            }
+            Edit::Fork {
+                origin, end, edits, ..
+            } => self.rehearse_fork(origin, &rehearsal.root(origin)?, *end, *edits)?,
+            Edit::Splice {
+                log, source, offsets, ..
+            } => {
+                let destination = rehearsal.root(log)?;
+                self.rehearse_splice(
+                    log,
+                    &destination,
+                    source,
+                    &rehearsal.root(source)?,
+                    offsets.clone(),
+                )?;
+            }
+            Edit::Drop { log } => {
+                rehearsal.root(log)?;
+                rehearsal.dropped.insert(log.id.get());
+            }
+            Edit::SetSettings { log, .. } => {
+                rehearsal.root(log)?;
             }
         }
         Ok(())
     }
 
-    /// Applies an edit whose block was written, or which the journal has.
-    pub(crate) fn apply_edit(&self, edit: &Edit, version: Version) -> Result<Destroyed> {
+    /// Applies an edit whose block was written, or which the journal has. `tail` is that of the log which the edit is
+    /// [`gated`](Edit::gated) by.
+    pub(crate) fn apply_edit(
+        &self,
+        edit: &Edit,
+        version: Version,
+        tail: Option<&mut TailState>,
+        changed: &mut Changed,
+    ) -> Result<Destroyed> {
+        self.note_edit(version);
         match edit {
             Edit::Delete { log, offsets } => {
+                changed.note(log, log.journaled_end());
                 self.edit_root(log, version, |root| self.without(log, root, offsets.clone()))
             }
             Edit::Retain { log, start } => {
+                changed.note(log, log.journaled_end());
                 self.edit_root(log, version, |root| self.from_start(log, root, *start))
+            }
+            Edit::Fork {
+                origin, end, fork, ..
+            } => {
+                self.apply_fork(origin, *end, fork)?;
+                changed.note(fork, fork.end());
+                Ok(Destroyed::default())
+            }
+            Edit::Splice {
+                log,
+                first,
+                source,
+                offsets,
+            } => {
+                let tail = tail.ok_or(Error::Internal {
+                    what: "a splice holds the gate of its log",
+                })?;
+                self.apply_splice(log, tail, *first, source, offsets.clone())?;
+                changed.note(log, log.journaled_end());
+                Ok(Destroyed::default())
+            }
+            Edit::Drop { log } => {
+                self.apply_drop(log);
+                changed.note(log, log.journaled_end());
+                Ok(Destroyed::default())
+            }
+            Edit::SetSettings { log, settings, .. } => {
+                log.set_settings(settings.clone());
+                changed.note(log, log.journaled_end());
+                Ok(Destroyed::default())
             }
         }
     }
@@ -144,8 +333,12 @@ impl Core {
         log.keep_root_before(version, oldest);
         log.change_root(|root| {
             let (edited, destroyed) = edit(root)?;
-            let generation = root.generation;
-            *root = Root { generation, ..edited };
+            let (generation, edits) = (root.generation, root.edits.saturating_add(1));
+            *root = Root {
+                generation,
+                edits,
+                ..edited
+            };
             Ok(destroyed)
         })
     }
@@ -202,7 +395,7 @@ impl Core {
         }
         let behind = range.start.max(root.tree_end)..range.end;
         if !behind.is_empty() {
-            destroyed.add(self.held_in_memory(root, behind.clone())?);
+            destroyed.add(self.held_in_memory(log, root, behind.clone())?);
             edited.add_mask(behind);
         }
         Ok((edited, destroyed))
@@ -224,15 +417,19 @@ impl Core {
                 is_exact: held.is_exact,
             });
             if start > edited.tree_end {
-                destroyed.add(self.held_in_memory(&edited, edited.tree_end..start)?);
+                destroyed.add(self.held_in_memory(log, &edited, edited.tree_end..start)?);
                 edited.tree = Tree::EMPTY;
                 edited.tree_end = start;
+                self.cut_pending(log, &mut edited)?;
             } else {
                 let count = edited.tree.offset_end();
                 edited.tree = edited.tree.slice(source, in_tree..count).map_err(failed)?;
             }
             edited.take_masks(start);
             edited.start = start;
+            if !edited.pending.is_empty() {
+                self.absorb_pending(log, &mut edited)?;
+            }
             let first = edited.tree.find(source, 0).map_err(failed)?;
             let deleted = first.filter(|placed| placed.entry.slab.is_none());
             start = match (deleted, edited.mask_at(start)) {
@@ -256,7 +453,7 @@ impl Core {
     }
 
     /// What the chunks of a root have of `offsets`, all of them behind its tree.
-    fn held_in_memory(&self, root: &Root, offsets: Range<u64>) -> Result<Destroyed> {
+    fn held_in_memory(&self, log: &LogState, root: &Root, offsets: Range<u64>) -> Result<Destroyed> {
         let mut held = Destroyed::default();
         let mut at = offsets.start;
         while at < offsets.end {
@@ -265,11 +462,11 @@ impl Core {
                 continue;
             }
             let until = root.next_mask(at).unwrap_or(u64::MAX).min(offsets.end);
-            let part = self.summarise_behind_tree(root, at..until)?;
+            let part = self.summarise_behind_tree(log, root, at..until)?;
             held.add(Destroyed {
                 messages: part.messages(),
                 bytes: part.value_bytes().saturating_add(part.key_bytes()),
-                is_exact: true,
+                is_exact: part.is_exact(),
             });
             at = until;
         }

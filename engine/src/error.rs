@@ -255,6 +255,32 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A log cannot take messages of itself: which of them would be meant is not clear.
+    #[error("log {name:?} cannot be put behind itself: fork it, and splice from the fork")]
+    SpliceIntoItself {
+        /// Name of the log.
+        name: String,
+    },
+    /// A named snapshot with that label exists already.
+    #[error("a snapshot labelled {label:?} exists already: drop it, or take another label")]
+    SnapshotExists {
+        /// The label asked for.
+        label: String,
+    },
+    /// No named snapshot has that label.
+    #[error("no snapshot is labelled {label:?}")]
+    UnknownSnapshot {
+        /// The label asked for.
+        label: String,
+    },
+    /// The history of a log does not reach to the moment asked for.
+    #[error("the history of log {name:?} does not hold that moment: {reason}")]
+    NoHistory {
+        /// Name of the log.
+        name: String,
+        /// Why it does not.
+        reason: &'static str,
+    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -330,6 +356,10 @@ impl Error {
             | Error::OutOfRange { .. }
             | Error::Deleted { .. }
             | Error::InvalidRange { .. }
+            | Error::SpliceIntoItself { .. }
+            | Error::SnapshotExists { .. }
+            | Error::UnknownSnapshot { .. }
+            | Error::NoHistory { .. }
             | Error::InvalidOption { .. }
             | Error::Aborted { .. }
             | Error::Closed => ErrorKind::FixTheCall,

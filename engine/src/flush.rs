@@ -127,6 +127,9 @@ impl Flusher {
                 place: None,
                 runs: Arc::from([]),
             }));
+        // What is in flight of a log that was dropped lands as nothing.
+        self.jobs
+            .retain(|job| !(job.log.is_dropped() && matches!(job.state, JobState::Queued)));
         if self.jobs.is_empty() {
             return Ok(Progress::Idle);
         }
@@ -232,6 +235,14 @@ impl Flusher {
         failed.map_or(Ok(()), Err)
     }
 
+    /// Where slabs are being written that no tree has yet: segment, position, bytes.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.jobs.iter().filter_map(|job| {
+            let (place, _) = job.place.as_ref()?;
+            Some((place.segment.id.get(), place.position, place.bytes))
+        })
+    }
+
     /// Waits until nothing is in flight, whatever comes of it. For a store that is closed: its jobs are given up.
     pub(crate) fn settle(&mut self) {
         while self.bulk.in_flight() > 0 {
@@ -253,6 +264,11 @@ impl Flusher {
                 core.memory_came_back();
                 continue;
             };
+            if job.log.is_dropped() {
+                job.chunk.retire();
+                core.memory_came_back();
+                continue;
+            }
             let entry = SlabEntry {
                 offset_count: u64::from(job.chunk.published().entries),
                 skip: 0,
@@ -365,9 +381,9 @@ impl Core {
 
     /// Drives the flusher until the tree of `log` covers everything below `end`.
     pub(crate) fn flush_log(&self, log: &LogState, end: u64) -> Result<()> {
-        while log.root().tree_end < end {
+        while log.root().tree_end < end && !log.is_dropped() {
             let progress = self.flusher.lock().drive(self, true)?;
-            if progress == Progress::Idle && log.root().tree_end < end {
+            if progress == Progress::Idle && log.root().tree_end < end && !log.is_dropped() {
                 return Err(Error::Internal {
                     what: "a closed chunk is in the flusher's queue",
                 });

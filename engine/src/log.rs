@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use lanterman_format::ids::{LogId, Offset, Version};
 use lanterman_format::name::LogName;
-use lanterman_format::summary::Histogram32;
+use lanterman_format::settings::{Settings, SnapshotSettings};
 use lanterman_format::weakened;
 
 use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, order};
@@ -23,7 +23,7 @@ use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
 use crate::region::root::RootCell;
 use crate::slab::SlabHandle;
-use crate::tree::{SlabEntry, Tree};
+use crate::tree::Tree;
 
 /// The newest messages of a quiet log: a slab that the next checkpoint or seal supersedes.
 #[derive(Debug, Clone)]
@@ -35,18 +35,17 @@ pub(crate) struct TailSlab {
     pub(crate) skip: u64,
 }
 
-/// A run of offsets whose place in the tree is behind chunks that are not in it yet. Only a journal with a hole makes
-/// such: see [`crate::lost`].
+/// A run of offsets whose place in the tree is behind chunks that are not in it yet: what a splice took by reference
+/// ([`crate::splice`]), or what a journal with a hole leaves ([`crate::lost`]).
 #[derive(Debug, Clone)]
-pub(crate) struct PendingSlab {
+pub(crate) struct PendingRun {
     pub(crate) first: u64,
-    pub(crate) entry: SlabEntry,
-    pub(crate) histogram: Histogram32,
+    pub(crate) tree: Tree,
 }
 
-impl PendingSlab {
+impl PendingRun {
     pub(crate) fn end(&self) -> u64 {
-        self.first.saturating_add(self.entry.offset_count)
+        self.first.saturating_add(self.tree.offset_end())
     }
 }
 
@@ -59,32 +58,42 @@ pub(crate) struct Root {
     pub(crate) chunks: Arc<[Arc<Chunk>]>,
     pub(crate) tail: Option<TailSlab>,
     /// Between and behind the chunks, by rising offsets; almost always empty.
-    pub(crate) pending: Arc<[PendingSlab]>,
+    pub(crate) pending: Arc<[PendingRun]>,
     /// Deleted offsets that are not in the tree yet: rising, disjoint, almost always none.
     pub(crate) masks: Arc<[Range<u64>]>,
+    /// How many edits of this process deleted something: two roots of a log with the same number agree on every offset
+    /// that both have.
+    pub(crate) edits: u64,
     /// Rises with each root of the log, so that a reader knows cheaply whether his is the newest.
     pub(crate) generation: u64,
 }
 
 impl Root {
     pub(crate) fn empty() -> Self {
+        Self::empty_from(0)
+    }
+
+    /// A log without messages whose next one gets the offset `start`.
+    pub(crate) fn empty_from(start: u64) -> Self {
         Root {
-            start: 0,
+            start,
             tree: Tree::EMPTY,
-            tree_end: 0,
+            tree_end: start,
             chunks: Arc::from([]),
             tail: None,
             pending: Arc::from([]),
             masks: Arc::from([]),
+            edits: 0,
             generation: 0,
         }
     }
 
     /// Offset behind the newest published message.
     pub(crate) fn end(&self) -> u64 {
-        let pending = self.pending.last().map_or(0, PendingSlab::end);
+        let pending = self.pending.last().map_or(0, PendingRun::end);
         if let Some(chunk) = self.chunks.last() {
-            return chunk.end_offset().max(pending);
+            // A chunk that is kept for readers may end before what the tree took by reference behind it.
+            return chunk.end_offset().max(pending).max(self.tree_end);
         }
         match &self.tail {
             Some(tail) => tail.first.saturating_add(tail.count),
@@ -230,14 +239,16 @@ pub(crate) struct LogState {
     open_end: AtomicU32,
     /// Set once the log is dropped: its name may be another's by now.
     dropped: AtomicBool,
-    settings: Mutex<Arc<[u8]>>,
+    settings: Mutex<Arc<Settings>>,
+    /// What is told of it if it is a named snapshot, which has no name of its own and is never written to.
+    snapshot: Option<SnapshotSettings>,
     pub(crate) persisted: Mutex<Persisted>,
     /// Roots as they were before versions that edited the log, for snapshots of older versions of the whole store.
     before_edits: Mutex<Vec<(Version, Root)>>,
 }
 
 impl LogState {
-    pub(crate) fn new(id: LogId, name: LogName, root: Root, settings: Vec<u8>) -> Self {
+    pub(crate) fn new(id: LogId, name: LogName, root: Root, settings: Settings) -> Self {
         let end = root.end();
         let adopted = root.tree_end;
         LogState {
@@ -254,7 +265,8 @@ impl LogState {
             created: AtomicBool::new(false),
             open_end: AtomicU32::new(0),
             dropped: AtomicBool::new(false),
-            settings: Mutex::new(Arc::from(settings)),
+            snapshot: settings.snapshot.clone(),
+            settings: Mutex::new(Arc::new(settings)),
             persisted: Mutex::new(Persisted::default()),
             before_edits: Mutex::new(Vec::new()),
         }
@@ -311,20 +323,24 @@ impl LogState {
         }
     }
 
-    /// Its settings, encoded.
-    pub(crate) fn settings(&self) -> Arc<[u8]> {
+    pub(crate) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.lock())
     }
 
-    pub(crate) fn set_settings(&self, settings: &[u8]) {
-        *self.settings.lock() = Arc::from(settings);
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        *self.settings.lock() = Arc::new(settings);
+    }
+
+    /// What is told of it if it is a named snapshot.
+    pub(crate) fn named_snapshot(&self) -> Option<&SnapshotSettings> {
+        self.snapshot.as_ref()
     }
 
     pub(crate) fn is_dropped(&self) -> bool {
         self.dropped.load(Ordering::Acquire)
     }
 
-    /// Ends the log: whoever still has it finds it empty.
+    /// Ends the log: snapshots and cursors of it go on, whoever comes later finds nothing.
     pub(crate) fn set_dropped(&self) {
         self.dropped.store(true, Ordering::Release);
     }

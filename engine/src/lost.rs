@@ -30,9 +30,9 @@ use parking_lot::Mutex;
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
 use crate::journal::replay::Hole;
-use crate::log::{LogState, PendingSlab, Root, TailSlab, TailState};
+use crate::log::{LogState, PendingRun, Root, TailSlab, TailState};
 use crate::slab::SlabHandle;
-use crate::tree::SlabEntry;
+use crate::tree::{SlabEntry, Tree};
 
 /// Commits that were durable and stand in a damaged part of the journal.
 #[derive(Debug, Clone)]
@@ -77,6 +77,11 @@ pub(crate) struct Holes {
 impl Holes {
     pub(crate) fn is_empty(&self) -> bool {
         self.found.lock().is_empty()
+    }
+
+    /// The hole that was found last.
+    pub(crate) fn newest(&self) -> Option<usize> {
+        self.found.lock().len().checked_sub(1)
     }
 
     fn note(&self, number: usize, lost: LostMessages) {
@@ -178,7 +183,7 @@ impl Core {
 
     /// Notes messages of a log that nothing tells the name of. `false` where no hole explains that.
     pub(crate) fn lose_nameless(&self, number: LogId, first: u64, count: u64) -> bool {
-        let Some(hole) = self.holes.found.lock().len().checked_sub(1) else {
+        let Some(hole) = self.holes.newest() else {
             return false;
         };
         self.catalog.raise_next_log(number.get().saturating_add(1));
@@ -204,7 +209,7 @@ impl Core {
         if first <= have {
             return Ok(true);
         }
-        let Some(reference) = self.lost_reference(number) else {
+        let Some(lost) = self.lost_run(log, number, first.saturating_sub(have))? else {
             return Ok(false);
         };
         self.holes.note(
@@ -216,7 +221,15 @@ impl Core {
                 end: Some(Offset::new(first)),
             },
         );
-        let offset_count = first.saturating_sub(have);
+        self.put_behind(log, tail, lost)?;
+        Ok(true)
+    }
+
+    /// A run of offsets that a hole took; `None` if there is no such hole.
+    pub(crate) fn lost_run(&self, log: &LogState, number: usize, offset_count: u64) -> Result<Option<Tree>> {
+        let Some(reference) = self.lost_reference(number) else {
+            return Ok(None);
+        };
         let entry = SlabEntry {
             offset_count,
             skip: 0,
@@ -226,43 +239,32 @@ impl Core {
                 ..Summary::EMPTY
             },
         };
-        self.put_behind(log, tail, entry, Histogram32::default())?;
-        Ok(true)
+        let run = Tree::of(entry, &Histogram32::default());
+        Ok(Some(run.map_err(|error| self.tree_error(log, error))?))
     }
 
     /// Puts a run of offsets behind everything that the log has.
-    pub(crate) fn put_behind(
-        &self,
-        log: &Arc<LogState>,
-        tail: &mut TailState,
-        entry: SlabEntry,
-        histogram: Histogram32,
-    ) -> Result<()> {
+    pub(crate) fn put_behind(&self, log: &Arc<LogState>, tail: &mut TailState, tree: Tree) -> Result<()> {
         self.close_chunk(log, tail);
         self.tail_into_tree(log)?;
         log.change_root(|root| -> Result<()> {
             let mut pending = root.pending.to_vec();
-            pending.push(PendingSlab {
-                first: root.end(),
-                entry,
-                histogram,
-            });
+            let first = root.end();
+            pending.push(PendingRun { first, tree });
             root.pending = Arc::from(pending);
             self.absorb_pending(log, root)
         })
     }
 
-    /// Moves those pending slabs into the tree before which nothing is missing there any more.
+    /// Moves those pending runs into the tree before which nothing is missing there any more.
     pub(crate) fn absorb_pending(&self, log: &LogState, root: &mut Root) -> Result<()> {
         while let Some((next, rest)) = root.pending.split_first() {
             if next.first != root.tree_end {
                 break;
             }
-            let pushed = root
-                .tree
-                .push(self.source.as_ref(), next.entry.clone(), &next.histogram);
+            let joined = root.tree.join(self.source.as_ref(), &next.tree);
             let (end, rest) = (next.end(), Arc::from(rest));
-            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
+            root.tree = joined.map_err(|error| self.tree_error(log, error))?;
             root.tree_end = end;
             root.pending = rest;
         }
@@ -303,24 +305,7 @@ impl Core {
 
     /// The tail slab as an entry of the tree.
     fn tail_entry(&self, log: &LogState, tail: TailSlab) -> Result<(SlabEntry, Histogram32)> {
-        let end = tail.first.saturating_add(tail.count);
-        let looked = tail.slab.open(self.source.as_ref()).and_then(|opened| {
-            let histogram = opened.histogram()?;
-            Ok((*opened.layout().summary(), histogram))
-        });
-        let (summary, histogram) = match looked {
-            Ok(looked) => looked,
-            Err(error) => match self.slab_error(log, Some(tail.first..end), error) {
-                Error::Damaged(_) => (
-                    Summary {
-                        messages: tail.count,
-                        ..Summary::EMPTY
-                    },
-                    Histogram32::default(),
-                ),
-                other => return Err(other),
-            },
-        };
+        let (summary, histogram) = self.look_at_tail(log, &tail)?;
         let entry = SlabEntry {
             offset_count: tail.count,
             skip: tail.skip,
@@ -328,6 +313,29 @@ impl Core {
             summary,
         };
         Ok((entry, histogram))
+    }
+
+    /// What a tail slab says of itself; of one that is damaged only how many messages it has.
+    pub(crate) fn look_at_tail(&self, log: &LogState, tail: &TailSlab) -> Result<(Summary, Histogram32)> {
+        let end = tail.first.saturating_add(tail.count);
+        let looked = tail.slab.open(self.source.as_ref()).and_then(|opened| {
+            let histogram = opened.histogram()?;
+            Ok((*opened.layout().summary(), histogram))
+        });
+        match looked {
+            Ok(looked) => Ok(looked),
+            Err(error) => match self.slab_error(log, Some(tail.first..end), error) {
+                Error::Damaged(_) => {
+                    let messages = tail.count;
+                    let summary = Summary {
+                        messages,
+                        ..Summary::EMPTY
+                    };
+                    Ok((summary, Histogram32::default()))
+                }
+                other => Err(other),
+            },
+        }
     }
 
     /// What the tree says of offsets that a hole took: where they were.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use lanterman_format::Structure;
 use lanterman_format::block::{BlockHeader, Place};
-use lanterman_format::catalog::{CatalogEntry, decode_page, page_of};
+use lanterman_format::catalog::{CATALOG_FLAG_SNAPSHOT, CatalogEntry, decode_page, page_of};
 use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::commit::{Change, CommitView, FrameDescription, SlabAdoption};
 use lanterman_format::error::{FormatError, Found};
@@ -18,12 +18,12 @@ use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::settings::Settings;
 use lanterman_format::summary::{Histogram32, Summary};
 use lanterman_format::weakened;
 
 use crate::catalog::Catalog;
 use crate::core::Core;
-use crate::edit::Edit;
 use crate::error::{Damage, Error, Result};
 use crate::journal::replay::{Scan, Step};
 use crate::log::{LogState, Persisted, Root, TailSlab};
@@ -94,7 +94,7 @@ pub(crate) fn load_checkpoint(
         let known = page
             .entries
             .iter()
-            .find(|entry| !names.insert(entry.name.clone()));
+            .find(|entry| !is_snapshot(entry) && !names.insert(entry.name.clone()));
         if !rises || known.is_some() {
             let log = known.map_or(page.page, |entry| entry.log.get());
             return Err(disagreement(table, reference, Structure::CatalogPage, 0, log));
@@ -129,6 +129,11 @@ pub(crate) fn load_checkpoint(
         entries,
         lost_pages: lost,
     })
+}
+
+/// Whether an entry of the catalog is a named snapshot, which bears the name of its log.
+fn is_snapshot(entry: &CatalogEntry) -> bool {
+    entry.flags & CATALOG_FLAG_SNAPSHOT != 0
 }
 
 /// The checkpoint that a store is opened from.
@@ -265,13 +270,27 @@ pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loa
     for entry in loaded.entries.values().flat_map(BTreeMap::values) {
         let root = root_of(table, loaded, entry)?;
         let end = root.end();
+        let settings = Settings::decode(&entry.settings).ok();
+        let settings = settings.filter(|settings| settings.snapshot.is_some() == is_snapshot(entry));
+        let settings = settings.ok_or_else(|| {
+            let page = loaded.pages.get(&page_of(entry.log)).unwrap_or(&Reference::EMPTY);
+            disagreement(
+                table,
+                page,
+                Structure::CatalogPage,
+                u64::from(entry.flags),
+                entry.log.get(),
+            )
+        })?;
         if let Some(known) = catalog.by_id(entry.log.get()) {
             // A reader that jumps to a newer checkpoint: whoever holds the log goes on with the same one.
+            catalog.found_again(entry.log);
             known.replace_root(root);
+            known.set_settings(settings);
             catalog.restore(known, end, entry.created_version, entry.modified_version);
             continue;
         }
-        let log = LogState::new(entry.log, entry.name.clone(), root, entry.settings.clone());
+        let log = LogState::new(entry.log, entry.name.clone(), root, settings);
         log.set_created();
         let tail = log.root().tail;
         *log.persisted.lock() = Persisted { end, tail };
@@ -307,6 +326,7 @@ fn root_of(table: &SegmentTable, loaded: &Loaded, entry: &CatalogEntry) -> Resul
         tail,
         pending: Arc::from([]),
         masks: Arc::from([]),
+        edits: 0,
         generation: 0,
     })
 }
@@ -320,6 +340,12 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
         core.options.slab_segment_bytes_first,
         core.options.slab_segment_bytes_max,
     );
+    // The list of a checkpoint may have segments that a collection has removed since.
+    for known in core.segments.known_slabs() {
+        if !listing.slabs.contains(&known.segment) {
+            core.segments.forget_slabs(known.segment);
+        }
+    }
     let mut newest = None;
     core.segments.bound_used();
     for known in core.segments.known_slabs().into_iter().rev() {
@@ -398,15 +424,11 @@ impl Core {
             changed.insert(log.id.get(), log);
         }
         for change in view.changes() {
-            if let Some(edit) = self.replayed_edit(&change.map_err(place)?, header)? {
-                for (log, _) in edit.reaches() {
-                    changed.insert(log.id.get(), Arc::clone(log));
-                }
-                if weakened!("replay-without-edits") {
-                    continue;
-                }
-                self.rehearse(std::iter::once(&edit))?;
-                self.apply_edit(&edit, version)?;
+            if weakened!("replay-without-edits") {
+                continue;
+            }
+            for log in self.replay_edit(&change.map_err(place)?, version, header)? {
+                changed.insert(log.id.get(), log);
             }
         }
         let ends: Vec<_> = changed
@@ -420,50 +442,7 @@ impl Core {
         Ok(())
     }
 
-    /// What a change does beside creating a log; nothing for one that may be passed over.
-    fn replayed_edit(&self, change: &Change<'_>, header: &BlockHeader) -> Result<Option<Edit>> {
-        let damage = |expected, found| {
-            let rule = crate::rules::disagree(Structure::Change, expected, found);
-            Err(self.journal_damage(header, rule))
-        };
-        let edit = match *change {
-            Change::CreateLog { .. } | Change::Unknown { skippable: true, .. } => return Ok(None),
-            Change::DeleteRange { log, first, end } => {
-                let range = first.get()..end.get();
-                let Some(log) = self.replayed_log(log, (range.start, 0), header)? else {
-                    return Ok(None);
-                };
-                Edit::Delete { log, offsets: range }
-            }
-            Change::Retain { log, start } => {
-                let Some(log) = self.replayed_log(log, (start.get(), 0), header)? else {
-                    return Ok(None);
-                };
-                Edit::Retain {
-                    log,
-                    start: start.get(),
-                }
-            }
-            _ => {
-                return Err(Error::NewerFormat {
-                    path: self
-                        .segments
-                        .path_of(header.identity.segment, SegmentKind::Journal),
-                    found_major: u64::from(lanterman_format::FormatVersion::CURRENT.major).saturating_add(1),
-                    supported_major: u64::from(lanterman_format::FormatVersion::CURRENT.major),
-                });
-            }
-        };
-        // Behind a hole in the journal some of them may be missing.
-        for (log, end) in edit.reaches() {
-            if end > log.end() && self.holes.is_empty() {
-                return damage(log.end(), end);
-            }
-        }
-        Ok(Some(edit))
-    }
-
-    fn journal_damage(&self, header: &BlockHeader, rule: FormatError) -> Error {
+    pub(crate) fn journal_damage(&self, header: &BlockHeader, rule: FormatError) -> Error {
         match self.segments.get(header.identity.segment, SegmentKind::Journal) {
             Ok(segment) => segment.damaged(
                 header.identity.position.get(),
@@ -476,7 +455,7 @@ impl Core {
 
     /// The log that a version adds to; `None` where its creation was lost, or where it may be one of a lost page of the
     /// catalog, whose messages nobody can ask for.
-    fn replayed_log(
+    pub(crate) fn replayed_log(
         &self,
         id: LogId,
         (first, count): (u64, u64),
@@ -497,23 +476,8 @@ impl Core {
         version: Version,
         header: &BlockHeader,
     ) -> Result<()> {
-        if self.options.read_only
-            && self
-                .catalog
-                .by_id(id.get())
-                .is_some_and(|known| known.name.as_str() == name)
-        {
-            // A reader that jumped to a checkpoint goes once more over versions that it has replayed already.
-            return Ok(());
-        }
-        let known = self.catalog.by_id(id.get()).is_some() || self.catalog.find(name).is_some();
-        let name = LogName::parse(name).ok().filter(|_| !known);
-        let Some(name) = name else {
-            return Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get())));
-        };
-        let log = LogState::new(id, name, Root::empty(), settings.to_vec());
+        let log = self.replayed_new_log(id, name, settings, header)?;
         log.set_created();
-        let log = Arc::new(log);
         self.catalog.restore(Arc::clone(&log), 0, version, version);
         self.catalog.mark_dirty(&log);
         Ok(())
@@ -534,8 +498,8 @@ impl Core {
             // Deleted since, at the log's front.
             return Ok(());
         }
-        if first > root.tree_end && !self.holes.is_empty() {
-            return self.replay_adoption_behind_a_hole(log, adoption, header);
+        if first > root.tree_end {
+            return self.replay_adoption_behind(log, adoption, header);
         }
         let source = self.source.as_ref();
         let failed = |error| self.tree_error(log, error);
@@ -578,8 +542,9 @@ impl Core {
         }
     }
 
-    /// As [`Self::replay_adoption`], where what should stand in the tree before it stands in chunks, or was lost.
-    fn replay_adoption_behind_a_hole(
+    /// As [`Self::replay_adoption`], where what should stand in the tree before it stands in chunks, as before a splice
+    /// whose source stood in slabs, or was lost.
+    fn replay_adoption_behind(
         &self,
         log: &Arc<LogState>,
         adoption: &SlabAdoption,
@@ -595,7 +560,8 @@ impl Core {
         let known = log.end().saturating_sub(first);
         if known < adoption.offset_count {
             let (entry, histogram) = self.adopted_entry(log, adoption, known, header)?;
-            self.put_behind(log, &mut tail, entry, histogram)?;
+            let run = Tree::of(entry, &histogram).map_err(|error| self.tree_error(log, error))?;
+            self.put_behind(log, &mut tail, run)?;
         }
         log.set_adopted_end(end);
         Ok(())

@@ -33,9 +33,12 @@ impl Log {
         self.state.name.as_str()
     }
 
-    /// First offset that it holds.
+    /// First offset that it holds. Of a log that was dropped it is the end.
     #[must_use]
     pub fn start(&self) -> Offset {
+        if self.state.is_dropped() {
+            return self.end();
+        }
         self.state.first_offset()
     }
 
@@ -43,6 +46,17 @@ impl Log {
     #[must_use]
     pub fn end(&self) -> Offset {
         Offset::new(self.state.end())
+    }
+
+    /// # Errors
+    /// [`Error::UnknownLog`] once the log is dropped.
+    fn check_not_dropped(&self) -> Result<()> {
+        if self.state.is_dropped() {
+            return Err(Error::UnknownLog {
+                name: self.name().to_owned(),
+            });
+        }
+        Ok(())
     }
 
     /// Name, start, end and watermarks.
@@ -61,14 +75,14 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] behind the end of the log; the end itself is allowed. From an offset that was deleted it begins
-    /// at the first message behind.
+    /// at the first message behind. [`Error::UnknownLog`] if the log was dropped.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        self.check_not_dropped()?;
         let offset = offset.to_offset();
-        let root = self.state.root();
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            root,
+            self.core.pin_root(&self.state),
             Bound::End,
             offset,
         )
@@ -79,24 +93,26 @@ impl Log {
     /// # Errors
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
+        self.check_not_dropped()?;
         let offset = offset.to_offset();
-        let root = self.state.root();
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            root,
+            self.core.pin_root(&self.state),
             Bound::Durable,
             offset,
         )
     }
 
-    /// The log as it is now.
+    /// The log as it is now; without messages if it was dropped.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
-        let root = self.state.root();
+        let (pin, mut root) = self.core.pin_root(&self.state);
+        if self.state.is_dropped() {
+            root = Root::empty_from(root.end());
+        }
         let end = root.end();
-        let pin = self.core.pins.pin(self.core.catalog.version());
         Snapshot {
             core: Arc::clone(&self.core),
             state: Arc::clone(&self.state),
@@ -118,16 +134,29 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a named snapshot holds.
+    pub(crate) fn of_named(core: &Arc<Core>, state: Arc<LogState>) -> Self {
+        let (pin, root) = core.pin_root(&state);
+        Snapshot {
+            core: Arc::clone(core),
+            end: root.end(),
+            root,
+            state,
+            pin,
+        }
+    }
+
     /// Name of the log.
     #[must_use]
     pub fn name(&self) -> &str {
         self.state.name.as_str()
     }
 
-    /// The newest version when it was taken.
+    /// The newest version when it was taken; of a named snapshot, when that was made.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.pin.version()
+        let told = self.state.named_snapshot();
+        told.map_or_else(|| self.pin.version(), |told| told.version)
     }
 
     /// First offset.
@@ -156,6 +185,16 @@ impl Snapshot {
         self.core.summarise(&self.state, &self.root, self.end)
     }
 
+    /// Makes the log `new` with what the snapshot holds; see [`Store::fork`](crate::Store::fork).
+    ///
+    /// In O(1) too, unless messages of the log were deleted since, or it was dropped: then a checkpoint is made on the way.
+    ///
+    /// # Errors
+    /// [`Error::LogExists`], [`Error::InvalidName`]; what a commit and a checkpoint may meet.
+    pub fn fork(&self, new: &str) -> Result<()> {
+        self.core.fork_held(&self.state, &self.root, self.end, new)
+    }
+
     /// A cursor that lends the messages from `offset` on, without copying and without counting each.
     ///
     /// # Errors
@@ -166,7 +205,7 @@ impl Snapshot {
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            self.root.clone(),
+            (self.pin.clone(), self.root.clone()),
             bound,
             offset,
         )
@@ -271,8 +310,7 @@ pub struct StoreSnapshot {
 
 impl StoreSnapshot {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let cut = core.catalog.cut();
-        let pin = core.pins.pin(cut.version);
+        let (pin, cut) = core.pin_cut();
         StoreSnapshot { core, cut, pin }
     }
 
@@ -289,6 +327,7 @@ impl StoreSnapshot {
             .cut
             .logs
             .values()
+            .filter(|committed| committed.is_named())
             .map(|committed| committed.log.name.as_str().to_owned())
             .collect();
         names.sort_unstable();
@@ -300,11 +339,23 @@ impl StoreSnapshot {
     /// # Errors
     /// [`Error::UnknownLog`] if the version has no log of that name, [`Error::Damaged`] as [`Store::log`](crate::Store::log).
     pub fn log(&self, name: &str) -> Result<Snapshot> {
-        let unknown = || Error::UnknownLog {
-            name: name.to_owned(),
+        let newest = self.core.find_log(name);
+        let known = |state: &Arc<LogState>| self.cut.logs.get(&state.id.get());
+        let committed = newest
+            .as_ref()
+            .ok()
+            .and_then(known)
+            // Dropped since, and perhaps made anew.
+            .or_else(|| {
+                let mut named = self.cut.logs.values().filter(|entry| entry.is_named());
+                named.find(|entry| entry.log.name.as_str() == name)
+            });
+        let Some(committed) = committed else {
+            return Err(newest.err().unwrap_or_else(|| Error::UnknownLog {
+                name: name.to_owned(),
+            }));
         };
-        let state = self.core.find_log(name)?;
-        let committed = self.cut.logs.get(&state.id.get()).ok_or_else(unknown)?;
+        let state = Arc::clone(&committed.log);
         Ok(Snapshot {
             core: Arc::clone(&self.core),
             root: state.root_at(self.cut.version),

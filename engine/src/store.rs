@@ -22,12 +22,14 @@ use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
+use crate::gc::{Collected, Space, SpaceCheck};
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
-use crate::reader_table::{READERS_WORDS, ReaderTable, ReaderView};
+use crate::reader_table::{ReaderSlot, ReaderTable, ReaderView};
+use crate::readers::{open_table, register};
 use crate::recover::{Chosen, Loaded, choose_checkpoint, find_room, restore_logs};
 use crate::retention::Retention;
 use crate::root_file::{FoundSlots, RootFile};
@@ -131,7 +133,18 @@ impl Store {
             let slots = RootFile::read_settled(&disk, path)?;
             newest_slot(path, &slots)?;
             let accepts_holes = options.accept_lost_commits;
-            open_core(path, options, &disk, lock, &slots, accepts_holes)?
+            {
+                let table = open_table(&disk, path, false)?;
+                open_core(
+                    path,
+                    options,
+                    &disk,
+                    (table, &mut None),
+                    lock,
+                    &slots,
+                    accepts_holes,
+                )?
+            }
         };
         let core = Arc::new(core);
         if !core.options.read_only && core.options.background == Background::Thread {
@@ -161,10 +174,17 @@ impl Store {
     pub fn writer(&self, name: &str) -> Result<Writer> {
         let core = self.core();
         core.check_writable("open a writer")?;
-        let log = core.log_named(&LogName::parse(name)?);
-        let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
-            name: name.to_owned(),
-        })?;
+        let name = LogName::parse(name)?;
+        let (log, owner) = loop {
+            let log = core.log_named(&name);
+            let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
+                name: name.as_str().to_owned(),
+            })?;
+            // A log that was dropped between the two gets no writer any more; there may be a new one.
+            if !log.is_dropped() {
+                break (log, owner);
+            }
+        };
         core.touch_right_edge(&log)?;
         Ok(Writer::new(Arc::clone(&self.handle), log, owner))
     }
@@ -315,6 +335,43 @@ impl Store {
     pub fn checkpoint(&self) -> Result<Option<CheckpointReceipt>> {
         self.core().check_writable("write a checkpoint")?;
         self.core().checkpoint()
+    }
+
+    /// Gives back the space of everything that nobody can reach any more, as far as nobody holds it: punches holes into
+    /// segments, and removes whole ones. The background does the same, in steps.
+    ///
+    /// # Errors
+    /// What writing a checkpoint may meet; [`Error::Damaged`] if a node cannot be read, since what it reaches is then
+    /// unknown; the system's errors.
+    pub fn collect(&self) -> Result<Collected> {
+        self.core().check_writable("collect garbage")?;
+        self.core().collect()
+    }
+
+    /// As [`collect`](Self::collect), giving back only about `bytes` bytes.
+    ///
+    /// # Errors
+    /// As `collect`.
+    pub fn collect_step(&self, bytes: u64) -> Result<Collected> {
+        self.core().check_writable("collect garbage")?;
+        self.core().collect_step(bytes)
+    }
+
+    /// What the segments of slabs are used for. Writes a checkpoint first, and reads the nodes of all trees.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub fn space(&self) -> Result<Space> {
+        Ok(self.check_space()?.space)
+    }
+
+    /// As [`space`](Self::space), and whether all blocks lie where they may.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub fn check_space(&self) -> Result<SpaceCheck> {
+        self.core().check_writable("look at the space")?;
+        self.core().check_space()
     }
 
     /// One turn of background work, done by this thread; says whether anything was left to do. For stores opened with
@@ -566,10 +623,21 @@ const READING_ATTEMPTS: u32 = 8;
 /// in any case, and as long as the root has moved on.
 fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) -> Result<Core> {
     let mut attempt = 1;
+    // Before anything is read: from here on the writer gives nothing back.
+    let table = open_table(disk, path, true)?;
+    let mut registration = register(table.as_ref(), path)?;
     loop {
         let slots = RootFile::read(disk, path)?;
         let slot = newest_slot(path, &slots)?;
-        let error = match open_core(path, options.clone(), disk, None, &slots, false) {
+        let error = match open_core(
+            path,
+            options.clone(),
+            disk,
+            (table.clone(), &mut registration),
+            None,
+            &slots,
+            false,
+        ) {
             Err(error @ (Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. })) => error,
             outcome => return outcome,
         };
@@ -577,7 +645,15 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
         let moved = newest_slot(path, &now)?.sequence != slot.sequence;
         if attempt >= READING_ATTEMPTS || !(moved || attempt == 1) {
             // It stays. If it is a hole in the journal, all the rest can be read.
-            return match open_core(path, options.clone(), disk, None, &slots, true) {
+            return match open_core(
+                path,
+                options.clone(),
+                disk,
+                (table.clone(), &mut registration),
+                None,
+                &slots,
+                true,
+            ) {
                 Err(Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. }) => Err(error),
                 outcome => outcome,
             };
@@ -590,6 +666,7 @@ fn open_core(
     path: &Path,
     options: Options,
     disk: &Arc<dyn Disk>,
+    (readers, registration): (Option<ReaderTable>, &mut Option<ReaderSlot>),
     lock: Option<Box<dyn FileLock>>,
     slots: &FoundSlots,
     steps_over_holes: bool,
@@ -622,7 +699,6 @@ fn open_core(
     let bulk = disk
         .bulk_writer(IN_FLIGHT_MAX)
         .map_err(|source| Error::io("set up writing for", path, source))?;
-    let readers = open_readers(disk, path);
     let core = Core::new(CoreParts {
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
@@ -659,7 +735,7 @@ fn open_core(
         return Err(error);
     }
     if core.options.read_only {
-        core.follow_from(scan, newest.sequence)?;
+        core.follow_from(scan, newest.sequence, slot.version, registration.take());
         return Ok(core);
     }
     core.begin_writing(scan, &listing, slot, sizes)?;
@@ -686,17 +762,6 @@ impl Core {
     }
 }
 
-fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<ReaderTable> {
-    let readers = path.join("readers");
-    match disk.open_shared(&readers, READERS_WORDS) {
-        Ok(table) => Some(ReaderTable::new(table)),
-        Err(error) => {
-            tracing::warn!(path = %readers.display(), %error, "the table of readers cannot be opened; readers are not seen");
-            None
-        }
-    }
-}
-
 fn checkpoint_state(
     disk: &Arc<dyn Disk>,
     path: &Path,
@@ -714,6 +779,7 @@ fn checkpoint_state(
     let root = RootFile::open(disk, path, slot.store, spared, !options.read_only)?;
     Ok(CheckpointState {
         root,
+        written: None,
         version: loaded.version,
         pages: loaded.pages,
         entries: loaded.entries,

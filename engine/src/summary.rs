@@ -88,13 +88,10 @@ impl Core {
             histogram: from_tree.histogram,
             is_exact: from_tree.is_exact,
         };
-        let behind = self.summarise_behind_tree(root, tree_end..end)?;
+        let behind = self.summarise_behind_tree(log, root, tree_end..end)?;
         sum.summary.merge(&behind.summary);
         sum.histogram.merge(&behind.histogram);
-        for pending in root.pending.iter().filter(|pending| pending.first < end) {
-            sum.summary.merge(&pending.entry.summary);
-            sum.histogram.merge(&pending.histogram.into());
-        }
+        sum.is_exact &= behind.is_exact;
         if let Some(tail) = root
             .tail
             .as_ref()
@@ -105,12 +102,18 @@ impl Core {
             let opened = tail.slab.open(self.source.as_ref()).map_err(failed)?;
             sum.summary.merge(opened.layout().summary());
             sum.histogram.merge(&opened.histogram().map_err(failed)?.into());
+            sum.is_exact &= tail.skip == 0 && opened.layout().offset_count() == tail.count;
         }
         Ok(sum)
     }
 
-    /// What the chunks of `root` hold of `offsets`, none of which are in the tree.
-    pub(crate) fn summarise_behind_tree(&self, root: &Root, offsets: Range<u64>) -> Result<LogSummary> {
+    /// What chunks and pending runs of `root` hold of `offsets`, none of which are in the tree.
+    pub(crate) fn summarise_behind_tree(
+        &self,
+        log: &LogState,
+        root: &Root,
+        offsets: Range<u64>,
+    ) -> Result<LogSummary> {
         let mut sum = LogSummary {
             summary: Summary::EMPTY,
             histogram: Histogram64::default(),
@@ -129,6 +132,28 @@ impl Core {
                 let part_end = root.next_mask(from).unwrap_or(u64::MAX).min(until);
                 let entry = from.saturating_sub(chunk.first_offset());
                 sum.add(chunk.entries_bytes(entry, part_end.saturating_sub(from))?)?;
+                from = part_end;
+            }
+        }
+        for pending in root.pending.iter() {
+            let until = pending.end().min(offsets.end);
+            let mut from = pending.first.max(offsets.start);
+            while from < until {
+                if let Some(mask) = root.mask_at(from) {
+                    let behind = mask.end.min(until);
+                    sum.summary.deleted = sum.summary.deleted.saturating_add(behind.saturating_sub(from));
+                    from = behind;
+                    continue;
+                }
+                let part_end = root.next_mask(from).unwrap_or(u64::MAX).min(until);
+                let relative = from.saturating_sub(pending.first)..part_end.saturating_sub(pending.first);
+                let part = pending
+                    .tree
+                    .summary(self.source.as_ref(), relative)
+                    .map_err(|error| self.tree_error(log, error))?;
+                sum.summary.merge(&part.summary);
+                sum.histogram.merge(&part.histogram);
+                sum.is_exact &= part.is_exact;
                 from = part_end;
             }
         }

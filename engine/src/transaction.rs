@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::ids::Version;
 use lanterman_format::name::LogName;
+use lanterman_format::settings::Settings;
 
 use crate::commit::{Request, StagedLog};
 use crate::core::Core;
 use crate::deletion::{DeletionReceipt, WantedRange};
-use crate::edit::{Destroyed, Edit, EditOutcome};
+use crate::edit::{Destroyed, Edit, EditOutcome, Rehearsal};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::memory::Room;
@@ -188,14 +189,23 @@ impl Core {
             });
             deleted.push((name, offsets));
         }
-        self.rehearse(&edits)?;
+        self.rehearse(&mut Rehearsal::default(), &edits)?;
         Ok((edits, deleted))
     }
 
     /// Commits edits alone, durably; gives the version and what they destroyed together.
     pub(crate) fn commit_edits(&self, edits: Vec<Edit>) -> Result<(Version, Destroyed)> {
-        self.rehearse(&edits)?;
-        let (version, each) = self.commit_whole(Vec::new(), edits, Durability::Disk)?;
+        self.commit_edits_holding(Vec::new(), edits)
+    }
+
+    /// The same, with the gates that the edits need.
+    pub(crate) fn commit_edits_holding(
+        &self,
+        held: Vec<StagedLog>,
+        edits: Vec<Edit>,
+    ) -> Result<(Version, Destroyed)> {
+        self.rehearse(&mut Rehearsal::default(), &edits)?;
+        let (version, each) = self.commit_whole(held, edits, Durability::Disk)?;
         let mut destroyed = Destroyed::default();
         each.into_iter().for_each(|one| destroyed.add(one));
         Ok((version, destroyed))
@@ -218,17 +228,27 @@ impl Core {
             outcome: Arc::clone(&destroyed),
         };
         let outcome = self.groups.commit(request, self);
+        let results = std::mem::take(&mut *destroyed.lock());
+        if let Some(refused) = results.refused {
+            return Err(refused);
+        }
         let version = match written.load(Ordering::Acquire) {
             0 => outcome?,
             version => Version::new(version),
         };
-        let destroyed = std::mem::take(&mut *destroyed.lock());
-        Ok((version, destroyed))
+        Ok((version, results.destroyed))
     }
 
     /// The log of that name; one that is made here is in no version before something of it is committed.
     pub(crate) fn log_named(&self, name: &LogName) -> Arc<LogState> {
-        let make = |id| Arc::new(LogState::new(id, name.clone(), Root::empty(), Vec::new()));
+        let make = |id| {
+            Arc::new(LogState::new(
+                id,
+                name.clone(),
+                Root::empty(),
+                Settings::default(),
+            ))
+        };
         self.catalog.find_or_insert(name, make).0
     }
 

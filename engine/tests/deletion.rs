@@ -221,6 +221,11 @@ fn random_work(seed: u64, steps: u64) {
                 }
                 store = open_on(disk.clone());
             }
+            18 => {
+                store.collect().unwrap();
+                let space = store.check_space().unwrap();
+                assert!(space.faults.is_empty(), "{context}: {:?}", space.faults);
+            }
             _ => check(&store, name, &models[log], &context),
         }
         if random.below(8) == 0 {
@@ -245,7 +250,7 @@ fn random_deletions_agree_with_a_model() {
         .and_then(|seed| seed.parse().ok());
     let seeds = only.map_or(1..60, |seed| seed..seed + 1);
     for seed in seeds {
-        random_work(seed, 120);
+        random_work(seed, 150);
     }
 }
 

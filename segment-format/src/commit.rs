@@ -80,6 +80,42 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    struct RawDeleteRange is "DeleteRange", 24 bytes {
+        0 log: U64,
+        8 first: U64,
+        16 end: U64,
+    }
+}
+
+wire_struct! {
+    struct RawRetain is "Retain", 16 bytes {
+        0 log: U64,
+        8 start: U64,
+    }
+}
+
+wire_struct! {
+    struct RawFork is "Fork", 32 bytes {
+        0 log: U64,
+        8 origin: U64,
+        16 end: U64,
+        24 name_bytes: zerocopy::little_endian::U16,
+        26 flags: zerocopy::little_endian::U16,
+        28 settings_bytes: U32,
+    }
+}
+
+wire_struct! {
+    struct RawSplice is "Splice", 40 bytes {
+        0 log: U64,
+        8 first: U64,
+        16 source: U64,
+        24 source_first: U64,
+        32 source_end: U64,
+    }
+}
+
 /// How much a commit block will hold; fixed before it is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitCounts {
@@ -157,7 +193,7 @@ impl FrameDescription {
     }
 }
 
-/// A slab that one commit puts into the tree of one log, whole or in part.
+/// A slab that one commit puts into the tree of one log, whole or in part, or a run of deleted offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlabAdoption {
     /// The log.
@@ -168,7 +204,7 @@ pub struct SlabAdoption {
     pub offset_count: u64,
     /// Number of offsets at the slab's front that the log does not see.
     pub skip: u64,
-    /// The slab.
+    /// The slab; empty if the offsets are deleted.
     pub slab: Reference,
 }
 
@@ -180,7 +216,9 @@ impl SlabAdoption {
         rules.require(end.is_some(), Rule::Bounds, 8, u64::MAX, self.first_offset.get())?;
         let behind = self.skip.checked_add(self.offset_count);
         rules.require(behind.is_some(), Rule::Bounds, 24, u64::MAX, self.skip)?;
-        rules.require(!self.slab.is_empty(), Rule::Zero, 32, 1, 0)
+        // A run of deleted offsets has no front that could be hidden.
+        let fits = self.skip == 0 || !self.slab.is_empty();
+        rules.require(fits, Rule::Reserved, 24, 0, self.skip)
     }
 }
 

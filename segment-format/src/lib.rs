@@ -40,6 +40,7 @@ pub mod checksum;
 pub mod commit;
 pub mod convert;
 pub mod error;
+pub mod garbage;
 pub mod gathered;
 pub mod ids;
 #[doc(hidden)]
@@ -51,6 +52,7 @@ pub mod reference;
 pub mod root_slot;
 pub mod scan;
 pub mod segment;
+pub mod settings;
 pub mod slab;
 pub mod summary;
 pub mod version;
@@ -69,12 +71,17 @@ pub use commit::{
     FrameView, SlabAdoption,
 };
 pub use error::{FormatError, Found, Rule, Structure};
+pub use garbage::{
+    DeadEntry, DeadKind, DeadPage, EraseEntry, ErasePage, FreeRange, GarbagePage, GarbageRoot,
+    GatheredDeaths, PageEntry, PageKind, Share, SpacePage,
+};
 pub use ids::{ByteLength, Crc, Generation, LogId, Offset, Position, SegmentId, Sequence, StoreId, Version};
 pub use name::{FileKind, LogName, NameError};
 pub use node::{NodeEntry, NodeParts};
 pub use reference::{Reference, ReferenceKind};
 pub use root_slot::RootSlot;
 pub use segment::{SegmentHeader, SegmentKind};
+pub use settings::{Retention, Settings, SnapshotSettings};
 pub use slab::{SlabDescription, SlabLayout};
 pub use summary::{Histogram32, Histogram64, Summary};
 pub use version::FormatVersion;

@@ -327,8 +327,7 @@ impl Scan {
                 if broken.is_none() && !strange && !view.adoptions_durable() {
                     broken = torn_slab(&self.table, &view, self.settled.as_mut())?;
                     if broken.is_some() {
-                        self.slabs_begun
-                            .extend(view.adoptions().map(|adoption| adoption.slab));
+                        self.slabs_begun.extend(adopted_slabs(&view));
                     }
                 }
                 match broken {
@@ -424,6 +423,12 @@ fn settle_once(settled: Option<&mut BTreeSet<u64>>, segment: &SegmentFile) -> Re
     }
 }
 
+/// The slabs that a version adopts. A run of deleted offsets has none.
+fn adopted_slabs(view: &CommitView<'_>) -> impl Iterator<Item = Reference> {
+    let slabs = view.adoptions().map(|adoption| adoption.slab);
+    slabs.filter(|slab| !slab.is_empty())
+}
+
 /// The rule that a slab breaks which the version adopts and which no sync came before: such a slab is a part of the
 /// version, and the version is whole only with it.
 fn torn_slab(
@@ -434,8 +439,7 @@ fn torn_slab(
     if weakened!("adopted-slab-unread") {
         return Ok(None);
     }
-    for adoption in view.adoptions() {
-        let slab = adoption.slab;
+    for slab in adopted_slabs(view) {
         let missing = crate::rules::truncated(Structure::Slab, slab.bytes.get(), 0);
         let segment = match table.get(slab.segment, SegmentKind::Slabs) {
             Ok(segment) => segment,

@@ -4,7 +4,7 @@
 //! from small ones (decision 1). What was used last is given out first, since it is warm.
 //!
 //! Invariant: `in_use` is the capacity of all chunks that are not retired; it exceeds the budget only by a message that is
-//! larger than a full slab, or during recovery.
+//! larger than a full slab, by the newest messages that a fork or a splice copies, or during recovery.
 
 use std::collections::HashMap;
 use std::ptr::NonNull;
@@ -94,6 +94,27 @@ impl Pool {
         first_offset: u64,
         opened_ms: i64,
     ) -> Option<ChunkWriter> {
+        let unbounded = self.unbounded.load(Ordering::Acquire);
+        self.take_within(capacity, first_offset, opened_ms, unbounded)
+    }
+
+    /// The same beyond the budget, for what was promised already. `None` when the system has no memory.
+    pub(crate) fn take_beyond(
+        self: &Arc<Self>,
+        capacity: u64,
+        first_offset: u64,
+        opened_ms: i64,
+    ) -> Option<ChunkWriter> {
+        self.take_within(capacity, first_offset, opened_ms, true)
+    }
+
+    fn take_within(
+        self: &Arc<Self>,
+        capacity: u64,
+        first_offset: u64,
+        opened_ms: i64,
+        unbounded: bool,
+    ) -> Option<ChunkWriter> {
         let capacity = self.capacity_class(capacity);
         let in_use = if weakened!("memory-asked-then-counted") {
             let seen = self.in_use.load(Ordering::Acquire);
@@ -105,7 +126,7 @@ impl Pool {
         let fits = in_use.saturating_add(capacity) <= self.budget;
         // One message larger than a slab may exceed the budget, or it could never be appended.
         let large = capacity > self.slab_bytes_max && in_use <= self.budget;
-        if !fits && !large && !self.unbounded.load(Ordering::Acquire) {
+        if !fits && !large && !unbounded {
             self.in_use.fetch_sub(capacity, Ordering::AcqRel);
             return None;
         }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use lanterman_format::{Histogram64, Summary};
+use lanterman_format::{Histogram32, Histogram64, Summary};
 
 use super::node::{Children, Expected, Link, Node};
 use super::summary::{RangeSummary, scaled_histogram, scaled_summary};
@@ -27,6 +27,21 @@ struct Seam {
 }
 
 impl Tree {
+    /// A tree of one entry.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::NoOffsets`] if the entry shows none.
+    pub(crate) fn of(entry: SlabEntry, histogram: &Histogram32) -> Result<Self, TreeError> {
+        let offset_count = entry.offset_count;
+        if offset_count == 0 {
+            return Err(TreeError::NoOffsets);
+        }
+        let node = Node::over(0, Children::Slabs(vec![entry]), Histogram64::from(*histogram));
+        let node = node.ok_or(TreeError::Full)?;
+        Ok(Self::over(Link::to(node), 0, offset_count))
+    }
+
     /// A tree of one run of deleted offsets; the empty one of none.
     pub(crate) fn deleted(offset_count: u64) -> Self {
         if offset_count == 0 {

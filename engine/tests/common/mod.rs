@@ -5,9 +5,12 @@
     clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "each test uses a part of this; tests fail by panicking, and their numbers are small"
 )]
+
+pub mod model;
 
 use std::sync::Arc;
 

@@ -1,26 +1,44 @@
-//! Changes of the catalog that travel in a commit block.
+//! Changes of the catalog and of logs that travel in a commit block.
+//!
+//! A change says what was asked for, not what became of it: what it does to a log follows from the log's state and from
+//! the order of effects in SPEC.md. Hence a decoder checks only what holds for every log.
 
-use super::{RawChange, RawCreateLog};
+use super::{RawChange, RawCreateLog, RawDeleteRange, RawFork, RawRetain, RawSplice};
 use crate::block::Filler;
 use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Rule, Structure};
-use crate::ids::LogId;
+use crate::ids::{LogId, Offset};
 use crate::limits::{NAME_BYTES_MAX, SETTINGS_BYTES_MAX};
-use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const RULES: Structure = Structure::Change;
 const HEADER_BYTES: usize = 8;
 const FLAG_SKIPPABLE: u16 = 1;
+const FORK_FLAG_SNAPSHOT: u16 = 1;
 
 /// Numbers of the kinds of changes.
 mod kinds {
     pub(super) const CREATE_LOG: u16 = 1;
     pub(super) const DROP_LOG: u16 = 2;
     pub(super) const SET_SETTINGS: u16 = 3;
+    pub(super) const DELETE_RANGE: u16 = 4;
+    pub(super) const RETAIN: u16 = 5;
+    pub(super) const FORK: u16 = 6;
+    pub(super) const SPLICE: u16 = 9;
+
+    pub(super) const KNOWN: [u16; 7] = [
+        CREATE_LOG,
+        DROP_LOG,
+        SET_SETTINGS,
+        DELETE_RANGE,
+        RETAIN,
+        FORK,
+        SPLICE,
+    ];
 }
 
-/// A change of the catalog.
+/// A change of the catalog or of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change<'a> {
@@ -45,21 +63,49 @@ pub enum Change<'a> {
         /// Its encoded settings.
         settings: &'a [u8],
     },
-    /// stub
+    /// Messages of a log are deleted.
     DeleteRange {
-        /// l
+        /// Its id.
         log: LogId,
-        /// f
-        first: crate::ids::Offset,
-        /// e
-        end: crate::ids::Offset,
+        /// The first offset that is deleted.
+        first: Offset,
+        /// The first offset behind them; greater than `first`.
+        end: Offset,
     },
-    /// stub
+    /// A log begins later from now on: what stands before is deleted.
     Retain {
-        /// l
+        /// Its id.
         log: LogId,
-        /// s
-        start: crate::ids::Offset,
+        /// The first offset that is kept, unless the log begins behind it already.
+        start: Offset,
+    },
+    /// A log begins that shows what another one has, by reference.
+    Fork {
+        /// Its id, never used before.
+        log: LogId,
+        /// The log whose messages it shows.
+        origin: LogId,
+        /// The first offset of the origin that it does not show.
+        end: Offset,
+        /// Whether it is a named snapshot: nothing can be added to it, and its name may be that of other logs.
+        snapshot: bool,
+        /// Its name, as found: whoever uses it checks it with [`crate::LogName::parse`].
+        name: &'a str,
+        /// Its encoded settings.
+        settings: &'a [u8],
+    },
+    /// A log goes on with what another one has, or itself, by reference.
+    Splice {
+        /// The log that grows.
+        log: LogId,
+        /// The offset that the first message gets: the log's end before.
+        first: Offset,
+        /// The log whose messages it shows.
+        source: LogId,
+        /// The first offset of the source that is shown.
+        source_first: Offset,
+        /// The first offset behind them; greater than `source_first`.
+        source_end: Offset,
     },
     /// A change of a later minor version. A reader that does not know it refuses the version, unless it may be skipped.
     Unknown {
@@ -79,8 +125,12 @@ impl<'a> Change<'a> {
                 .saturating_add(name.len())
                 .saturating_add(settings.len()),
             Self::DropLog { .. } => 8,
-            Self::DeleteRange { .. } => 24,
-            Self::Retain { .. } => 16,
+            Self::DeleteRange { .. } => size_of::<RawDeleteRange>(),
+            Self::Retain { .. } => size_of::<RawRetain>(),
+            Self::Fork { name, settings, .. } => size_of::<RawFork>()
+                .saturating_add(name.len())
+                .saturating_add(settings.len()),
+            Self::Splice { .. } => size_of::<RawSplice>(),
             Self::SetSettings { settings, .. } => settings.len().saturating_add(8),
             Self::Unknown { .. } => return 0,
         };
@@ -89,14 +139,12 @@ impl<'a> Change<'a> {
     }
 
     pub(super) fn encode(&self, filler: &mut Filler<'_>) -> Result<(), FormatError> {
-        match self {
+        self.check()?;
+        match *self {
             Self::CreateLog { log, name, settings } => {
-                check_settings(settings.len())?;
-                let (limit, found) = (wide(NAME_BYTES_MAX), wide(name.len()));
-                RULES.require((1..=limit).contains(&found), Rule::Limit, 16, limit, found)?;
                 let fixed = RawCreateLog {
                     log: U64::new(log.get()),
-                    name_bytes: U16::new(u16::try_from(name.len()).unwrap_or(u16::MAX)),
+                    name_bytes: name_length(name),
                     reserved: U16::ZERO,
                     settings_bytes: U32::new(narrow(settings.len(), RULES, 20)?),
                 };
@@ -108,86 +156,209 @@ impl<'a> Change<'a> {
             }
             Self::DropLog { log } => push(filler, kinds::DROP_LOG, &[&log.get().to_le_bytes()]),
             Self::SetSettings { log, settings } => {
-                check_settings(settings.len())?;
                 push(filler, kinds::SET_SETTINGS, &[&log.get().to_le_bytes(), settings])
             }
-            Self::DeleteRange { log, first, end } => push(
-                filler,
-                4,
-                &[
-                    &log.get().to_le_bytes(),
-                    &first.get().to_le_bytes(),
-                    &end.get().to_le_bytes(),
-                ],
-            ),
-            Self::Retain { log, start } => {
-                push(filler, 5, &[&log.get().to_le_bytes(), &start.get().to_le_bytes()])
+            Self::DeleteRange { log, first, end } => {
+                let fixed = RawDeleteRange {
+                    log: U64::new(log.get()),
+                    first: U64::new(first.get()),
+                    end: U64::new(end.get()),
+                };
+                push(filler, kinds::DELETE_RANGE, &[fixed.as_bytes()])
             }
-            Self::Unknown { kind, .. } => Err(RULES.breaks(Rule::Kind, 0, 1, u64::from(*kind))),
+            Self::Retain { log, start } => {
+                let fixed = RawRetain {
+                    log: U64::new(log.get()),
+                    start: U64::new(start.get()),
+                };
+                push(filler, kinds::RETAIN, &[fixed.as_bytes()])
+            }
+            Self::Fork {
+                log,
+                origin,
+                end,
+                snapshot,
+                name,
+                settings,
+            } => {
+                let fixed = RawFork {
+                    log: U64::new(log.get()),
+                    origin: U64::new(origin.get()),
+                    end: U64::new(end.get()),
+                    name_bytes: name_length(name),
+                    flags: U16::new(if snapshot { FORK_FLAG_SNAPSHOT } else { 0 }),
+                    settings_bytes: U32::new(narrow(settings.len(), RULES, 36)?),
+                };
+                push(
+                    filler,
+                    kinds::FORK,
+                    &[fixed.as_bytes(), name.as_bytes(), settings],
+                )
+            }
+            Self::Splice {
+                log,
+                first,
+                source,
+                source_first,
+                source_end,
+            } => {
+                let fixed = RawSplice {
+                    log: U64::new(log.get()),
+                    first: U64::new(first.get()),
+                    source: U64::new(source.get()),
+                    source_first: U64::new(source_first.get()),
+                    source_end: U64::new(source_end.get()),
+                };
+                push(filler, kinds::SPLICE, &[fixed.as_bytes()])
+            }
+            Self::Unknown { kind, .. } => Err(RULES.breaks(Rule::Kind, 0, 1, u64::from(kind))),
         }
     }
 
     fn decode(kind: u16, flags: u16, payload: &'a [u8]) -> Result<Self, FormatError> {
         let skippable = flags & FLAG_SKIPPABLE != 0;
-        if kind == 4 {
-            let n = |i| -> Result<u64, FormatError> {
-                let v: U64 = read(payload, i, RULES)?;
-                Ok(v.get())
-            };
-            return Ok(Self::DeleteRange {
-                log: LogId::new(n(0)?),
-                first: crate::ids::Offset::new(n(8)?),
-                end: crate::ids::Offset::new(n(16)?),
-            });
-        }
-        if kind == 5 {
-            let n = |i| -> Result<u64, FormatError> {
-                let v: U64 = read(payload, i, RULES)?;
-                Ok(v.get())
-            };
-            return Ok(Self::Retain {
-                log: LogId::new(n(0)?),
-                start: crate::ids::Offset::new(n(8)?),
-            });
-        }
-        if !matches!(kind, kinds::CREATE_LOG | kinds::DROP_LOG | kinds::SET_SETTINGS) {
+        if !kinds::KNOWN.contains(&kind) {
             RULES.require(kind != 0, Rule::Zero, 0, 1, 0)?;
             return Ok(Self::Unknown { kind, skippable });
         }
         RULES.require(flags == 0, Rule::Flags, 2, 0, u64::from(flags))?;
-        let number: U64 = read(payload, 0, RULES)?;
-        let log = LogId::new(number.get());
-        let rest = payload.get(8..).unwrap_or_default();
-        match kind {
-            kinds::CREATE_LOG => decode_create(log, payload),
-            kinds::DROP_LOG => {
-                RULES.require(rest.is_empty(), Rule::Count, 4, 8, wide(payload.len()))?;
-                Ok(Self::DropLog { log })
+        let change = match kind {
+            kinds::CREATE_LOG => decode_create(payload),
+            kinds::DROP_LOG => whole(payload).map(|log: U64| Self::DropLog {
+                log: LogId::new(log.get()),
+            }),
+            kinds::DELETE_RANGE => whole(payload).map(|raw: RawDeleteRange| Self::DeleteRange {
+                log: LogId::new(raw.log.get()),
+                first: Offset::new(raw.first.get()),
+                end: Offset::new(raw.end.get()),
+            }),
+            kinds::RETAIN => whole(payload).map(|raw: RawRetain| Self::Retain {
+                log: LogId::new(raw.log.get()),
+                start: Offset::new(raw.start.get()),
+            }),
+            kinds::FORK => decode_fork(payload),
+            kinds::SPLICE => whole(payload).map(|raw: RawSplice| Self::Splice {
+                log: LogId::new(raw.log.get()),
+                first: Offset::new(raw.first.get()),
+                source: LogId::new(raw.source.get()),
+                source_first: Offset::new(raw.source_first.get()),
+                source_end: Offset::new(raw.source_end.get()),
+            }),
+            _ => read(payload, 0, RULES).map(|log: U64| Self::SetSettings {
+                log: LogId::new(log.get()),
+                settings: payload.get(8..).unwrap_or_default(),
+            }),
+        }?;
+        change.check()?;
+        Ok(change)
+    }
+
+    /// The rules that hold before writing and after reading. Positions are from the beginning of the change.
+    fn check(&self) -> Result<(), FormatError> {
+        match *self {
+            Self::CreateLog { name, settings, .. } => {
+                check_name(name, 16).and_then(|()| check_settings(settings, 20))
             }
-            _ => {
-                check_settings(rest.len())?;
-                Ok(Self::SetSettings { log, settings: rest })
+            Self::SetSettings { settings, .. } => check_settings(settings, 4),
+            Self::DeleteRange { first, end, .. } => check_range(first, end, 24),
+            Self::Fork {
+                log,
+                origin,
+                name,
+                settings,
+                ..
+            } => {
+                // A log begins behind its origin: no log can show itself.
+                RULES.require(log > origin, Rule::Order, 16, log.get(), origin.get())?;
+                check_name(name, 32)?;
+                check_settings(settings, 36)
             }
+            Self::Splice {
+                first,
+                source_first,
+                source_end,
+                ..
+            } => {
+                check_range(source_first, source_end, 40)?;
+                let count = source_end.get().saturating_sub(source_first.get());
+                let end = first.checked_add(count);
+                RULES.require(end.is_some(), Rule::Bounds, 16, u64::MAX, first.get())
+            }
+            Self::DropLog { .. } | Self::Retain { .. } | Self::Unknown { .. } => Ok(()),
         }
     }
 }
 
-fn decode_create(log: LogId, payload: &[u8]) -> Result<Change<'_>, FormatError> {
+/// A payload that is one structure.
+fn whole<T: FromBytes + Immutable>(payload: &[u8]) -> Result<T, FormatError> {
+    let (expected, found) = (wide(size_of::<T>()), wide(payload.len()));
+    RULES.require(expected == found, Rule::Count, 4, expected, found)?;
+    read(payload, 0, RULES)
+}
+
+fn decode_create(payload: &[u8]) -> Result<Change<'_>, FormatError> {
     let fixed: RawCreateLog = read(payload, 0, RULES)?;
+    let reserved = u64::from(fixed.reserved.get());
+    RULES.require(reserved == 0, Rule::Reserved, 18, 0, reserved)?;
+    let lengths = (fixed.name_bytes.get(), fixed.settings_bytes.get());
+    let (name, settings) = decode_name_and_settings(payload, size_of::<RawCreateLog>(), lengths)?;
+    Ok(Change::CreateLog {
+        log: LogId::new(fixed.log.get()),
+        name,
+        settings,
+    })
+}
+
+fn decode_fork(payload: &[u8]) -> Result<Change<'_>, FormatError> {
+    let fixed: RawFork = read(payload, 0, RULES)?;
+    let flags = fixed.flags.get();
+    let known = u64::from(FORK_FLAG_SNAPSHOT);
     RULES.require(
-        fixed.reserved.get() == 0,
-        Rule::Reserved,
-        18,
-        0,
-        u64::from(fixed.reserved.get()),
+        flags & !FORK_FLAG_SNAPSHOT == 0,
+        Rule::Flags,
+        34,
+        known,
+        u64::from(flags),
     )?;
-    let name_bytes = index(u32::from(fixed.name_bytes.get()));
-    let (limit, found) = (wide(NAME_BYTES_MAX), wide(name_bytes));
-    RULES.require((1..=limit).contains(&found), Rule::Limit, 16, limit, found)?;
-    let settings_bytes = index(fixed.settings_bytes.get());
-    check_settings(settings_bytes)?;
-    let name = part(payload, 16, name_bytes, RULES)?;
-    let settings_at = name_bytes.saturating_add(16);
+    let lengths = (fixed.name_bytes.get(), fixed.settings_bytes.get());
+    let (name, settings) = decode_name_and_settings(payload, size_of::<RawFork>(), lengths)?;
+    Ok(Change::Fork {
+        log: LogId::new(fixed.log.get()),
+        origin: LogId::new(fixed.origin.get()),
+        end: Offset::new(fixed.end.get()),
+        snapshot: flags & FORK_FLAG_SNAPSHOT != 0,
+        name,
+        settings,
+    })
+}
+
+/// What follows the `fixed` bytes of a payload and ends it. The lengths stand at the end of the fixed bytes.
+fn decode_name_and_settings(
+    payload: &[u8],
+    fixed: usize,
+    (name_bytes, settings_bytes): (u16, u32),
+) -> Result<(&str, &[u8]), FormatError> {
+    let lengths_at = wide(fixed);
+    let (limit, found) = (wide(NAME_BYTES_MAX), u64::from(name_bytes));
+    RULES.require(
+        (1..=limit).contains(&found),
+        Rule::Limit,
+        lengths_at,
+        limit,
+        found,
+    )?;
+    let (limit, found) = (u64::from(SETTINGS_BYTES_MAX), u64::from(settings_bytes));
+    RULES.require(
+        found <= limit,
+        Rule::Limit,
+        lengths_at.saturating_add(4),
+        limit,
+        found,
+    )?;
+    let name_bytes = index(u32::from(name_bytes));
+    let settings_bytes = index(settings_bytes);
+    let name = part(payload, fixed, name_bytes, RULES)?;
+    let settings_at = name_bytes.saturating_add(fixed);
     let settings = part(payload, settings_at, settings_bytes, RULES)?;
     let end = settings_at.saturating_add(settings_bytes);
     RULES.require(
@@ -197,14 +368,33 @@ fn decode_create(log: LogId, payload: &[u8]) -> Result<Change<'_>, FormatError> 
         wide(end),
         wide(payload.len()),
     )?;
-    let name = core::str::from_utf8(name)
-        .map_err(|error| RULES.breaks(Rule::Text, wide(error.valid_up_to()).saturating_add(24), 0, 0))?;
-    Ok(Change::CreateLog { log, name, settings })
+    let name_at = fixed.saturating_add(HEADER_BYTES);
+    let name = core::str::from_utf8(name).map_err(|error| {
+        let at = name_at.saturating_add(error.valid_up_to());
+        RULES.breaks(Rule::Text, wide(at), 0, 0)
+    })?;
+    Ok((name, settings))
 }
 
-fn check_settings(bytes: usize) -> Result<(), FormatError> {
-    let limit = u64::from(SETTINGS_BYTES_MAX);
-    RULES.require(wide(bytes) <= limit, Rule::Limit, 20, limit, wide(bytes))
+/// The length of a name that was checked.
+fn name_length(name: &str) -> U16 {
+    U16::new(u16::try_from(name.len()).unwrap_or(u16::MAX))
+}
+
+fn check_name(name: &str, at: u64) -> Result<(), FormatError> {
+    let (limit, found) = (wide(NAME_BYTES_MAX), wide(name.len()));
+    RULES.require((1..=limit).contains(&found), Rule::Limit, at, limit, found)
+}
+
+/// A range of offsets that is not empty. No sum of its parts can overflow then.
+fn check_range(first: Offset, end: Offset, at: u64) -> Result<(), FormatError> {
+    let least = first.get().saturating_add(1);
+    RULES.require(end > first, Rule::Order, at, least, end.get())
+}
+
+fn check_settings(settings: &[u8], at: u64) -> Result<(), FormatError> {
+    let (limit, found) = (u64::from(SETTINGS_BYTES_MAX), wide(settings.len()));
+    RULES.require(found <= limit, Rule::Limit, at, limit, found)
 }
 
 fn push(filler: &mut Filler<'_>, kind: u16, parts: &[&[u8]]) -> Result<(), FormatError> {

@@ -47,7 +47,7 @@ fn adoption() -> SlabAdoption {
     }
 }
 
-const CHANGES: [Change<'static>; 3] = [
+const CHANGES: [Change<'static>; 8] = [
     Change::CreateLog {
         log: LogId::new(7),
         name: "a/b",
@@ -58,13 +58,55 @@ const CHANGES: [Change<'static>; 3] = [
         log: LogId::new(9),
         settings: b"",
     },
+    Change::DeleteRange {
+        log: LogId::new(1),
+        first: Offset::new(3),
+        end: Offset::new(4),
+    },
+    Change::Retain {
+        log: LogId::new(1),
+        start: Offset::new(2),
+    },
+    Change::Fork {
+        log: LogId::new(10),
+        origin: LogId::new(9),
+        end: Offset::new(12),
+        snapshot: true,
+        name: "a/b",
+        settings: b"label",
+    },
+    Change::Fork {
+        log: LogId::new(11),
+        origin: LogId::new(1),
+        end: Offset::new(0),
+        snapshot: false,
+        name: "f",
+        settings: b"",
+    },
+    Change::Splice {
+        log: LogId::new(11),
+        first: Offset::new(0),
+        source: LogId::new(11),
+        source_first: Offset::new(u64::MAX - 1),
+        source_end: Offset::new(u64::MAX),
+    },
 ];
+
+fn deleted_run() -> SlabAdoption {
+    SlabAdoption {
+        first_offset: Offset::new(5),
+        offset_count: 1 << 40,
+        skip: 0,
+        slab: Reference::EMPTY,
+        ..adoption()
+    }
+}
 
 fn sample() -> Vec<u8> {
     let bodies = [body(&[b"one", b"two"]), body(&[b"three"])];
     let counts = CommitCounts {
         frames: 2,
-        adoptions: 1,
+        adoptions: 2,
         change_bytes: CHANGES.iter().map(Change::encoded_bytes).sum(),
         body_bytes: bodies.iter().map(|body| body.len() as u64).sum(),
     };
@@ -75,7 +117,10 @@ fn sample() -> Vec<u8> {
     writer.adoption(&adoption()).unwrap();
     writer.change(&CHANGES[1]).unwrap();
     writer.frame(&frame_of(4, 1), &bodies[1]).unwrap();
-    writer.change(&CHANGES[2]).unwrap();
+    writer.adoption(&deleted_run()).unwrap();
+    for change in &CHANGES[2..] {
+        writer.change(change).unwrap();
+    }
     let finished = writer.finish(&PARAMETERS).unwrap();
     assert!(out[finished.block_bytes as usize..].iter().all(|byte| *byte == 0));
     out.truncate(finished.block_bytes as usize);
@@ -115,7 +160,7 @@ fn what_is_written_is_read() {
         frames,
         [(frame_of(1, 2), &bodies[0][..]), (frame_of(4, 1), &bodies[1][..])]
     );
-    assert_eq!(view.adoptions().collect::<Vec<_>>(), [adoption()]);
+    assert_eq!(view.adoptions().collect::<Vec<_>>(), [adoption(), deleted_run()]);
     assert_eq!(view.changes().collect::<Result<Vec<_>, _>>().unwrap(), CHANGES);
     assert_eq!(view.counts().block_bytes().unwrap() as usize, block.len());
 }
@@ -219,7 +264,11 @@ fn hostile_directories_are_refused_behind_a_fitting_checksum() {
     assert_eq!(with(adoption + 24, &u64::MAX.to_le_bytes()), Rule::Bounds);
     assert_eq!(with(adoption + 32, &[9]), Rule::Kind, "kind of reference");
     assert_eq!(with(adoption + 33, &[3]), Rule::Kind, "no slab");
-    let change = adoption + 80;
+    let deleted = adoption + 80;
+    assert_eq!(with(deleted + 16, &[0; 8]), Rule::Zero, "a run of nothing");
+    assert_eq!(with(deleted + 24, &[1]), Rule::Reserved, "front of a run");
+    assert_eq!(with(deleted + 33, &[2]), Rule::Reserved, "kind of no block");
+    let change = deleted + 80;
     assert_eq!(with(change, &[0, 0]), Rule::Zero);
     assert_eq!(with(change + 2, &[1]), Rule::Flags);
     assert_eq!(with(change + 4, &huge), Rule::Truncated);
@@ -229,11 +278,162 @@ fn hostile_directories_are_refused_behind_a_fitting_checksum() {
     assert_eq!(with(change + 30, &[1]), Rule::Reserved, "padding");
 }
 
+/// What a change is read as behind a fitting checksum, with `patch` laid over its encoded form.
+fn patched(change: &Change<'_>, at: usize, patch: &[u8]) -> Result<(), Rule> {
+    let counts = CommitCounts {
+        change_bytes: change.encoded_bytes(),
+        ..CommitCounts::default()
+    };
+    let mut out = vec![0; 4096];
+    let mut writer = CommitWriter::new(&mut out, counts, &identity()).unwrap();
+    writer.change(change).unwrap();
+    let finished = writer.finish(&PARAMETERS).unwrap();
+    out.truncate(finished.block_bytes as usize);
+    out[128 + at..128 + at + patch.len()].copy_from_slice(patch);
+    bless(&mut out, &[(64, finished.block_bytes as usize)]);
+    match decode(&out) {
+        Found::Valid(_) => Ok(()),
+        Found::Invalid(error) => Err(error.rule),
+        Found::Empty => panic!("a block was taken for nothing"),
+    }
+}
+
+#[test]
+fn edits_with_hostile_numbers_are_refused() {
+    let [_, drop, _, delete, retain, snapshot, fork, splice] = &CHANGES;
+    let (low, high) = ([0; 8], [0xFF; 8]);
+    for change in [drop, delete, retain, splice] {
+        assert_eq!(patched(change, 2, &[1]), Err(Rule::Flags), "{change:?}");
+        let bytes = change.encoded_bytes() - 16;
+        assert_eq!(
+            patched(change, 4, &bytes.to_le_bytes()),
+            Err(Rule::Count),
+            "{change:?}"
+        );
+    }
+    assert_eq!(
+        patched(delete, 24, &3_u64.to_le_bytes()),
+        Err(Rule::Order),
+        "empty"
+    );
+    assert_eq!(patched(delete, 24, &low), Err(Rule::Order), "backwards");
+    assert_eq!(
+        patched(delete, 16, &high),
+        Err(Rule::Order),
+        "from the last offset"
+    );
+    assert_eq!(patched(delete, 24, &high), Ok(()), "up to the last offset");
+    assert_eq!(patched(fork, 2, &[1]), Err(Rule::Flags));
+    assert_eq!(
+        patched(fork, 8, &1_u64.to_le_bytes()),
+        Err(Rule::Order),
+        "of itself"
+    );
+    assert_eq!(patched(fork, 16, &high), Err(Rule::Order), "of a later log");
+    assert_eq!(patched(fork, 32, &[0, 0]), Err(Rule::Limit), "no name");
+    assert_eq!(patched(fork, 32, &[0, 1]), Err(Rule::Limit), "long name");
+    assert_eq!(
+        patched(fork, 32, &[2]),
+        Err(Rule::Truncated),
+        "name behind the payload"
+    );
+    assert_eq!(
+        patched(snapshot, 32, &[2]),
+        Err(Rule::Count),
+        "a byte is nobody's"
+    );
+    assert_eq!(
+        patched(fork, 34, &[2]),
+        Err(Rule::Flags),
+        "unknown flag of a fork"
+    );
+    assert_eq!(patched(fork, 34, &[1]), Ok(()));
+    assert_eq!(patched(fork, 36, &[0, 0, 1, 0]), Err(Rule::Truncated), "settings");
+    assert_eq!(patched(fork, 36, &[1, 0, 1, 0]), Err(Rule::Limit), "settings");
+    assert_eq!(patched(fork, 40, &[0xFF]), Err(Rule::Text));
+    assert_eq!(
+        patched(splice, 40, &(u64::MAX - 1).to_le_bytes()),
+        Err(Rule::Order),
+        "empty"
+    );
+    assert_eq!(patched(splice, 40, &low), Err(Rule::Order), "backwards");
+    assert_eq!(
+        patched(splice, 16, &high),
+        Err(Rule::Bounds),
+        "an end that overflows"
+    );
+    assert_eq!(patched(splice, 16, &(u64::MAX - 1).to_le_bytes()), Ok(()));
+}
+
+/// A fork as log 5.
+const fn fork<'a>(origin: u64, name: &'a str, settings: &'a [u8]) -> Change<'a> {
+    Change::Fork {
+        log: LogId::new(5),
+        origin: LogId::new(origin),
+        end: Offset::new(3),
+        snapshot: false,
+        name,
+        settings,
+    }
+}
+
+#[test]
+fn edits_that_cannot_be_read_are_not_written() {
+    let refused = |change: Change<'_>| {
+        let counts = CommitCounts {
+            change_bytes: change.encoded_bytes(),
+            ..CommitCounts::default()
+        };
+        let mut out = vec![0; 1 << 17];
+        let mut writer = CommitWriter::new(&mut out, counts, &identity()).unwrap();
+        writer.change(&change).unwrap_err().rule
+    };
+    let log = LogId::new(5);
+    let empty = Change::DeleteRange {
+        log,
+        first: Offset::new(3),
+        end: Offset::new(3),
+    };
+    assert_eq!(refused(empty), Rule::Order);
+    assert_eq!(refused(fork(5, "a", b"")), Rule::Order);
+    assert_eq!(refused(fork(4, "", b"")), Rule::Limit);
+    let long = "x".repeat(256);
+    assert_eq!(refused(fork(4, &long, b"")), Rule::Limit);
+    assert_eq!(refused(fork(4, "a", &[0; 65_537])), Rule::Limit);
+    let splice = |first, source_first, source_end| Change::Splice {
+        log,
+        first: Offset::new(first),
+        source: log,
+        source_first: Offset::new(source_first),
+        source_end: Offset::new(source_end),
+    };
+    assert_eq!(refused(splice(0, 7, 7)), Rule::Order);
+    assert_eq!(refused(splice(u64::MAX - 9, 0, 10)), Rule::Bounds);
+}
+
+#[test]
+fn reserved_numbers_of_changes_stay_unknown() {
+    for kind in [7_u8, 8, 10] {
+        assert_eq!(patched(&CHANGES[1], 0, &[kind]), Ok(()), "kind {kind}");
+        let mut block = sample();
+        let change = 128 + 96 + 160;
+        block[change] = kind;
+        let end = change + decode(&sample()).valid().unwrap().counts().change_bytes as usize;
+        bless(&mut block, &[(64, end)]);
+        let first = decode(&block).valid().unwrap().changes().next().unwrap();
+        let unknown = Change::Unknown {
+            kind: kind.into(),
+            skippable: false,
+        };
+        assert_eq!(first, Ok(unknown));
+    }
+}
+
 #[test]
 fn an_unknown_change_is_named_and_tells_whether_it_may_be_skipped() {
     for (flags, skippable) in [(0, false), (1, true)] {
         let mut block = sample();
-        let change = 128 + 96 + 80;
+        let change = 128 + 96 + 160;
         block[change..change + 4].copy_from_slice(&[99, 0, flags, 0]);
         bless(
             &mut block,

@@ -186,7 +186,7 @@ impl<'a> CommitView<'a> {
         }
     }
 
-    /// The adopted slabs.
+    /// The adopted slabs, and runs of deleted offsets.
     pub fn adoptions(&self) -> Adoptions<'a> {
         Adoptions {
             bytes: self.adoptions,
@@ -197,7 +197,7 @@ impl<'a> CommitView<'a> {
         self.adoptions.chunks_exact(80).map(decode_adoption)
     }
 
-    /// The changes of the catalog.
+    /// The changes of the catalog and of logs.
     pub fn changes(&self) -> Changes<'a> {
         Changes::new(self.changes)
     }

@@ -120,7 +120,7 @@ impl<'a> CommitWriter<'a> {
         Ok(())
     }
 
-    /// Adds a slab to one log.
+    /// Adds a slab or a run of deleted offsets to one log.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl<'a> CommitWriter<'a> {
         Ok(())
     }
 
-    /// Adds a change of the catalog.
+    /// Adds a change of the catalog or of a log.
     ///
     /// # Errors
     ///

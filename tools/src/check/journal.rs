@@ -141,7 +141,9 @@ impl Checker<'_> {
                 None if is_behind_a_hole => {}
                 _ => self.contradiction(segment, position, id, first..end),
             }
-            self.slab(id, &adoption.slab, adoption.skip, first..end)?;
+            if !adoption.slab.is_empty() {
+                self.slab(id, &adoption.slab, adoption.skip, first..end)?;
+            }
         }
         for frame in view.frames() {
             self.report.checked.frames += 1;

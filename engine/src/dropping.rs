@@ -1,0 +1,64 @@
+//! Dropping logs: the name is free at once, what others hold goes on.
+
+use std::sync::Arc;
+
+use lanterman_format::name::LogName;
+
+use crate::core::Core;
+use crate::deletion::DeletionReceipt;
+use crate::edit::{Destroyed, Edit};
+use crate::error::{Error, Result};
+use crate::log::LogState;
+
+impl Core {
+    /// The log has no name any more; what it held stays for snapshots and cursors of it.
+    pub(crate) fn apply_drop(&self, log: &Arc<LogState>) {
+        log.set_dropped();
+        // Chunks that wait are not written any more.
+        self.incoming.forget(log);
+        self.catalog.hide(log);
+    }
+
+    /// What a log held that was dropped, counted.
+    fn destroyed_with(&self, log: &LogState) -> Destroyed {
+        let root = log.root();
+        match self.summarise(log, &root, root.end()) {
+            Ok(held) => Destroyed {
+                messages: held.messages(),
+                bytes: held.value_bytes().saturating_add(held.key_bytes()),
+                is_exact: held.is_exact(),
+            },
+            // What cannot be read can be dropped all the same.
+            Err(_) => Destroyed {
+                messages: root.end().saturating_sub(root.start),
+                bytes: 0,
+                is_exact: false,
+            },
+        }
+    }
+
+    /// Drops the log `name`, durably.
+    pub(crate) fn drop_log(&self, name: &str) -> Result<DeletionReceipt> {
+        self.check_writable("drop a log")?;
+        LogName::parse(name)?;
+        let log = self.find_log(name)?;
+        // Held to the end: whoever opens a writer meanwhile is refused, and afterwards finds the log dropped.
+        let _owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
+            name: name.to_owned(),
+        })?;
+        let edit = Edit::Drop {
+            log: Arc::clone(&log),
+        };
+        // What it holds is counted afterwards, when nothing comes to it any more.
+        let (_pin, _) = self.pin_cut();
+        let (version, _) = self.commit_edits(vec![edit])?;
+        let destroyed = self.destroyed_with(&log);
+        let root = log.root();
+        Ok(DeletionReceipt::new(
+            name,
+            root.start..root.end(),
+            destroyed,
+            version,
+        ))
+    }
+}
