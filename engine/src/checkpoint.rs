@@ -317,6 +317,9 @@ impl Core {
             })?;
             let from = first.saturating_sub(chunk.first_offset());
             let mut builder = self.masked_part(log, &root, chunk, first..committed.end)?;
+            if weakened!("masks-forgotten-in-tail") {
+                builder = None;
+            }
             let bytes = match &mut builder {
                 Some(builder) => builder.end().map_err(unbuilt)?,
                 None => chunk.copy_sealed_bytes_max(from, count)?,

@@ -206,8 +206,8 @@ impl Core {
         retention.check()?;
         LogName::parse(name)?;
         let log = self.find_log(name)?;
-        let root = log.root();
-        let start = self.retained_start(&log, &root, retention)?;
+        let root = self.root_to_edit(&log)?;
+        let start = self.retained_start(&log, &log.root(), retention)?;
         let (_, destroyed) = self.from_start(&log, &root, start)?;
         Ok(DeletionPlan::new(
             name,
