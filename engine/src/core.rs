@@ -60,6 +60,8 @@ pub(crate) struct Core {
     /// Held by whoever writes a version with edits, and by a checkpoint while it takes the values of logs. Taken before
     /// the journal's lock.
     pub(crate) edits: Mutex<()>,
+    /// When the background applied the retentions of logs last.
+    pub(crate) retained_at: Mutex<Duration>,
     /// The newest version that edited a log.
     last_edit: AtomicU64,
     pub(crate) collector: Collector,
@@ -126,6 +128,7 @@ impl Core {
             journal: Mutex::new(parts.journal),
             groups: GroupCommit::new(),
             edits: Mutex::new(()),
+            retained_at: Mutex::new(Duration::ZERO),
             last_edit: AtomicU64::new(0),
             collector: Collector::default(),
             snapshots: Mutex::new(()),

@@ -312,6 +312,15 @@ impl Store {
         self.core().retain(name, retention)
     }
 
+    /// Keeps `retention` as a setting of the log `name`: the background, or [`step`](Self::step), applies it about once a
+    /// second. `None` takes the setting away.
+    ///
+    /// # Errors
+    /// As [`retain`](Self::retain); an offset is no setting.
+    pub fn set_retention(&self, name: &str, retention: Option<&Retention>) -> Result<()> {
+        self.core().set_retention(name, retention)
+    }
+
     /// What [`retain`](Self::retain) would destroy; nothing is written.
     ///
     /// # Errors
