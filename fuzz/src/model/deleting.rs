@@ -55,6 +55,8 @@ impl Driver<'_> {
             1 => (Retention::new().max_bytes(limit * 100 + 1), false),
             _ => (Retention::new().from(limit), true),
         };
+        // Where it goes by slabs, the plan says what one that fails may have done.
+        let plan = self.store().plan_retention(NAMES[number], &retention);
         let outcome = self.store().retain(NAMES[number], &retention);
         trace!(self, "retain {retention:?} of {number}: {outcome:?}");
         let offsets = match &outcome {
@@ -62,6 +64,7 @@ impl Driver<'_> {
                 self.check_kept(number, &retention, receipt);
                 0..receipt.offsets.end
             }
+            Err(_) if !is_exact => 0..plan.map_or(0, |plan| plan.offsets.end),
             _ => 0..limit,
         };
         self.edited(number, offsets, outcome);
