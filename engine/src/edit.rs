@@ -19,6 +19,7 @@ use lanterman_format::FormatError;
 use lanterman_format::commit::Change;
 use lanterman_format::ids::{Offset, Version};
 use lanterman_format::settings::Settings;
+use lanterman_format::weakened;
 use parking_lot::Mutex;
 
 use crate::core::Core;
@@ -146,6 +147,7 @@ impl Edit {
         match self {
             Edit::Delete { log, offsets } => vec![(log, offsets.end)],
             Edit::Retain { log, start } => vec![(log, *start)],
+            Edit::Fork { .. } if weakened!("fork-uncommitted") => Vec::new(),
             Edit::Fork { origin, end, .. } => vec![(origin, *end)],
             Edit::Splice {
                 log,

@@ -20,6 +20,7 @@ use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::settings::Settings;
 use lanterman_format::summary::{Histogram32, Summary};
+use lanterman_format::weakened;
 
 use crate::catalog::Catalog;
 use crate::core::Core;
@@ -494,7 +495,7 @@ impl Core {
             // Deleted since, at the log's front.
             return Ok(());
         }
-        if first > root.tree_end {
+        if first > root.tree_end && !weakened!("adoption-before-run") {
             return self.replay_adoption_behind(log, adoption, header);
         }
         let source = self.source.as_ref();

@@ -11,7 +11,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{append, check_values, end, lives, memory, offsets, open_on, small, value};
+use common::{append, check_values, end, large_slabs, lives, memory, offsets, open_on, small, value};
 use lanterman::disk::{FaultyDisk, OperationKind};
 use lanterman::{Durability, Error, ErrorKind};
 
@@ -282,5 +282,89 @@ fn a_log_three_deep_reads_like_one_that_was_appended() {
                 message.offset()
             );
         }
+    }
+}
+
+#[test]
+fn what_is_deleted_of_a_run_that_waits_for_its_place_is_passed_over_and_kept_so() {
+    for retained in [false, true] {
+        let disk = memory();
+        let store = open_on(disk.clone());
+        append(&store, "source", 0..100);
+        store.checkpoint().unwrap();
+        append(&store, "other", 0..1);
+        store.checkpoint().unwrap();
+        // These three stand in memory, so that the run waits behind them.
+        append(&store, "log", 0..3);
+        let before = store.snapshot("log").unwrap();
+        store.concat("log", "source").unwrap();
+        store.delete("log", 20..30).unwrap();
+        let mut expected: Vec<u64> = (0..20).chain(30..103).collect();
+        assert_eq!(offsets(&store, "log"), expected);
+        if retained {
+            // The new beginning is in the middle of the run.
+            store.delete("log", 0..50).unwrap();
+            expected = (50..103).collect();
+        }
+        append(&store, "log", 100..104);
+        expected.extend(103..107);
+        assert_eq!(offsets(&store, "log"), expected);
+        assert_eq!(before.range(..).unwrap().count(), 3);
+        for (how, store) in lives(&disk, store) {
+            assert_eq!(offsets(&store, "log"), expected, "{how}");
+            while store.step().unwrap() {}
+            store.checkpoint().unwrap();
+            assert_eq!(offsets(&store, "log"), expected, "{how}, in the tree");
+            assert_eq!(end(&store, "log"), 107, "{how}");
+        }
+    }
+}
+
+#[test]
+fn a_cursor_at_the_end_of_a_chunk_goes_on_into_what_was_spliced_behind_it() {
+    let disk = memory();
+    let store = open_on(disk);
+    append(&store, "source", 3..50);
+    append(&store, "log", 0..3);
+    let mut cursor = store.log("log").unwrap().cursor(0u64).unwrap();
+    for number in 0..3 {
+        assert!(cursor.next().unwrap().unwrap().value() == value(number));
+    }
+    assert!(cursor.next().unwrap().is_none());
+    store.concat("log", "source").unwrap();
+    store.checkpoint().unwrap();
+    for number in 3..50 {
+        assert!(cursor.next().unwrap().unwrap().value() == value(number));
+    }
+    assert!(cursor.next().unwrap().is_none());
+    assert_eq!(end(&store, "log"), 50);
+}
+
+#[test]
+fn a_slab_behind_a_splice_is_found_again_where_the_messages_before_it_are_in_the_journal() {
+    let disk = memory();
+    let store = large_slabs()
+        .disk(disk.clone())
+        .open_copying(common::PATH)
+        .unwrap();
+    append(&store, "source", 3..50);
+    store.checkpoint().unwrap();
+    append(&store, "other", 0..1);
+    store.checkpoint().unwrap();
+    append(&store, "log", 0..3);
+    store.concat("log", "source").unwrap();
+    let mut writer = store.writer("log").unwrap();
+    for number in 50..2_050 {
+        writer.append(&value(number)).unwrap();
+    }
+    // Large enough to be adopted and not copied.
+    writer.commit(Durability::Disk).unwrap();
+    assert!(store.counters().slabs_written > 0);
+    drop(writer);
+    for (how, store) in lives(&disk, store) {
+        assert_eq!(check_values(&store, "log", 0), 2_050, "{how}");
+        append(&store, "log", 2_050..2_060);
+        store.checkpoint().unwrap();
+        assert_eq!(check_values(&store, "log", 0), 2_060, "{how}");
     }
 }

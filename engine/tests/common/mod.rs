@@ -30,6 +30,14 @@ pub fn small() -> Options {
         .journal_segment_bytes(64 << 10, 128 << 10)
 }
 
+/// The same with slabs that are large enough to be adopted and not copied into the journal.
+pub fn large_slabs() -> Options {
+    small()
+        .slab_bytes_max(1 << 20)
+        .tail_memory_bytes(4 << 20)
+        .slab_segment_bytes(1 << 20, 4 << 20)
+}
+
 pub fn open_on(disk: Arc<dyn Disk>) -> Store {
     small().disk(disk).open_copying(PATH).unwrap()
 }
