@@ -540,7 +540,8 @@ impl Cursor {
             .share();
         let shown = next.saturating_sub(found.first).saturating_add(found.skip);
         // A run that waits for its place in the tree may have deleted messages that it does not know of.
-        let deleted = self.root.next_mask(next).unwrap_or(u64::MAX);
+        let mask = self.root.next_mask(next);
+        let deleted = mask.filter(|_| !weakened!("run-unmasked")).unwrap_or(u64::MAX);
         let end = found.end.min(limit).min(deleted);
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();

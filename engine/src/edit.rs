@@ -19,6 +19,7 @@ use lanterman_format::FormatError;
 use lanterman_format::commit::Change;
 use lanterman_format::ids::{Offset, Version};
 use lanterman_format::settings::Settings;
+use lanterman_format::weakened;
 use parking_lot::Mutex;
 
 use crate::core::Core;
@@ -146,6 +147,7 @@ impl Edit {
         match self {
             Edit::Delete { log, offsets } => vec![(log, offsets.end)],
             Edit::Retain { log, start } => vec![(log, *start)],
+            Edit::Fork { .. } if weakened!("fork-uncommitted") => Vec::new(),
             Edit::Fork { origin, end, .. } => vec![(origin, *end)],
             Edit::Splice {
                 log,
@@ -248,7 +250,7 @@ impl Core {
             }
             Edit::Retain { log, start } => {
                 self.settle_tail(log)?;
-                let edited = self.from_start(log, &rehearsal.root(log)?, *start)?.0;
+                let edited = self.beginning_at(log, &rehearsal.root(log)?, *start)?.0;
                 rehearsal.roots.insert(log.id.get(), edited);
             }
             Edit::Fork {
@@ -298,7 +300,7 @@ impl Core {
             Edit::Retain { log, start } => {
                 changed.note(log, log.journaled_end());
                 self.note_cut(log, start.saturating_sub(1)..*start);
-                self.edit_root(log, version, |root| self.from_start(log, root, *start))
+                self.edit_root(log, version, |root| self.beginning_at(log, root, *start))
             }
             Edit::Fork {
                 origin, end, fork, ..
@@ -386,7 +388,7 @@ impl Core {
             return Ok((root.clone(), Destroyed::default()));
         }
         if range.start == root.start {
-            return self.from_start(log, root, range.end);
+            return self.beginning_at(log, root, range.end);
         }
         let mut edited = root.clone();
         let mut destroyed = Destroyed::default();
@@ -414,7 +416,7 @@ impl Core {
     }
 
     /// The root without what stands before `start`; deleted offsets at the new beginning go as well.
-    pub(crate) fn from_start(&self, log: &LogState, root: &Root, start: u64) -> Result<(Root, Destroyed)> {
+    pub(crate) fn beginning_at(&self, log: &LogState, root: &Root, start: u64) -> Result<(Root, Destroyed)> {
         let mut edited = root.clone();
         let mut destroyed = Destroyed::default();
         let mut start = start.min(root.end());

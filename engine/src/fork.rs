@@ -15,6 +15,7 @@ use std::sync::Arc;
 use lanterman_format::ids::Offset;
 use lanterman_format::name::LogName;
 use lanterman_format::settings::Settings;
+use lanterman_format::weakened;
 
 use crate::catalog::Reserved;
 use crate::core::Core;
@@ -32,7 +33,7 @@ impl Core {
         end: u64,
         edits: Option<u64>,
     ) -> Result<()> {
-        if edits.is_some_and(|edits| edits != root.edits) {
+        if edits.is_some_and(|edits| edits != root.edits) && !weakened!("fork-of-another-value") {
             // The log that is wanted is one without the edits since: nobody has it under this name any more.
             return Err(Error::UnknownLog {
                 name: origin.name.as_str().to_owned(),
@@ -190,6 +191,11 @@ impl Core {
         self.wait_for_room(origin, end)?;
         let settings = settings_of_fork(origin);
         let edit = self.fork_edit(origin, end, reserved.name().clone(), settings, edits)?;
+        if weakened!("fork-named-early")
+            && let Edit::Fork { fork, .. } = &edit
+        {
+            self.catalog.reveal(fork);
+        }
         self.commit_edits(vec![edit]).map(|_| ())
     }
 

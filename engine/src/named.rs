@@ -11,6 +11,7 @@ use std::time::Duration;
 use lanterman_format::ids::{Offset, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::settings::{Settings, SnapshotSettings};
+use lanterman_format::weakened;
 
 use crate::catalog::Cut;
 use crate::core::Core;
@@ -331,7 +332,12 @@ impl Core {
         let begin_ms = self.now_ms().saturating_sub(in_ms(history.window));
         let mut passed = Vec::new();
         for (name, of_log) in points {
-            let next = of_log.iter().skip(1).map(|(told, _)| told.time_ms);
+            let behind = if weakened!("point-dropped-by-its-own-time") {
+                0
+            } else {
+                1
+            };
+            let next = of_log.iter().skip(behind).map(|(told, _)| told.time_ms);
             // The newest one answers for as long as its log is there.
             let last_until = match self.catalog.find(name.as_str()) {
                 Some(_) => i64::MAX,

@@ -45,7 +45,7 @@ impl Core {
         self.apply_edit(
             &edit,
             version,
-            tail.as_mut().map(|tail| &mut **tail),
+            tail.as_deref_mut(),
             &mut changed,
         )?;
         Ok(changed.ends.into_iter().map(|(log, _)| log).collect())

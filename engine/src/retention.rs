@@ -239,7 +239,7 @@ impl Core {
         let log = self.find_log(name)?;
         let root = self.root_to_edit(&log)?;
         let start = self.retained_start(&log, &log.root(), retention)?;
-        let (_, destroyed) = self.from_start(&log, &root, start)?;
+        let (_, destroyed) = self.beginning_at(&log, &root, start)?;
         Ok(DeletionPlan::new(
             name,
             root.start..start.max(root.start),

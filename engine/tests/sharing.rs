@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::model::{Model, Random, check_snapshot, message};
-use common::{memory, open_on};
+use common::{large_slabs, memory, small};
 use lanterman::disk::MemoryDisk;
 use lanterman::{Durability, Error, Snapshot, Store};
 
@@ -37,13 +37,23 @@ struct Work {
     context: String,
 }
 
+/// Every third seed has slabs that are adopted.
+fn open(seed: u64, disk: &Arc<MemoryDisk>) -> Store {
+    let options = if seed.is_multiple_of(3) {
+        large_slabs()
+    } else {
+        small()
+    };
+    options.disk(disk.clone()).open_copying(common::PATH).unwrap()
+}
+
 impl Work {
     fn new(seed: u64) -> Self {
         let disk = memory();
         Work {
             seed,
             random: Random::from_seed(seed),
-            store: open_on(disk.clone()),
+            store: open(seed, &disk),
             disk,
             models: BTreeMap::from([("log 0".to_owned(), Model::new())]),
             held: Vec::new(),
@@ -66,7 +76,8 @@ impl Work {
 
     fn append(&mut self, name: &str) {
         let mut writer = self.store.writer(name).unwrap();
-        for _ in 0..1 + self.random.below(40) {
+        let most = if self.random.below(6) == 0 { 200 } else { 40 };
+        for _ in 0..1 + self.random.below(most) {
             self.messages += 1;
             let message = message(&mut self.random, self.messages);
             writer.append(&message).unwrap();
@@ -237,10 +248,10 @@ impl Work {
         self.store.commit_all(Durability::Disk).unwrap();
         if self.random.below(2) == 0 {
             self.disk = Arc::new(self.disk.kill_image().unwrap());
-            std::mem::forget(std::mem::replace(&mut self.store, open_on(self.disk.clone())));
+            std::mem::forget(std::mem::replace(&mut self.store, open(self.seed, &self.disk)));
         } else {
             self.store.clone().close().unwrap();
-            self.store = open_on(self.disk.clone());
+            self.store = open(self.seed, &self.disk);
         }
         self.check_all();
     }
