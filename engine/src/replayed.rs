@@ -42,12 +42,7 @@ impl Core {
         if let (Edit::Splice { log, first, .. }, Some(tail)) = (&edit, tail.as_mut()) {
             self.meet(log, tail, *first, header)?;
         }
-        self.apply_edit(
-            &edit,
-            version,
-            tail.as_deref_mut(),
-            &mut changed,
-        )?;
+        self.apply_edit(&edit, version, tail.as_deref_mut(), &mut changed)?;
         Ok(changed.ends.into_iter().map(|(log, _)| log).collect())
     }
 

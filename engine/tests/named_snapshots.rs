@@ -183,7 +183,8 @@ struct Turned(AtomicI64);
 
 impl Turned {
     fn turn(&self, by: Duration) {
-        self.0.fetch_add(by.as_millis() as i64, Ordering::Relaxed);
+        self.0
+            .fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
 }
 
