@@ -51,7 +51,9 @@ fn a_fork_of_what_nobody_committed_commits_it() {
     let disk = memory();
     let store = open_on(disk.clone());
     let mut writer = store.writer("events").unwrap();
-    (0..20).for_each(|number| drop(writer.append(&value(number)).unwrap()));
+    for number in 0..20 {
+        writer.append(&value(number)).unwrap();
+    }
     store.fork("events", "trial").unwrap();
     assert_eq!(writer.durable_end().get(), 20);
     let cut = open_on(Arc::new(disk.crash_image(|_, _| Fate::Lost).unwrap()));

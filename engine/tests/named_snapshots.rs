@@ -260,6 +260,10 @@ fn a_history_gives_the_newest_point_at_or_before_a_moment() {
             .get(),
         3
     );
+    // The window's first moment has what was there then, however long ago it came.
+    let first = Moment::TimeMs(now - 599_000);
+    assert_eq!(store.snapshot_at("quiet", first).unwrap().end().get(), 3);
+    assert!(store.snapshot_at("events", first).unwrap().end().get() >= 19);
     for (moment, reason) in [
         (Moment::TimeMs(now + 1), "in the future"),
         (
