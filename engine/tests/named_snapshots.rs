@@ -2,7 +2,6 @@
 //! from them, kept of them or dropped; it is found by its label and by nothing else. A history holds the past as far
 //! as its window reaches. Shown case by case, with a clock that the test turns.
 #![allow(
-    clippy::cast_possible_wrap,
     clippy::panic,
     clippy::unwrap_used,
     reason = "tests fail by panicking, and their numbers are small"
@@ -183,7 +182,8 @@ struct Turned(AtomicI64);
 
 impl Turned {
     fn turn(&self, by: Duration) {
-        self.0.fetch_add(by.as_millis() as i64, Ordering::Relaxed);
+        let by_ms = i64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_add(by_ms, Ordering::Relaxed);
     }
 }
 
