@@ -8,7 +8,8 @@ use crate::core::Core;
 use crate::deletion::DeletionReceipt;
 use crate::edit::{Destroyed, Edit};
 use crate::error::{Error, Result};
-use crate::log::LogState;
+use crate::log::{LogState, TailState};
+use crate::region::gated::Owner;
 
 impl Core {
     /// The log has no name any more; what it held stays for snapshots and cursors of it.
@@ -34,6 +35,20 @@ impl Core {
                 bytes: 0,
                 is_exact: false,
             },
+        }
+    }
+
+    /// The log of that name, made if there is none, and the right to append to it.
+    pub(crate) fn take_writer(&self, name: &LogName) -> Result<(Arc<LogState>, Owner<TailState>)> {
+        loop {
+            let log = self.log_named(name);
+            let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
+                name: name.as_str().to_owned(),
+            })?;
+            // A log that was dropped between the two gets no writer any more; there may be a new one.
+            if !log.is_dropped() {
+                return Ok((log, owner));
+            }
         }
     }
 

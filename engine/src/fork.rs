@@ -39,8 +39,15 @@ impl Core {
                 name: origin.name.as_str().to_owned(),
             });
         }
-        let end = end.min(root.end()).max(root.start);
-        self.pieces(origin, root, root.start..end).map(|_| ())
+        if end < root.start {
+            return Err(Error::Deleted {
+                name: origin.name.as_str().to_owned(),
+                offset: Offset::new(end),
+                run: 0..root.start,
+            });
+        }
+        self.pieces(origin, root, root.start..end.min(root.end()))
+            .map(|_| ())
     }
 
     /// The fork takes its value and its name.
@@ -58,7 +65,7 @@ impl Core {
 
     /// Gives a log that nobody knows yet the value of `root` below `end`.
     fn take_value(&self, origin: &LogState, root: &Root, end: u64, fork: &Arc<LogState>) -> Result<()> {
-        let end = end.min(root.end()).max(root.start);
+        let end = end.min(root.end());
         // A tail slab is shared as it is, if it is shown as it is.
         let tail_slab = root
             .tail

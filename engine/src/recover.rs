@@ -13,7 +13,7 @@ use lanterman_format::catalog::{CATALOG_FLAG_SNAPSHOT, CatalogEntry, decode_page
 use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::commit::{Change, CommitView, FrameDescription, SlabAdoption};
 use lanterman_format::error::{FormatError, Found};
-use lanterman_format::ids::{ByteLength, Crc, LogId, Version};
+use lanterman_format::ids::{ByteLength, Crc, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
@@ -359,7 +359,7 @@ impl Core {
         let mut changed: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
         for adoption in view.adoptions() {
             let offsets = (adoption.first_offset.get(), adoption.offset_count);
-            let Some(log) = self.replayed_log(adoption.log, offsets, header)? else {
+            let Some(log) = self.replayed_ordinary_log(adoption.log, offsets, header)? else {
                 self.note_adopted_slab(&adoption.slab);
                 continue;
             };
@@ -370,7 +370,7 @@ impl Core {
         for frame in view.frames() {
             let description = &frame.description;
             let offsets = (description.first_offset.get(), description.offset_count);
-            let Some(log) = self.replayed_log(description.log, offsets, header)? else {
+            let Some(log) = self.replayed_ordinary_log(description.log, offsets, header)? else {
                 continue;
             };
             let body = frame.body.map_err(place)?;
@@ -406,36 +406,6 @@ impl Core {
             ),
             Err(error) => error,
         }
-    }
-
-    /// The log that a version adds to; `None` where its creation was lost, or where it may be one of a lost page of the
-    /// catalog, whose messages nobody can ask for.
-    pub(crate) fn replayed_log(
-        &self,
-        id: LogId,
-        (first, count): (u64, u64),
-        header: &BlockHeader,
-    ) -> Result<Option<Arc<LogState>>> {
-        match self.catalog.by_id(id.get()) {
-            None if !self.catalog.lost_pages().is_empty() || self.lose_nameless(id, first, count) => Ok(None),
-            None => Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))),
-            found => Ok(found),
-        }
-    }
-
-    fn replay_creation(
-        &self,
-        id: LogId,
-        name: &str,
-        settings: &[u8],
-        version: Version,
-        header: &BlockHeader,
-    ) -> Result<()> {
-        let log = self.replayed_new_log(id, name, settings, header)?;
-        log.set_created();
-        self.catalog.restore(Arc::clone(&log), 0, version, version);
-        self.catalog.mark_dirty(&log);
-        Ok(())
     }
 
     /// A slab takes the place of what the journal had of its messages.

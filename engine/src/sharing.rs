@@ -6,6 +6,8 @@ use lanterman_format::ids::Version;
 
 use crate::cursor::ToOffset;
 use crate::deletion::DeletionReceipt;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::named::{Moment, NamedSnapshot};
 use crate::snapshot::Snapshot;
@@ -97,11 +99,6 @@ impl Store {
     /// # Errors
     /// [`Error::SnapshotExists`], [`Error::UnknownLog`]; [`Error::InvalidName`] also for a label, which follows the rules
     /// of names; [`Error::InvalidOption`] in a store without logs; what a commit may meet.
-    ///
-    /// [`Error::SnapshotExists`]: crate::Error::SnapshotExists
-    /// [`Error::UnknownLog`]: crate::Error::UnknownLog
-    /// [`Error::InvalidName`]: crate::Error::InvalidName
-    /// [`Error::InvalidOption`]: crate::Error::InvalidOption
     pub fn create_snapshot(&self, label: &str, logs: &[&str]) -> Result<Vec<NamedSnapshot>> {
         self.core().create_snapshot(label, logs)
     }
@@ -115,7 +112,7 @@ impl Store {
     /// The named snapshot of the log `log` with that label; [`Snapshot::fork`] makes a log of it that can be written.
     ///
     /// # Errors
-    /// [`Error::UnknownSnapshot`](crate::Error::UnknownSnapshot); [`Error::UnknownLog`](crate::Error::UnknownLog) if the
+    /// [`Error::UnknownSnapshot`]; [`Error::UnknownLog`] if the
     /// snapshot is not of that log.
     pub fn named_snapshot(&self, label: &str, log: &str) -> Result<Snapshot> {
         let state = self.core().find_snapshot(label, log)?;
@@ -125,7 +122,7 @@ impl Store {
     /// Drops the named snapshots with that label, durably. Who reads them goes on.
     ///
     /// # Errors
-    /// [`Error::UnknownSnapshot`](crate::Error::UnknownSnapshot); what a commit may meet.
+    /// [`Error::UnknownSnapshot`]; what a commit may meet.
     pub fn drop_snapshot(&self, label: &str) -> Result<Version> {
         self.core().drop_snapshot(label)
     }
@@ -134,7 +131,7 @@ impl Store {
     /// older than the moment by up to the interval of [`Options::history`](crate::Options::history).
     ///
     /// # Errors
-    /// [`Error::NoHistory`](crate::Error::NoHistory) for a moment in the future, before the window, or before the first
+    /// [`Error::NoHistory`] for a moment in the future, before the window, or before the first
     /// point.
     pub fn snapshot_at(&self, name: &str, moment: Moment) -> Result<Snapshot> {
         let state = self.core().find_point(name, moment)?;

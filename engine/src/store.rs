@@ -175,16 +175,7 @@ impl Store {
         let core = self.core();
         core.check_writable("open a writer")?;
         let name = LogName::parse(name)?;
-        let (log, owner) = loop {
-            let log = core.log_named(&name);
-            let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
-                name: name.as_str().to_owned(),
-            })?;
-            // A log that was dropped between the two gets no writer any more; there may be a new one.
-            if !log.is_dropped() {
-                break (log, owner);
-            }
-        };
+        let (log, owner) = core.take_writer(&name)?;
         core.touch_right_edge(&log)?;
         Ok(Writer::new(Arc::clone(&self.handle), log, owner))
     }

@@ -9,9 +9,11 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use common::{append, check_values, end, lives, memory, offsets, open_on, value};
-use lanterman::{Durability, Error, ErrorKind};
+use common::{append, check_values, end, lives, memory, offsets, open_on, small, value};
+use lanterman::{Clock, Durability, Error, ErrorKind};
 
 #[test]
 fn a_dropped_log_is_gone_and_its_name_is_free_at_once() {
@@ -145,11 +147,13 @@ fn logs_come_and_go_while_others_write_and_nothing_of_them_comes_back() {
         for thread in 0..3u64 {
             let store = &store;
             scope.spawn(move || {
-                for round in 0..30u64 {
+                for round in 0..250u64 {
                     // All threads meet at one name, and at their own.
                     for name in ["shared".to_owned(), format!("own {thread}")] {
                         if let Ok(mut writer) = store.writer(&name) {
-                            (0..20).for_each(|number| drop(writer.append(&value(number)).unwrap()));
+                            for number in 0..20 {
+                                writer.append(&value(number)).unwrap();
+                            }
                             writer.commit(Durability::Process).unwrap();
                         }
                         let outcome = store.transaction(|transaction| {
@@ -165,7 +169,7 @@ fn logs_come_and_go_while_others_write_and_nothing_of_them_comes_back() {
                             Err(other) => panic!("{other}"),
                         }
                     }
-                    if round % 8 == thread {
+                    if round % 40 == thread {
                         store.checkpoint().unwrap();
                     }
                 }
@@ -179,5 +183,78 @@ fn logs_come_and_go_while_others_write_and_nothing_of_them_comes_back() {
         assert_eq!(end(&store, "kept"), kept, "{how}");
         let found: Vec<_> = store.logs().into_iter().map(|log| (log.name, log.end)).collect();
         assert_eq!(found, left, "{how}");
+    }
+}
+
+/// A clock that stops the thread named "dropper" where it looks at it, which is while its block is written, and counts
+/// how often others look.
+#[derive(Debug, Default)]
+struct Stopping {
+    stopped: AtomicBool,
+    released: AtomicBool,
+    looks: AtomicU64,
+}
+
+impl Clock for Stopping {
+    fn wall_ms(&self) -> i64 {
+        1_700_000_000_000
+    }
+
+    fn monotonic(&self) -> Duration {
+        if std::thread::current().name() == Some("dropper") {
+            self.stopped.store(true, Ordering::SeqCst);
+            while !self.released.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        } else {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+        }
+        Duration::ZERO
+    }
+}
+
+#[test]
+fn a_transaction_that_found_a_log_before_it_was_dropped_is_refused_alone() {
+    let disk = memory();
+    let clock = Arc::new(Stopping::default());
+    let store = small()
+        .disk(disk.clone())
+        .clock(clock.clone())
+        .open_copying(common::PATH)
+        .unwrap();
+    append(&store, "events", 0..5);
+    append(&store, "other", 0..5);
+    std::thread::scope(|scope| {
+        let dropper = std::thread::Builder::new().name("dropper".to_owned());
+        let store = &store;
+        dropper
+            .spawn_scoped(scope, || store.drop_log("events").unwrap())
+            .unwrap();
+        while !clock.stopped.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let looks = clock.looks.load(Ordering::SeqCst);
+        let late = scope.spawn(|| {
+            store.transaction(|transaction| {
+                transaction.append("new", b"for the chunk of which somebody looks at the clock")?;
+                transaction.append("events", &value(5))?;
+                transaction.append("other", &value(5))
+            })
+        });
+        // It has found its logs when it has memory for the new one.
+        while clock.looks.load(Ordering::SeqCst) == looks {
+            std::thread::yield_now();
+        }
+        clock.released.store(true, Ordering::SeqCst);
+        let error = late.join().unwrap().unwrap_err();
+        assert!(
+            matches!(&error, Error::UnknownLog { name } if name == "events"),
+            "{error}"
+        );
+    });
+    append(&store, "other", 5..6);
+    for (how, store) in lives(&disk, store) {
+        assert_eq!(check_values(&store, "other", 0), 6, "{how}");
+        assert!(store.log("events").is_err() && store.log("new").is_err(), "{how}");
     }
 }

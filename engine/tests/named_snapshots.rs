@@ -2,7 +2,6 @@
 //! from them, kept of them or dropped; it is found by its label and by nothing else. A history holds the past as far
 //! as its window reaches. Shown case by case, with a clock that the test turns.
 #![allow(
-    clippy::cast_possible_wrap,
     clippy::panic,
     clippy::unwrap_used,
     reason = "tests fail by panicking, and their numbers are small"
@@ -183,8 +182,8 @@ struct Turned(AtomicI64);
 
 impl Turned {
     fn turn(&self, by: Duration) {
-        self.0
-            .fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+        let by_ms = i64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_add(by_ms, Ordering::Relaxed);
     }
 }
 
@@ -261,6 +260,10 @@ fn a_history_gives_the_newest_point_at_or_before_a_moment() {
             .get(),
         3
     );
+    // The window's first moment has what was there then, however long ago it came.
+    let first = Moment::TimeMs(now - 599_000);
+    assert_eq!(store.snapshot_at("quiet", first).unwrap().end().get(), 3);
+    assert!(store.snapshot_at("events", first).unwrap().end().get() >= 19);
     for (moment, reason) in [
         (Moment::TimeMs(now + 1), "in the future"),
         (

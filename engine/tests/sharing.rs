@@ -86,8 +86,12 @@ impl Work {
         // A fork or a splice commits what it takes, and a drop needs none of it.
         match self.random.below(4) {
             0 => {}
-            1 => drop(writer.commit(Durability::Process).unwrap()),
-            _ => drop(writer.commit(Durability::Disk).unwrap()),
+            1 => {
+                writer.commit(Durability::Process).unwrap();
+            }
+            _ => {
+                writer.commit(Durability::Disk).unwrap();
+            }
         }
     }
 
@@ -292,7 +296,9 @@ impl Work {
             11 | 12 => self.fork(&name),
             13..=15 => self.splice(&name),
             16 => self.drop_log(&name),
-            17 => drop(self.store.checkpoint().unwrap()),
+            17 => {
+                self.store.checkpoint().unwrap();
+            }
             18 => while self.store.step().unwrap() {},
             19 => self.hold(&name),
             20 => self.fork_held(),

@@ -325,6 +325,10 @@ fn a_cursor_at_the_end_of_a_chunk_goes_on_into_what_was_spliced_behind_it() {
     let disk = memory();
     let store = open_on(disk);
     append(&store, "source", 3..50);
+    // On the disk, so that it is taken by reference.
+    store.checkpoint().unwrap();
+    append(&store, "other", 0..1);
+    store.checkpoint().unwrap();
     append(&store, "log", 0..3);
     let mut cursor = store.log("log").unwrap().cursor(0u64).unwrap();
     for number in 0..3 {
