@@ -134,6 +134,7 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
     if wishes.checkpoint || core.checkpoint_is_due() {
         core.checkpoint()?;
     }
+    core.apply_retentions()?;
     core.collect_if_due().map(|_| ())
 }
 
@@ -151,7 +152,8 @@ impl Core {
         self.commit_by_time()?;
         let kept = self.keep_history()?;
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
+        let retained = self.apply_retentions()?;
         let collected = self.collect_if_due()?;
-        Ok(led || flushed || kept || checkpointed || collected)
+        Ok(led || flushed || kept || checkpointed || retained || collected)
     }
 }

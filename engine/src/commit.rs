@@ -283,6 +283,8 @@ impl Core {
                     }
                     gathered.written.push(written);
                     for (log, end) in edits.iter().flat_map(Edit::reaches) {
+                        // Up to the log's end, for an edit may end within a batch, which is found whole or not at all.
+                        let end = end.max(log.end());
                         let entry = ends.entry(log.id.get()).or_insert_with(|| (Arc::clone(log), 0));
                         entry.1 = entry.1.max(end);
                     }
@@ -416,9 +418,11 @@ impl Core {
                 });
             }
         }
-        content
-            .changes
-            .extend(gathered.edits.iter().map(|(edit, _)| edit.change()));
+        if !weakened!("edit-unwritten") {
+            content
+                .changes
+                .extend(gathered.edits.iter().map(|(edit, _)| edit.change()));
+        }
         for part in &gathered.parts {
             let from = part.first.saturating_sub(part.chunk.first_offset());
             let description = FrameDescription {
@@ -470,6 +474,11 @@ impl Core {
         let mut changed = Changed::default();
         let durable = durability == Durability::Disk;
         for (log, end, adopted) in gathered.ends {
+            // A checkpoint asks for the logs that changed.
+            let is_edited_alone = adopted.is_none() && end <= log.journaled_end();
+            if weakened!("edited-log-unchanged") && is_edited_alone && log.is_created() {
+                continue;
+            }
             log.set_created();
             if let Some(adopted) = adopted {
                 log.set_adopted_end(adopted);

@@ -60,12 +60,14 @@ pub(crate) struct Core {
     /// Held by whoever writes a version with edits, and by a checkpoint while it takes the values of logs. Taken before
     /// the journal's lock.
     pub(crate) edits: Mutex<()>,
-    /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
-    pub(crate) snapshots: Mutex<()>,
-    pub(crate) history: Mutex<HistoryTurn>,
+    /// When the background applied the retentions of logs last.
+    pub(crate) retained_at: Mutex<Duration>,
     /// The newest version that edited a log.
     last_edit: AtomicU64,
     pub(crate) collector: Collector,
+    /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
+    pub(crate) snapshots: Mutex<()>,
+    pub(crate) history: Mutex<HistoryTurn>,
     pub(crate) allocator: Mutex<SlabAllocator>,
     pub(crate) incoming: Incoming,
     pub(crate) flusher: Mutex<Flusher>,
@@ -126,10 +128,11 @@ impl Core {
             journal: Mutex::new(parts.journal),
             groups: GroupCommit::new(),
             edits: Mutex::new(()),
-            snapshots: Mutex::new(()),
-            history: Mutex::default(),
+            retained_at: Mutex::new(Duration::ZERO),
             last_edit: AtomicU64::new(0),
             collector: Collector::default(),
+            snapshots: Mutex::new(()),
+            history: Mutex::default(),
             allocator: Mutex::new(parts.allocator),
             incoming: Incoming::default(),
             flusher: Mutex::new(parts.flusher),

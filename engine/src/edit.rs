@@ -250,7 +250,7 @@ impl Core {
             }
             Edit::Retain { log, start } => {
                 self.settle_tail(log)?;
-                let edited = self.from_start(log, &rehearsal.root(log)?, *start)?.0;
+                let edited = self.beginning_at(log, &rehearsal.root(log)?, *start)?.0;
                 rehearsal.roots.insert(log.id.get(), edited);
             }
             Edit::Fork {
@@ -294,11 +294,13 @@ impl Core {
         match edit {
             Edit::Delete { log, offsets } => {
                 changed.note(log, log.journaled_end());
+                self.note_cut(log, offsets.clone());
                 self.edit_root(log, version, |root| self.without(log, root, offsets.clone()))
             }
             Edit::Retain { log, start } => {
                 changed.note(log, log.journaled_end());
-                self.edit_root(log, version, |root| self.from_start(log, root, *start))
+                self.note_cut(log, start.saturating_sub(1)..*start);
+                self.edit_root(log, version, |root| self.beginning_at(log, root, *start))
             }
             Edit::Fork {
                 origin, end, fork, ..
@@ -357,7 +359,7 @@ impl Core {
 
     /// The newest messages of a quiet log stand in a slab beside its tree: they become a part of the tree, where they
     /// can be edited.
-    fn settle_tail(&self, log: &Arc<LogState>) -> Result<()> {
+    pub(crate) fn settle_tail(&self, log: &Arc<LogState>) -> Result<()> {
         // Never waits for the gate: who holds it may wait for the group that is being written here. Once he has staged
         // messages, they stand in a chunk, and so does what was in the slab.
         while log.root().tail.is_some() {
@@ -386,7 +388,7 @@ impl Core {
             return Ok((root.clone(), Destroyed::default()));
         }
         if range.start == root.start {
-            return self.from_start(log, root, range.end);
+            return self.beginning_at(log, root, range.end);
         }
         let mut edited = root.clone();
         let mut destroyed = Destroyed::default();
@@ -414,7 +416,7 @@ impl Core {
     }
 
     /// The root without what stands before `start`; deleted offsets at the new beginning go as well.
-    pub(crate) fn from_start(&self, log: &LogState, root: &Root, start: u64) -> Result<(Root, Destroyed)> {
+    pub(crate) fn beginning_at(&self, log: &LogState, root: &Root, start: u64) -> Result<(Root, Destroyed)> {
         let mut edited = root.clone();
         let mut destroyed = Destroyed::default();
         let mut start = start.min(root.end());

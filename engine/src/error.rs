@@ -281,6 +281,14 @@ pub enum Error {
         /// Why it does not.
         reason: &'static str,
     },
+    /// Deleted messages are still in a file, because somebody holds them.
+    #[error("messages deleted from log {name:?} are not erased yet: held by {held}")]
+    StillHeld {
+        /// Name of the log.
+        name: String,
+        /// Who holds what.
+        held: String,
+    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -365,6 +373,7 @@ impl Error {
             | Error::Closed => ErrorKind::FixTheCall,
             Error::Locked { .. }
             | Error::WriterOpen { .. }
+            | Error::StillHeld { .. }
             | Error::WouldBlock { .. }
             | Error::Reserved { .. } => ErrorKind::Retry,
             Error::Damaged(_) => ErrorKind::RestoreData,

@@ -18,6 +18,7 @@ use crate::log::Root;
 #[derive(Debug, Clone)]
 pub(crate) enum Kept {
     /// Nothing but the version.
+    #[cfg(test)]
     Version,
     /// One log's value.
     Root(Root),

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
 use crate::pins::{Kept, Pin};
+use crate::retention::Retention;
 use crate::store::LogInformation;
 use crate::summary::LogSummary;
 
@@ -57,6 +58,12 @@ impl Log {
             });
         }
         Ok(())
+    }
+
+    /// The retention that it has as a setting ([`crate::Store::set_retention`]); `None` keeps everything.
+    #[must_use]
+    pub fn retention(&self) -> Option<Retention> {
+        Retention::of_setting(&self.state.settings().retention)
     }
 
     /// Name, start, end and watermarks.

@@ -3,6 +3,7 @@
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lanterman_format::Structure;
 use lanterman_format::error::{Found, Rule};
@@ -302,6 +303,15 @@ impl Store {
         self.core().retain(name, retention)
     }
 
+    /// Keeps `retention` as a setting of the log `name`: the background, or [`step`](Self::step), applies it about once a
+    /// second. `None` takes the setting away.
+    ///
+    /// # Errors
+    /// As [`retain`](Self::retain); an offset is no setting.
+    pub fn set_retention(&self, name: &str, retention: Option<&Retention>) -> Result<()> {
+        self.core().set_retention(name, retention)
+    }
+
     /// What [`retain`](Self::retain) would destroy; nothing is written.
     ///
     /// # Errors
@@ -337,6 +347,18 @@ impl Store {
     pub fn collect(&self) -> Result<Collected> {
         self.core().check_writable("collect garbage")?;
         self.core().collect()
+    }
+
+    /// Waits until nothing of what a deletion destroyed is in any file of the store, doing what is needed for that: slabs
+    /// that hold a part of it are written anew, a checkpoint is made, the rest is collected, the journal and spare files
+    /// are scrubbed. What a fork or a named snapshot still shows was not destroyed, and is not erased.
+    ///
+    /// # Errors
+    /// [`Error::StillHeld`] after `limit`, with who holds it: snapshots, cursors, kept values, other processes. As
+    /// [`collect`](Self::collect).
+    pub fn wait_erased(&self, receipt: &DeletionReceipt, limit: Duration) -> Result<()> {
+        self.core().check_writable("erase")?;
+        self.core().wait_erased(receipt, limit)
     }
 
     /// As [`collect`](Self::collect), giving back only about `bytes` bytes.
@@ -771,6 +793,8 @@ fn checkpoint_state(
     Ok(CheckpointState {
         root,
         written: None,
+        journal_segment: slot.journal_segment,
+        journal_position: slot.journal_position.get(),
         version: loaded.version,
         pages: loaded.pages,
         entries: loaded.entries,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use common::{memory, open_on, small, value};
 use lanterman::disk::MemoryDisk;
-use lanterman::{Background, Durability, Error, ErrorKind, Log, Retention, Snapshot, Store};
+use lanterman::{Background, Durability, Error, ErrorKind, Log, NewMessage, Retention, Snapshot, Store};
 
 const NAMES: [&str; 3] = ["inbox", "audit", "events"];
 
@@ -423,6 +423,31 @@ fn a_log_with_a_deleted_tail_goes_quiet_and_takes_new_messages() {
     assert_eq!(offsets(&store.log("events").unwrap()), expected);
     let again = open_on(Arc::new(disk.kill_image().unwrap()));
     assert_eq!(offsets(&again.log("events").unwrap()), expected);
+}
+
+#[test]
+fn a_deletion_that_ends_within_a_batch_commits_all_of_it() {
+    let disk = memory();
+    let store = open_on(disk.clone());
+    let mut writer = store.writer("events").unwrap();
+    let batch = [b"zero", b"one_", b"two_", b"more"].map(|value| NewMessage::new(value));
+    writer.append_batch(batch).unwrap();
+    store.delete("events", 1..2).unwrap();
+    let again = open_on(Arc::new(disk.kill_image().unwrap()));
+    assert_eq!(offsets(&again.log("events").unwrap()), [0, 2, 3]);
+    drop(writer);
+}
+
+#[test]
+fn a_plan_counts_the_tail_of_a_quiet_log() {
+    let disk = memory();
+    ten(&disk).close().unwrap();
+    let store = open_on(disk);
+    let plan = store.plan_deletion("events", 3..5).unwrap();
+    assert_eq!(plan.messages, 2);
+    let plan = store.plan_retention("events", &Retention::new().from(4)).unwrap();
+    assert_eq!(plan.messages, 4);
+    assert_eq!(store.delete("events", 3..5).unwrap().messages, 2);
 }
 
 #[test]

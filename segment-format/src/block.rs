@@ -67,7 +67,7 @@ pub enum BlockKind {
     Gathered,
     /// A page of the catalog.
     CatalogPage,
-    /// A page of the accounts of garbage, or their root.
+    /// A page of the garbage log; reserved.
     Garbage,
 }
 

@@ -80,7 +80,7 @@ pub struct Checkpoint {
     pub next_segment: SegmentId,
     /// Header checksum of the commit block of this version; zero if there is none.
     pub last_commit_crc: Crc,
-    /// Root of the accounts of garbage; empty while there are none.
+    /// Root of the garbage log; empty while there is none.
     pub garbage: Reference,
     /// The segments, by rising id.
     pub segments: Vec<SegmentEntry>,
@@ -138,16 +138,6 @@ impl Checkpoint {
     fn check(&self) -> Result<(), FormatError> {
         let position = self.journal_position.get();
         RULES.require(position.is_multiple_of(4096), Rule::Alignment, 80, 4096, position)?;
-        let garbage = self.garbage.target.map_or(0, BlockKind::code);
-        let is_ours = self.garbage.is_local() && self.garbage.target == Some(BlockKind::Garbage);
-        let wanted = u64::from(BlockKind::Garbage.code());
-        RULES.require(
-            is_ours || self.garbage.is_empty(),
-            Rule::Kind,
-            120,
-            wanted,
-            u64::from(garbage),
-        )?;
         let mut least = 0;
         for (number, entry) in self.segments.iter().enumerate() {
             let at = wide(number.saturating_mul(ENTRY_BYTES).saturating_add(LISTS_AT));
@@ -266,7 +256,6 @@ fn decode_page_reference(block: &[u8], at: usize) -> Result<Reference, FormatErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::ReferenceKind;
     use crate::testing::{assert_block_is_guarded, bless, identity, place};
 
     fn segment(id: u64, kind: SegmentKind, free: bool) -> SegmentEntry {
@@ -303,17 +292,6 @@ mod tests {
         }
     }
 
-    fn with_garbage() -> Checkpoint {
-        let sealed = Sealed {
-            block_bytes: 192,
-            header_crc: Crc::new(4),
-        };
-        Checkpoint {
-            garbage: Reference::local(BlockKind::Garbage, &identity(), &sealed),
-            ..checkpoint()
-        }
-    }
-
     fn encoded(checkpoint: &Checkpoint) -> Result<Vec<u8>, FormatError> {
         let mut out = Vec::new();
         let sealed = checkpoint.encode(&identity(), &mut out)?;
@@ -329,7 +307,7 @@ mod tests {
             pages: vec![],
             ..checkpoint()
         };
-        for checkpoint in [checkpoint(), bare, with_garbage()] {
+        for checkpoint in [checkpoint(), bare] {
             let found = Checkpoint::decode(&encoded(&checkpoint).unwrap(), &place());
             assert_eq!(found, Found::Valid(checkpoint));
         }
@@ -338,7 +316,6 @@ mod tests {
     #[test]
     fn a_checkpoint_decodes_only_whole_and_in_its_own_place() {
         assert_block_is_guarded(&encoded(&checkpoint()).unwrap(), Checkpoint::decode);
-        assert_block_is_guarded(&encoded(&with_garbage()).unwrap(), Checkpoint::decode);
     }
 
     #[test]
@@ -364,12 +341,6 @@ mod tests {
             Rule::Bounds
         );
         assert_eq!(refused(|it| it.pages[1] = Reference::EMPTY), Rule::Kind);
-        assert_eq!(refused(|it| it.garbage = it.pages[0]), Rule::Kind);
-        let lost = |it: &mut Checkpoint| {
-            it.garbage = with_garbage().garbage;
-            it.garbage.kind = ReferenceKind::Lost;
-        };
-        assert_eq!(refused(lost), Rule::Kind);
     }
 
     #[test]

@@ -40,7 +40,6 @@ pub mod checksum;
 pub mod commit;
 pub mod convert;
 pub mod error;
-pub mod garbage;
 pub mod gathered;
 pub mod ids;
 #[doc(hidden)]
@@ -71,10 +70,6 @@ pub use commit::{
     FrameView, SlabAdoption,
 };
 pub use error::{FormatError, Found, Rule, Structure};
-pub use garbage::{
-    DeadEntry, DeadKind, DeadPage, EraseEntry, ErasePage, FreeRange, GarbagePage, GarbageRoot,
-    GatheredDeaths, PageEntry, PageKind, Share, SpacePage,
-};
 pub use ids::{ByteLength, Crc, Generation, LogId, Offset, Position, SegmentId, Sequence, StoreId, Version};
 pub use name::{FileKind, LogName, NameError};
 pub use node::{NodeEntry, NodeParts};

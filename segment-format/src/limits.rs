@@ -40,21 +40,9 @@ pub const CATALOG_PAGE_LOGS: u64 = 128;
 /// Greatest number of slabs in a gathered block: what 512 MiB of the smallest slabs hold, rounded up to a power of two.
 pub const GATHERED_SLABS_MAX: u32 = 1024 * 1024;
 
-/// Greatest number of entries in a page of dead blocks, or of what is to be erased: a page is written anew as a whole
-/// when one of them changed.
-pub const GARBAGE_ENTRIES_MAX: u32 = 512;
-
-/// Greatest number of pages of the accounts of garbage: thirty million dead blocks; the root is read whole at opening.
-pub const GARBAGE_PAGES_MAX: u32 = 65_536;
-
-/// Greatest number of entries in the accounts of one segment: what the longest segment holds of the smallest slabs,
-/// rounded up to a power of two, so that no segment has more to say.
-pub const SPACE_ENTRIES_MAX: u32 = 16 * 1024 * 1024;
-
 const _: () = {
     assert!(KEY_BYTES_MAX + HEADERS_BYTES_MAX + 64 <= 65_535 * 8);
     assert!(VALUE_BYTES_MAX < BLOCK_BYTES_MAX);
     assert!(BLOCK_BYTES_MAX <= u32::MAX / 4);
-    assert!(SPACE_ENTRIES_MAX <= BLOCK_BYTES_MAX / 32);
     assert!(VALUE_BYTES_DEFAULT_MAX <= VALUE_BYTES_MAX);
 };

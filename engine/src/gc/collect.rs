@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lanterman_format::ids::{SegmentId, Version};
@@ -11,6 +12,7 @@ use lanterman_format::segment::SegmentKind;
 use lanterman_format::weakened;
 use parking_lot::Mutex;
 
+use super::erase::Cuts;
 use super::reached::{Reached, length, unite, without};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -58,6 +60,28 @@ pub enum HeldBack {
     Edits,
 }
 
+impl std::fmt::Display for HeldBack {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HeldBack::Pins { oldest, bytes } => {
+                write!(
+                    formatter,
+                    "{bytes} bytes by snapshots and cursors, the oldest of version {oldest}"
+                )
+            }
+            HeldBack::Windows { bytes } => write!(formatter, "{bytes} bytes by values that are kept"),
+            HeldBack::Reader { process, version } => {
+                write!(
+                    formatter,
+                    "process {process}, which reads from the checkpoint of version {version}"
+                )
+            }
+            HeldBack::UnknownReaders => formatter.write_str("readers that nobody knows of"),
+            HeldBack::Edits => formatter.write_str("edits that follow each other without a pause"),
+        }
+    }
+}
+
 /// What a collection did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -84,7 +108,21 @@ enum Piece {
 /// What earlier steps found and did.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
+    /// Held by whoever looks for garbage or writes slabs anew: what is written and in no tree yet would be taken for some.
+    pub(super) busy: Mutex<()>,
     state: Mutex<State>,
+    /// Where slabs may be shown in part.
+    pub(super) cuts: Mutex<Cuts>,
+    /// Nothing that was deleted up to this version is in any file.
+    erased: AtomicU64,
+    /// Logs were looked through for what was deleted before the store was opened.
+    has_searched: AtomicBool,
+}
+
+impl Collector {
+    pub(super) fn erased(&self) -> Version {
+        Version::new(self.erased.load(Ordering::Acquire))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -134,12 +172,35 @@ impl Findings {
 impl Core {
     /// Finds garbage and gives back all of it that nobody holds.
     pub(crate) fn collect(&self) -> Result<Collected> {
+        let _busy = self.collector.busy.lock();
+        if !self.collector.has_searched.swap(true, Ordering::AcqRel) {
+            self.note_found_cuts();
+        }
+        let edited = self.last_edit();
+        if edited <= self.collector.erased() && self.collector.cuts.lock().is_empty() {
+            self.find_garbage()?;
+            return self.give_back(u64::MAX);
+        }
+        self.rewrite_cut_slabs()?;
+        // The journal may adopt what was written anew just now; behind a checkpoint nothing refers to it.
+        self.write_checkpoint_anyway()?;
+        if let Some(findings) = self.look(&mut Vec::new())?
+            && self.move_neighbours(&findings)?
+        {
+            self.write_checkpoint_anyway()?;
+        }
         self.find_garbage()?;
-        self.give_back(u64::MAX)
+        let collected = self.give_back(u64::MAX)?;
+        self.scrub()?;
+        if collected.held.is_empty() && !self.collector.state.lock().cannot_punch {
+            self.collector.erased.fetch_max(edited.get(), Ordering::AcqRel);
+        }
+        Ok(collected)
     }
 
     /// Gives back about `bytes` of what was found; finds more when nothing waits.
     pub(crate) fn collect_step(&self, bytes: u64) -> Result<Collected> {
+        let _busy = self.collector.busy.lock();
         if self.collector.state.lock().waiting.is_empty() {
             self.find_garbage()?;
         }
@@ -151,6 +212,7 @@ impl Core {
         if !self.options.collect || self.options.read_only {
             return Ok(false);
         }
+        let _busy = self.collector.busy.lock();
         let now = self.clock.monotonic();
         let looks = {
             let mut state = self.collector.state.lock();
@@ -284,8 +346,8 @@ impl Core {
                     reach_from(&entry.tree, source, &mut live).map_err(failed)?;
                 }
             }
-            for log in logs {
-                self.reach_root(&log, &log.root(), &mut live)?;
+            for log in &logs {
+                self.reach_root(log, &log.root(), &mut live)?;
                 if let Some(tail) = &log.persisted.lock().tail {
                     live.add(tail.slab.reference());
                 }
@@ -336,6 +398,7 @@ impl Core {
     fn reach_pin(&self, pin: &Kept, reached: &mut Reached) -> Result<()> {
         let source = self.source.as_ref();
         match pin {
+            #[cfg(test)]
             Kept::Version => Ok(()),
             Kept::Root(root) => {
                 if let Some(tail) = &root.tail {

@@ -14,6 +14,7 @@
 //! - what somebody looks at through a map stays until he lets go of it.
 
 mod collect;
+mod erase;
 mod reached;
 mod space;
 

@@ -68,6 +68,19 @@ impl Reached {
         pages
     }
 
+    /// The parts of blocks that lie in a range of a segment: rising, disjoint. The head of a block of gathered tails, and
+    /// the padding between them, count as parts of the slabs that they stand before.
+    pub(crate) fn blocks(&self, segment: u64, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut parts = Vec::new();
+        for (start, end) in self.segments.get(&segment).into_iter().flatten() {
+            unite(
+                &mut parts,
+                (*start).max(range.start)..(*end).min(range.end).max((*start).max(range.start)),
+            );
+        }
+        parts
+    }
+
     /// Bytes of pages in which something lies that is reached.
     pub(crate) fn page_bytes(&self, segment: u64) -> u64 {
         self.pages(segment).iter().map(length).sum()

@@ -46,6 +46,7 @@ pub struct SpaceCheck {
 impl Core {
     /// Who needs which bytes, and whether blocks lie where they may.
     pub(crate) fn check_space(&self) -> Result<SpaceCheck> {
+        let _busy = self.collector.busy.lock();
         let mut held = Vec::new();
         let mut check = SpaceCheck::default();
         if self.catalog.version().get() == 0 {

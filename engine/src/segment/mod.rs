@@ -641,6 +641,16 @@ impl SegmentTable {
         Ok(segment.bytes)
     }
 
+    /// Removes all spares, with what earlier lives left in them.
+    pub(crate) fn remove_spares(&self) -> Result<()> {
+        while let Some(spare) = self.spares.lock().pop() {
+            self.disk
+                .unlink(&spare.path)
+                .map_err(|source| Error::io("remove", &spare.path, source))?;
+        }
+        self.sync_names()
+    }
+
     /// Removes spares beyond those that are worth keeping; a crash may have left more.
     fn remove_surplus(&self) -> Result<()> {
         loop {

@@ -40,8 +40,12 @@ pub(crate) struct SlabBytes {
 
 #[derive(Clone)]
 enum Memory {
-    /// A map, and what tells the segment that somebody looks at this part of it.
-    Map(Arc<Mapping>, Option<Arc<Window>>),
+    /// A map.
+    Map {
+        map: Arc<Mapping>,
+        /// Tells the segment, for as long as it lives, that somebody looks at this part of it.
+        _window: Option<Arc<Window>>,
+    },
     Copy(SharedMemory),
     /// Passes for a map of which the range `broken` cannot be brought in.
     #[cfg(test)]
@@ -58,7 +62,7 @@ impl SlabBytes {
         range: Range<usize>,
         window: Option<Arc<Window>>,
     ) -> Option<Self> {
-        Self::new(Memory::Map(map, window), range)
+        Self::new(Memory::Map { map, _window: window }, range)
     }
 
     /// A copy read from the disk, or `None` where `range` is not inside `owner`. The slab must begin at an
@@ -115,7 +119,7 @@ impl SlabBytes {
     /// What kind of memory this is.
     pub(crate) fn memory(&self) -> SlabMemory {
         match &self.memory {
-            Memory::Map(..) => SlabMemory::Mapped,
+            Memory::Map { .. } => SlabMemory::Mapped,
             Memory::Copy(_) => SlabMemory::Copied,
             #[cfg(test)]
             Memory::Pretended { .. } => SlabMemory::Mapped,
@@ -134,7 +138,7 @@ impl SlabBytes {
             return Ok(());
         }
         match &self.memory {
-            Memory::Map(map, _) => {
+            Memory::Map { map, .. } => {
                 if to.saturating_sub(from) <= SMALL_BYTES {
                     // Asks for just these pages: a fault would read around itself, which costs a random reader all but
                     // a twentieth of what the device gives. Refused advice costs speed only.
@@ -164,7 +168,7 @@ impl SlabBytes {
     #[cold]
     fn is_lost_in_map(&self, range: Range<usize>) -> bool {
         match &self.memory {
-            Memory::Map(map, _) => !weakened!("loss-unasked") && map.is_lost(self.in_memory(range)),
+            Memory::Map { map, .. } => !weakened!("loss-unasked") && map.is_lost(self.in_memory(range)),
             _ => false,
         }
     }
@@ -173,7 +177,7 @@ impl SlabBytes {
     #[inline]
     pub(crate) fn has_losses(&self) -> bool {
         match &self.memory {
-            Memory::Map(map, _) => map.has_losses(),
+            Memory::Map { map, .. } => map.has_losses(),
             _ => false,
         }
     }
@@ -181,7 +185,7 @@ impl SlabBytes {
     /// Why bytes of `range` were lost.
     pub(crate) fn why_lost(&self, range: Range<usize>) -> io::Error {
         match &self.memory {
-            Memory::Map(map, _) => map.why_lost(&self.in_memory(range)),
+            Memory::Map { map, .. } => map.why_lost(&self.in_memory(range)),
             _ => io::ErrorKind::Other.into(),
         }
     }
@@ -189,7 +193,7 @@ impl SlabBytes {
     /// The file that they are mapped from.
     pub(crate) fn path(&self) -> Option<std::path::PathBuf> {
         match &self.memory {
-            Memory::Map(map, _) => map.path(),
+            Memory::Map { map, .. } => map.path(),
             _ => None,
         }
     }
@@ -213,7 +217,7 @@ impl Memory {
     #[inline]
     fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
         match self {
-            Self::Map(map, _) => map.slice(range),
+            Self::Map { map, .. } => map.slice(range),
             Self::Copy(owner) => (**owner).as_ref().get(range),
             #[cfg(test)]
             Self::Pretended { owner, .. } => (**owner).as_ref().get(range),
