@@ -17,7 +17,8 @@ use crate::store::Store;
 impl Store {
     /// Makes the log `new` with everything that the log `name` has now, in O(1) whatever its size and durably: both
     /// share what stands on the disk. The new log has the same offsets, can be written, and goes its own way from here:
-    /// what is appended to one or deleted in one is not in the other. Messages that were not committed yet are.
+    /// what is appended to one or deleted in one is not in the other. Messages that were not committed yet are. It
+    /// begins with the log's settings.
     ///
     /// # Errors
     /// [`Error::UnknownLog`], [`Error::LogExists`], [`Error::InvalidName`]; what a commit may meet. The new name is taken

@@ -145,7 +145,7 @@ fn a_named_snapshot_has_all_of_a_transaction_or_nothing() {
     append(&store, "right", 0..1);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for number in 1..150u64 {
+            for number in 1..600u64 {
                 let work = |transaction: &mut lanterman::Transaction| {
                     transaction.append("left", &value(number))?;
                     transaction.delete("right", number - 1..number)?;
@@ -154,12 +154,12 @@ fn a_named_snapshot_has_all_of_a_transaction_or_nothing() {
                 store.transaction(work).unwrap();
             }
         });
-        for number in 0..40 {
+        for number in 0..150 {
             store.create_snapshot(&format!("{number}"), &[]).unwrap();
         }
     });
     for (how, store) in lives(&disk, store) {
-        for number in 0..40 {
+        for number in 0..150 {
             let label = format!("{number}");
             let left = store.named_snapshot(&label, "left").unwrap();
             let right = store.named_snapshot(&label, "right").unwrap();
