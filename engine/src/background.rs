@@ -1,4 +1,5 @@
-//! The one helper thread: writes slabs, leads asynchronous commits, makes checkpoints, keeps time for automatic commits.
+//! The one helper thread: writes slabs, leads asynchronous commits, makes checkpoints, keeps time for automatic commits,
+//! gives back the space of garbage.
 //!
 //! Everything it does is a call that any thread may make; tests make them by hand and run no thread at all.
 
@@ -129,10 +130,12 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
         core.groups.lead(core);
     }
     core.commit_by_time()?;
+    core.keep_history()?;
     if wishes.checkpoint || core.checkpoint_is_due() {
         core.checkpoint()?;
     }
-    Ok(())
+    core.apply_retentions()?;
+    core.collect_if_due().map(|_| ())
 }
 
 impl Core {
@@ -147,7 +150,10 @@ impl Core {
         let led = self.groups.lead(self);
         let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
         self.commit_by_time()?;
+        let kept = self.keep_history()?;
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
-        Ok(led || flushed || checkpointed)
+        let retained = self.apply_retentions()?;
+        let collected = self.collect_if_due()?;
+        Ok(led || flushed || kept || checkpointed || retained || collected)
     }
 }

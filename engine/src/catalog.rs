@@ -40,8 +40,9 @@ impl Committed {
     }
 }
 
-/// What a named snapshot is found by: whether the store made it by itself, its label, and the name of its log.
-pub(crate) type SnapshotKey = (bool, String, LogName);
+/// What a named snapshot is listed by: whether the store made it by itself, its label, the name of its log, and the
+/// version.
+type SnapshotKey = (bool, String, LogName, u64);
 
 /// The catalog of an open store.
 #[derive(Debug)]
@@ -200,12 +201,8 @@ impl Catalog {
     }
 
     /// All named snapshots, by label and log.
-    pub(crate) fn snapshots(&self) -> Vec<(SnapshotKey, Arc<LogState>)> {
-        let listed = self.snapshots.read();
-        listed
-            .iter()
-            .map(|(key, log)| (key.clone(), Arc::clone(log)))
-            .collect()
+    pub(crate) fn snapshots(&self) -> Vec<Arc<LogState>> {
+        self.snapshots.read().values().cloned().collect()
     }
 
     /// Before a store that is only read begins anew at a checkpoint.
@@ -348,6 +345,16 @@ impl Catalog {
         in_order(held)
     }
 
+    /// All logs and all named snapshots, also those that nobody finds yet, in the order of their ids.
+    pub(crate) fn everything(&self) -> Vec<Arc<LogState>> {
+        let mut all: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
+        let mut take = |log: &Arc<LogState>| drop(all.insert(log.id.get(), Arc::clone(log)));
+        self.cut().logs.values().for_each(|entry| take(&entry.log));
+        self.names.read().values().for_each(&mut take);
+        self.snapshots.read().values().for_each(&mut take);
+        all.into_values().collect()
+    }
+
     /// All logs that this process knows, committed or not, in the order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<LogState>> {
         in_order(self.names.read().values().cloned().collect())
@@ -356,7 +363,12 @@ impl Catalog {
 
 fn snapshot_key(log: &LogState) -> Option<SnapshotKey> {
     let told = log.named_snapshot()?;
-    Some((told.automatic, told.label.clone(), log.name.clone()))
+    Some((
+        told.automatic,
+        told.label.clone(),
+        log.name.clone(),
+        told.version.get(),
+    ))
 }
 
 /// The order of a hash map differs from run to run, and with it what is written where.

@@ -6,10 +6,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+
+use lanterman_format::ids::Version;
 
 use crate::background::Background;
 use crate::catalog::Catalog;
@@ -21,10 +24,12 @@ use crate::counters::Counters;
 use crate::disk::FileLock;
 use crate::error::{Error, Result};
 use crate::flush::{Flusher, Incoming};
+use crate::gc::Collector;
 use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
 use crate::log::LogState;
 use crate::lost::Holes;
+use crate::named::HistoryTurn;
 use crate::options::Options;
 use crate::pins::PinTable;
 use crate::publication::Publication;
@@ -55,6 +60,14 @@ pub(crate) struct Core {
     /// Held by whoever writes a version with edits, and by a checkpoint while it takes the values of logs. Taken before
     /// the journal's lock.
     pub(crate) edits: Mutex<()>,
+    /// When the background applied the retentions of logs last.
+    pub(crate) retained_at: Mutex<Duration>,
+    /// The newest version that edited a log.
+    last_edit: AtomicU64,
+    pub(crate) collector: Collector,
+    /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
+    pub(crate) snapshots: Mutex<()>,
+    pub(crate) history: Mutex<HistoryTurn>,
     pub(crate) allocator: Mutex<SlabAllocator>,
     pub(crate) incoming: Incoming,
     pub(crate) flusher: Mutex<Flusher>,
@@ -115,6 +128,11 @@ impl Core {
             journal: Mutex::new(parts.journal),
             groups: GroupCommit::new(),
             edits: Mutex::new(()),
+            retained_at: Mutex::new(Duration::ZERO),
+            last_edit: AtomicU64::new(0),
+            collector: Collector::default(),
+            snapshots: Mutex::new(()),
+            history: Mutex::default(),
             allocator: Mutex::new(parts.allocator),
             incoming: Incoming::default(),
             flusher: Mutex::new(parts.flusher),
@@ -183,6 +201,16 @@ impl Core {
         }
     }
 
+    /// Notes a version that edits a log.
+    pub(crate) fn note_edit(&self, version: Version) {
+        self.last_edit.fetch_max(version.get(), Ordering::AcqRel);
+    }
+
+    /// The newest version that edited a log; 0 if none did since the newest checkpoint that was found.
+    pub(crate) fn last_edit(&self) -> Version {
+        Version::new(self.last_edit.load(Ordering::Acquire))
+    }
+
     fn notify(&self) {
         *self.progress.lock() += 1;
         self.progressed.notify_all();
@@ -232,6 +260,10 @@ impl Core {
 
     /// How long the background may sleep.
     pub(crate) fn turn(&self) -> Duration {
+        self.commit_pause().min(self.history_pause())
+    }
+
+    fn commit_pause(&self) -> Duration {
         match self.options.automatic_commit {
             Some(automatic) => {
                 let since = self.clock.monotonic().saturating_sub(*self.automatic.lock());

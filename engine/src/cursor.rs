@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::{Keeper, Message};
+use crate::pins::{Kept, Pin};
 use crate::region::chunk::Chunk;
 use crate::slab::{OpenSlab, Opened, ReadContext, SlabError, SlabHandle, SlabWalk, WalkPlace};
 use crate::sys::guard;
@@ -100,6 +101,8 @@ pub struct Cursor {
     core: Arc<Core>,
     log: Arc<LogState>,
     root: Root,
+    /// Keeps the root's slabs where they are; taken anew with each root.
+    pin: Pin,
     bound: Bound,
     next: u64,
     place: Place,
@@ -113,7 +116,7 @@ impl Cursor {
     pub(crate) fn new(
         core: Arc<Core>,
         log: Arc<LogState>,
-        root: Root,
+        (pin, root): (Pin, Root),
         bound: Bound,
         next: u64,
     ) -> Result<Self> {
@@ -121,6 +124,7 @@ impl Cursor {
             core,
             log,
             root,
+            pin,
             bound,
             next,
             place: Place::Nowhere,
@@ -155,6 +159,7 @@ impl Cursor {
 
     fn limit(&self) -> u64 {
         match self.bound {
+            Bound::End if self.log.is_dropped() => self.root.end(),
             Bound::End => self.log.end(),
             Bound::Durable => self.log.durable_end(),
             Bound::Fixed(end) => end,
@@ -255,7 +260,7 @@ impl Cursor {
             return Err(self.out_of_range(offset));
         }
         if offset >= self.root.end() {
-            self.root = self.log.root();
+            self.take_newest_root();
         }
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
@@ -408,7 +413,7 @@ impl Cursor {
             }
         }
         self.core.publication.settle();
-        self.root = self.log.root();
+        self.take_newest_root();
         let end = match self.bound {
             Bound::Durable => self.log.durable_end().min(self.root.end()),
             Bound::End | Bound::Fixed(_) => self.root.end(),
@@ -417,6 +422,15 @@ impl Cursor {
             Ok(true)
         } else {
             self.at_the_end()
+        }
+    }
+
+    /// Goes on from the newest root; of a log that was dropped it keeps the one that it has, which its pin holds.
+    fn take_newest_root(&mut self) {
+        let (pin, root) = self.core.pin_root(&self.log);
+        // Asked behind the pin: what was not dropped then is held by it.
+        if !self.log.is_dropped() {
+            (self.pin, self.root) = (pin, root);
         }
     }
 
@@ -525,7 +539,10 @@ impl Cursor {
             .map_err(failed)?
             .share();
         let shown = next.saturating_sub(found.first).saturating_add(found.skip);
-        let end = found.end.min(limit);
+        // A run that waits for its place in the tree may have deleted messages that it does not know of.
+        let mask = self.root.next_mask(next);
+        let deleted = mask.filter(|_| !weakened!("run-unmasked")).unwrap_or(u64::MAX);
+        let end = found.end.min(limit).min(deleted);
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();
         let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
@@ -653,6 +670,15 @@ fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Ran
 }
 
 impl Core {
+    /// The newest root of a log, kept from the collector for as long as the pin lives.
+    pub(crate) fn pin_root(&self, log: &LogState) -> (Pin, Root) {
+        self.pins.pin_with(|| {
+            let version = self.catalog.version();
+            let root = log.root();
+            (version, Kept::Root(root.clone()), root)
+        })
+    }
+
     /// What reads need beside the place.
     #[inline]
     pub(crate) fn read_context(&self) -> ReadContext<'_> {

@@ -127,7 +127,7 @@ impl Core {
         LogName::parse(name)?;
         let log = self.find_log(name)?;
         let offsets = range.within(&log)?;
-        let (_, destroyed) = self.without(&log, &log.root(), offsets.clone())?;
+        let (_, destroyed) = self.without(&log, &self.root_to_edit(&log)?, offsets.clone())?;
         Ok(DeletionPlan::new(name, offsets, destroyed))
     }
 

@@ -8,7 +8,8 @@ use crate::core::Core;
 use crate::deletion::DeletionReceipt;
 use crate::edit::{Destroyed, Edit};
 use crate::error::{Error, Result};
-use crate::log::LogState;
+use crate::log::{LogState, TailState};
+use crate::region::gated::Owner;
 
 impl Core {
     /// The log has no name any more; what it held stays for snapshots and cursors of it.
@@ -37,6 +38,20 @@ impl Core {
         }
     }
 
+    /// The log of that name, made if there is none, and the right to append to it.
+    pub(crate) fn take_writer(&self, name: &LogName) -> Result<(Arc<LogState>, Owner<TailState>)> {
+        loop {
+            let log = self.log_named(name);
+            let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
+                name: name.as_str().to_owned(),
+            })?;
+            // A log that was dropped between the two gets no writer any more; there may be a new one.
+            if !log.is_dropped() {
+                return Ok((log, owner));
+            }
+        }
+    }
+
     /// Drops the log `name`, durably.
     pub(crate) fn drop_log(&self, name: &str) -> Result<DeletionReceipt> {
         self.check_writable("drop a log")?;
@@ -50,7 +65,7 @@ impl Core {
             log: Arc::clone(&log),
         };
         // What it holds is counted afterwards, when nothing comes to it any more.
-        let _pin = self.pins.pin(self.catalog.version());
+        let _pin = self.pin_root(&log);
         let (version, _) = self.commit_edits(vec![edit])?;
         let destroyed = self.destroyed_with(&log);
         let root = log.root();

@@ -19,6 +19,7 @@ use lanterman_format::FormatError;
 use lanterman_format::commit::Change;
 use lanterman_format::ids::{Offset, Version};
 use lanterman_format::settings::Settings;
+use lanterman_format::weakened;
 use parking_lot::Mutex;
 
 use crate::core::Core;
@@ -146,6 +147,7 @@ impl Edit {
         match self {
             Edit::Delete { log, offsets } => vec![(log, offsets.end)],
             Edit::Retain { log, start } => vec![(log, *start)],
+            Edit::Fork { .. } if weakened!("fork-uncommitted") => Vec::new(),
             Edit::Fork { origin, end, .. } => vec![(origin, *end)],
             Edit::Splice {
                 log,
@@ -155,6 +157,14 @@ impl Edit {
             } => vec![(log, *first), (source, offsets.end)],
             Edit::Drop { log } | Edit::SetSettings { log, .. } => vec![(log, 0)],
         }
+    }
+
+    /// Whether something is reached by fewer than before.
+    fn destroys(&self) -> bool {
+        matches!(
+            self,
+            Edit::Delete { .. } | Edit::Retain { .. } | Edit::Drop { .. }
+        )
     }
 
     /// The log whose gate is held while the edit waits and is done.
@@ -240,7 +250,7 @@ impl Core {
             }
             Edit::Retain { log, start } => {
                 self.settle_tail(log)?;
-                let edited = self.from_start(log, &rehearsal.root(log)?, *start)?.0;
+                let edited = self.beginning_at(log, &rehearsal.root(log)?, *start)?.0;
                 rehearsal.roots.insert(log.id.get(), edited);
             }
             Edit::Fork {
@@ -278,14 +288,19 @@ impl Core {
         tail: Option<&mut TailState>,
         changed: &mut Changed,
     ) -> Result<Destroyed> {
+        if edit.destroys() {
+            self.note_edit(version);
+        }
         match edit {
             Edit::Delete { log, offsets } => {
                 changed.note(log, log.journaled_end());
+                self.note_cut(log, offsets.clone());
                 self.edit_root(log, version, |root| self.without(log, root, offsets.clone()))
             }
             Edit::Retain { log, start } => {
                 changed.note(log, log.journaled_end());
-                self.edit_root(log, version, |root| self.from_start(log, root, *start))
+                self.note_cut(log, start.saturating_sub(1)..*start);
+                self.edit_root(log, version, |root| self.beginning_at(log, root, *start))
             }
             Edit::Fork {
                 origin, end, fork, ..
@@ -344,7 +359,7 @@ impl Core {
 
     /// The newest messages of a quiet log stand in a slab beside its tree: they become a part of the tree, where they
     /// can be edited.
-    fn settle_tail(&self, log: &Arc<LogState>) -> Result<()> {
+    pub(crate) fn settle_tail(&self, log: &Arc<LogState>) -> Result<()> {
         // Never waits for the gate: who holds it may wait for the group that is being written here. Once he has staged
         // messages, they stand in a chunk, and so does what was in the slab.
         while log.root().tail.is_some() {
@@ -373,7 +388,7 @@ impl Core {
             return Ok((root.clone(), Destroyed::default()));
         }
         if range.start == root.start {
-            return self.from_start(log, root, range.end);
+            return self.beginning_at(log, root, range.end);
         }
         let mut edited = root.clone();
         let mut destroyed = Destroyed::default();
@@ -401,7 +416,7 @@ impl Core {
     }
 
     /// The root without what stands before `start`; deleted offsets at the new beginning go as well.
-    pub(crate) fn from_start(&self, log: &LogState, root: &Root, start: u64) -> Result<(Root, Destroyed)> {
+    pub(crate) fn beginning_at(&self, log: &LogState, root: &Root, start: u64) -> Result<(Root, Destroyed)> {
         let mut edited = root.clone();
         let mut destroyed = Destroyed::default();
         let mut start = start.min(root.end());

@@ -261,6 +261,34 @@ pub enum Error {
         /// Name of the log.
         name: String,
     },
+    /// A named snapshot with that label exists already.
+    #[error("a snapshot labelled {label:?} exists already: drop it, or take another label")]
+    SnapshotExists {
+        /// The label asked for.
+        label: String,
+    },
+    /// No named snapshot has that label.
+    #[error("no snapshot is labelled {label:?}")]
+    UnknownSnapshot {
+        /// The label asked for.
+        label: String,
+    },
+    /// The history of a log does not reach to the moment asked for.
+    #[error("the history of log {name:?} does not hold that moment: {reason}")]
+    NoHistory {
+        /// Name of the log.
+        name: String,
+        /// Why it does not.
+        reason: &'static str,
+    },
+    /// Deleted messages are still in a file, because somebody holds them.
+    #[error("messages deleted from log {name:?} are not erased yet: held by {held}")]
+    StillHeld {
+        /// Name of the log.
+        name: String,
+        /// Who holds what.
+        held: String,
+    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -337,11 +365,15 @@ impl Error {
             | Error::Deleted { .. }
             | Error::InvalidRange { .. }
             | Error::SpliceIntoItself { .. }
+            | Error::SnapshotExists { .. }
+            | Error::UnknownSnapshot { .. }
+            | Error::NoHistory { .. }
             | Error::InvalidOption { .. }
             | Error::Aborted { .. }
             | Error::Closed => ErrorKind::FixTheCall,
             Error::Locked { .. }
             | Error::WriterOpen { .. }
+            | Error::StillHeld { .. }
             | Error::WouldBlock { .. }
             | Error::Reserved { .. } => ErrorKind::Retry,
             Error::Damaged(_) => ErrorKind::RestoreData,

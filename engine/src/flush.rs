@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use lanterman_format::block::{BLOCK_ALIGNMENT, BlockIdentity};
 use lanterman_format::ids::Version;
+use lanterman_format::weakened;
 use parking_lot::Mutex;
 
 use crate::core::Core;
@@ -166,6 +167,9 @@ impl Flusher {
             let time_ms = core.now_ms();
             let whole = job.chunk.first_offset()..offsets.end;
             let mut builder = core.masked_part(&job.log, &root, &job.chunk, whole)?;
+            if weakened!("masks-forgotten-at-sealing") && builder.take().is_some() {
+                job.runs = Arc::clone(&root.masks);
+            }
             let bytes = match &mut builder {
                 Some(builder) => builder.end().map_err(unbuilt)? as u64,
                 None => job.chunk.sealed_bytes_max(),
@@ -229,6 +233,14 @@ impl Flusher {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Where slabs are being written that no tree has yet: segment, position, bytes.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.jobs.iter().filter_map(|job| {
+            let (place, _) = job.place.as_ref()?;
+            Some((place.segment.id.get(), place.position, place.bytes))
+        })
     }
 
     /// Waits until nothing is in flight, whatever comes of it. For a store that is closed: its jobs are given up.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use lanterman_format::ids::Offset;
 use lanterman_format::name::LogName;
 use lanterman_format::settings::Settings;
+use lanterman_format::weakened;
 
 use crate::catalog::Reserved;
 use crate::core::Core;
@@ -32,14 +33,21 @@ impl Core {
         end: u64,
         edits: Option<u64>,
     ) -> Result<()> {
-        if edits.is_some_and(|edits| edits != root.edits) {
+        if edits.is_some_and(|edits| edits != root.edits) && !weakened!("fork-of-another-value") {
             // The log that is wanted is one without the edits since: nobody has it under this name any more.
             return Err(Error::UnknownLog {
                 name: origin.name.as_str().to_owned(),
             });
         }
-        let end = end.min(root.end()).max(root.start);
-        self.pieces(origin, root, root.start..end).map(|_| ())
+        if end < root.start {
+            return Err(Error::Deleted {
+                name: origin.name.as_str().to_owned(),
+                offset: Offset::new(end),
+                run: 0..root.start,
+            });
+        }
+        self.pieces(origin, root, root.start..end.min(root.end()))
+            .map(|_| ())
     }
 
     /// The fork takes its value and its name.
@@ -57,7 +65,7 @@ impl Core {
 
     /// Gives a log that nobody knows yet the value of `root` below `end`.
     fn take_value(&self, origin: &LogState, root: &Root, end: u64, fork: &Arc<LogState>) -> Result<()> {
-        let end = end.min(root.end()).max(root.start);
+        let end = end.min(root.end());
         // A tail slab is shared as it is, if it is shown as it is.
         let tail_slab = root
             .tail
@@ -190,6 +198,11 @@ impl Core {
         self.wait_for_room(origin, end)?;
         let settings = settings_of_fork(origin);
         let edit = self.fork_edit(origin, end, reserved.name().clone(), settings, edits)?;
+        if weakened!("fork-named-early")
+            && let Edit::Fork { fork, .. } = &edit
+        {
+            self.catalog.reveal(fork);
+        }
         self.commit_edits(vec![edit]).map(|_| ())
     }
 

@@ -93,7 +93,12 @@ impl Root {
         let pending = self.pending.last().map_or(0, PendingRun::end);
         if let Some(chunk) = self.chunks.last() {
             // A chunk that is kept for readers may end before what the tree took by reference behind it.
-            return chunk.end_offset().max(pending).max(self.tree_end);
+            let in_tree = if weakened!("end-before-run") {
+                0
+            } else {
+                self.tree_end
+            };
+            return chunk.end_offset().max(pending).max(in_tree);
         }
         match &self.tail {
             Some(tail) => tail.first.saturating_add(tail.count),
@@ -119,6 +124,9 @@ impl Root {
     /// Lets go of chunks that are kept for speed though the tree has their messages, where it says of `deleted` that they
     /// are deleted and the chunks do not.
     pub(crate) fn forget_landed(&mut self, deleted: &Range<u64>) {
+        if weakened!("landed-chunk-still-shown") {
+            return;
+        }
         let tree_end = self.tree_end;
         let stale = |chunk: &Arc<Chunk>| {
             chunk.end_offset() <= tree_end

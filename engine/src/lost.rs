@@ -278,13 +278,7 @@ impl Core {
             return Ok(());
         };
         let end = tail.first.saturating_add(tail.count);
-        let (summary, histogram) = self.look_at_tail(log, &tail)?;
-        let entry = SlabEntry {
-            offset_count: tail.count,
-            skip: tail.skip,
-            slab: Some(tail.slab),
-            summary,
-        };
+        let (entry, histogram) = self.tail_entry(log, tail)?;
         log.change_root(|root| {
             let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
             root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
@@ -292,6 +286,33 @@ impl Core {
             root.tail = None;
             Ok(())
         })
+    }
+
+    /// The newest root of a log, with its tail slab in the tree: what an edit would find there.
+    pub(crate) fn root_to_edit(&self, log: &LogState) -> Result<Root> {
+        let mut root = log.root();
+        if root.chunks.is_empty()
+            && let Some(tail) = root.tail.take()
+        {
+            let end = tail.first.saturating_add(tail.count);
+            let (entry, histogram) = self.tail_entry(log, tail)?;
+            let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
+            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
+            root.tree_end = end;
+        }
+        Ok(root)
+    }
+
+    /// The tail slab as an entry of the tree.
+    fn tail_entry(&self, log: &LogState, tail: TailSlab) -> Result<(SlabEntry, Histogram32)> {
+        let (summary, histogram) = self.look_at_tail(log, &tail)?;
+        let entry = SlabEntry {
+            offset_count: tail.count,
+            skip: tail.skip,
+            slab: Some(tail.slab),
+            summary,
+        };
+        Ok((entry, histogram))
     }
 
     /// What a tail slab says of itself; of one that is damaged only how many messages it has.

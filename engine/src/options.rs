@@ -67,7 +67,10 @@ pub struct Options {
     pub(crate) verify: Verify,
     pub(crate) guard_maps: bool,
     pub(crate) when_full: WhenFull,
+    pub(crate) collect: bool,
+    pub(crate) protect_reclaimed: bool,
     pub(crate) automatic_commit: Option<AutomaticCommit>,
+    pub(crate) history: Option<History>,
     pub(crate) tail_memory_bytes: u64,
     pub(crate) slab_bytes_max: u64,
     pub(crate) message_bytes_max: u64,
@@ -76,6 +79,16 @@ pub struct Options {
     pub(crate) slab_segment_bytes_max: u64,
     pub(crate) journal_segment_bytes_first: u64,
     pub(crate) journal_segment_bytes_max: u64,
+}
+
+/// The longest history that can be asked for.
+const HISTORY_WINDOW_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// How much of the past of its logs a store keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct History {
+    pub(crate) window: Duration,
+    pub(crate) interval: Duration,
 }
 
 impl Default for Options {
@@ -94,7 +107,10 @@ impl Default for Options {
             verify: Verify::default(),
             guard_maps: true,
             when_full: WhenFull::default(),
+            collect: true,
+            protect_reclaimed: false,
             automatic_commit: None,
+            history: None,
             tail_memory_bytes: 64 << 20,
             slab_bytes_max: 1 << 20,
             message_bytes_max: 64 << 20,
@@ -207,6 +223,22 @@ impl Options {
         self
     }
 
+    /// Whether the background gives back the space of what was deleted or superseded; otherwise only
+    /// [`crate::Store::collect`] does. The default is yes.
+    #[must_use]
+    pub fn collect(mut self, collect: bool) -> Self {
+        self.collect = collect;
+        self
+    }
+
+    /// Whether parts of segments are made inaccessible in this process once they are given back, so that a reader that
+    /// goes wrong ends the process and does not read zeros. For tests; the default is no.
+    #[must_use]
+    pub fn protect_reclaimed(mut self, protect: bool) -> Self {
+        self.protect_reclaimed = protect;
+        self
+    }
+
     /// What `append` does when the memory for tails is used up; default to wait.
     #[must_use]
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
@@ -218,6 +250,16 @@ impl Options {
     #[must_use]
     pub fn automatic_commit(mut self, automatic: AutomaticCommit) -> Self {
         self.automatic_commit = Some(automatic);
+        self
+    }
+
+    /// Keeps the past of all logs: at most once an `interval` the store makes a point of each log that changed, and drops
+    /// points when the `window` has passed; default none. [`Store::snapshot_at`](crate::Store::snapshot_at) gives them.
+    /// A point shares what the log has and costs little; what is deleted from the log stays on the disk until the last
+    /// point that holds it has gone.
+    #[must_use]
+    pub fn history(mut self, window: Duration, interval: Duration) -> Self {
+        self.history = Some(History { window, interval });
         self
     }
 
@@ -351,6 +393,16 @@ impl Options {
             (1..=u64::from(lanterman_format::limits::VALUE_BYTES_MAX)).contains(&self.message_bytes_max),
             "message_bytes_max",
             "must be from 1 byte to 256 MiB",
+        )?;
+        let history = self.history.as_ref();
+        rule(
+            history.is_none_or(|history| {
+                !history.interval.is_zero()
+                    && history.interval <= history.window
+                    && history.window <= HISTORY_WINDOW_MAX
+            }),
+            "history",
+            "must have an interval above zero and a window of at least that and at most a hundred years",
         )?;
         rule(
             self.journal_bytes_max >= 64 << 10,

@@ -1,4 +1,8 @@
-//! Who holds which version: snapshots, counted by version.
+//! Who holds which version, and what of it: snapshots and cursors, each with the root that it reads.
+//!
+//! A pin is taken under the lock of the table, and the root that it keeps is loaded there. The collector looks at the
+//! table, also under the lock, before it looks at the newest roots, and while it looks nobody edits a log. So whatever root
+//! a reader goes on from, the collector has seen it or a newer one that reaches the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,17 +11,45 @@ use lanterman_format::ids::Version;
 use lanterman_format::weakened;
 
 use crate::atomics::Mutex;
+use crate::catalog::Cut;
+use crate::log::Root;
 
-/// Versions that are held, and by how many.
-#[derive(Debug, Default)]
-pub(crate) struct PinTable {
-    held: Mutex<BTreeMap<u64, u64>>,
+/// What a pin keeps.
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
+    /// Nothing but the version.
+    #[cfg(test)]
+    Version,
+    /// One log's value.
+    Root(Root),
+    /// All logs in one version.
+    Cut(Cut),
 }
 
-/// Holds one version for as long as it lives.
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Held {
+    next: u64,
+    pins: BTreeMap<u64, Kept>,
+    /// How many pins hold each version.
+    versions: BTreeMap<u64, u64>,
+}
+
+/// Versions that are held, by how many, and what they keep.
+#[derive(Debug, Default)]
+pub(crate) struct PinTable {
+    held: Mutex<Held>,
+}
+
+/// Holds one version for as long as it, or a clone of it, lives.
+#[derive(Debug, Clone)]
 pub(crate) struct Pin {
+    inner: Arc<PinInner>,
+}
+
+#[derive(Debug)]
+struct PinInner {
     table: Arc<PinTable>,
+    number: u64,
     version: Version,
 }
 
@@ -32,48 +64,80 @@ pub struct OldestPin {
 }
 
 impl PinTable {
-    pub(crate) fn pin(self: &Arc<Self>, version: Version) -> Pin {
+    /// Pins what `take` loads, under the lock of the table.
+    pub(crate) fn pin_with<T>(self: &Arc<Self>, take: impl FnOnce() -> (Version, Kept, T)) -> (Pin, T) {
         let mut held = self.held.lock();
-        let count = held.entry(version.get()).or_insert(0);
+        let (version, kept, taken) = take();
+        let number = held.next;
+        held.next = number.wrapping_add(1);
+        held.pins.insert(number, kept);
+        let count = held.versions.entry(version.get()).or_insert(0);
         if *count == 0 || !weakened!("pin-uncounted") {
             *count = count.saturating_add(1);
         }
-        Pin {
+        drop(held);
+        let inner = Arc::new(PinInner {
             table: Arc::clone(self),
+            number,
             version,
-        }
+        });
+        (Pin { inner }, taken)
+    }
+
+    /// Pins a version alone.
+    #[cfg(test)]
+    pub(crate) fn pin(self: &Arc<Self>, version: Version) -> Pin {
+        self.pin_with(|| (version, Kept::Version, ())).0
     }
 
     pub(crate) fn oldest(&self) -> Option<OldestPin> {
         let held = self.held.lock();
-        held.first_key_value().map(|(version, holders)| OldestPin {
-            version: Version::new(*version),
-            holders: *holders,
-        })
+        held.versions
+            .first_key_value()
+            .map(|(version, holders)| OldestPin {
+                version: Version::new(*version),
+                holders: *holders,
+            })
+    }
+
+    /// The number that the next pin gets.
+    pub(crate) fn next(&self) -> u64 {
+        self.held.lock().next
+    }
+
+    /// Whether any pin with a lower number is still there.
+    pub(crate) fn any_before(&self, number: u64) -> bool {
+        let held = self.held.lock();
+        held.pins
+            .first_key_value()
+            .is_some_and(|(first, _)| *first < number)
+    }
+
+    /// What all pins keep now.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        self.held.lock().pins.values().cloned().collect()
     }
 }
 
 impl Pin {
     pub(crate) fn version(&self) -> Version {
-        self.version
+        self.inner.version
     }
 }
 
-impl Clone for Pin {
-    fn clone(&self) -> Self {
-        self.table.pin(self.version)
-    }
-}
-
-impl Drop for Pin {
+impl Drop for PinInner {
     fn drop(&mut self) {
         let mut held = self.table.held.lock();
-        if let Some(count) = held.get_mut(&self.version.get()) {
+        let kept = held.pins.remove(&self.number);
+        if let Some(count) = held.versions.get_mut(&self.version.get()) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                held.remove(&self.version.get());
+                held.versions.remove(&self.version.get());
             }
         }
+        drop(held);
+        // What it kept may be much; nobody waits for the table while it is given back.
+        drop(kept);
     }
 }
 
@@ -86,7 +150,7 @@ mod tests {
     fn the_oldest_pin_moves_on_when_its_last_holder_goes() {
         let table = Arc::new(PinTable::default());
         let old = table.pin(Version::new(3));
-        let again = old.clone();
+        let again = table.pin(Version::new(3));
         let _new = table.pin(Version::new(8));
         drop(old);
         assert_eq!(

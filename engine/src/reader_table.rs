@@ -45,7 +45,7 @@ pub struct ReaderView {
     pub slot: u32,
     /// Its process number; 0 while it comes or goes.
     pub process: u64,
-    /// The version that it reads; 0 while it comes or goes.
+    /// The version of the checkpoint that it stands on: nothing that is newer is given back; 0 while it comes or goes.
     pub version: Version,
 }
 

@@ -13,13 +13,14 @@ use lanterman_format::catalog::{CATALOG_FLAG_SNAPSHOT, CatalogEntry, decode_page
 use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::commit::{Change, CommitView, FrameDescription, SlabAdoption};
 use lanterman_format::error::{FormatError, Found};
-use lanterman_format::ids::{ByteLength, Crc, LogId, Version};
+use lanterman_format::ids::{ByteLength, Crc, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::settings::Settings;
 use lanterman_format::summary::{Histogram32, Summary};
+use lanterman_format::weakened;
 
 use crate::catalog::Catalog;
 use crate::core::Core;
@@ -339,6 +340,12 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
         core.options.slab_segment_bytes_first,
         core.options.slab_segment_bytes_max,
     );
+    // The list of a checkpoint may have segments that a collection has removed since.
+    for known in core.segments.known_slabs() {
+        if !listing.slabs.contains(&known.segment) {
+            core.segments.forget_slabs(known.segment);
+        }
+    }
     let mut newest = None;
     core.segments.bound_used();
     for known in core.segments.known_slabs().into_iter().rev() {
@@ -397,7 +404,7 @@ impl Core {
         let mut changed: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
         for adoption in view.adoptions() {
             let offsets = (adoption.first_offset.get(), adoption.offset_count);
-            let Some(log) = self.replayed_log(adoption.log, offsets, header)? else {
+            let Some(log) = self.replayed_ordinary_log(adoption.log, offsets, header)? else {
                 self.note_adopted_slab(&adoption.slab);
                 continue;
             };
@@ -408,7 +415,7 @@ impl Core {
         for frame in view.frames() {
             let description = &frame.description;
             let offsets = (description.first_offset.get(), description.offset_count);
-            let Some(log) = self.replayed_log(description.log, offsets, header)? else {
+            let Some(log) = self.replayed_ordinary_log(description.log, offsets, header)? else {
                 continue;
             };
             let body = frame.body.map_err(place)?;
@@ -417,6 +424,9 @@ impl Core {
             changed.insert(log.id.get(), log);
         }
         for change in view.changes() {
+            if weakened!("replay-without-edits") {
+                continue;
+            }
             for log in self.replay_edit(&change.map_err(place)?, version, header)? {
                 changed.insert(log.id.get(), log);
             }
@@ -443,36 +453,6 @@ impl Core {
         }
     }
 
-    /// The log that a version adds to; `None` where its creation was lost, or where it may be one of a lost page of the
-    /// catalog, whose messages nobody can ask for.
-    pub(crate) fn replayed_log(
-        &self,
-        id: LogId,
-        (first, count): (u64, u64),
-        header: &BlockHeader,
-    ) -> Result<Option<Arc<LogState>>> {
-        match self.catalog.by_id(id.get()) {
-            None if !self.catalog.lost_pages().is_empty() || self.lose_nameless(id, first, count) => Ok(None),
-            None => Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))),
-            found => Ok(found),
-        }
-    }
-
-    fn replay_creation(
-        &self,
-        id: LogId,
-        name: &str,
-        settings: &[u8],
-        version: Version,
-        header: &BlockHeader,
-    ) -> Result<()> {
-        let log = self.replayed_new_log(id, name, settings, header)?;
-        log.set_created();
-        self.catalog.restore(Arc::clone(&log), 0, version, version);
-        self.catalog.mark_dirty(&log);
-        Ok(())
-    }
-
     /// A slab takes the place of what the journal had of its messages.
     fn replay_adoption(
         &self,
@@ -488,7 +468,7 @@ impl Core {
             // Deleted since, at the log's front.
             return Ok(());
         }
-        if first > root.tree_end {
+        if first > root.tree_end && !weakened!("adoption-before-run") {
             return self.replay_adoption_behind(log, adoption, header);
         }
         let source = self.source.as_ref();

@@ -42,12 +42,7 @@ impl Core {
         if let (Edit::Splice { log, first, .. }, Some(tail)) = (&edit, tail.as_mut()) {
             self.meet(log, tail, *first, header)?;
         }
-        self.apply_edit(
-            &edit,
-            version,
-            tail.as_mut().map(|tail| &mut **tail),
-            &mut changed,
-        )?;
+        self.apply_edit(&edit, version, tail.as_deref_mut(), &mut changed)?;
         Ok(changed.ends.into_iter().map(|(log, _)| log).collect())
     }
 
@@ -76,12 +71,12 @@ impl Core {
             Change::CreateLog { .. } | Change::Unknown { skippable: true, .. } => return Ok(None),
             Change::DeleteRange { log, first, end } => {
                 let offsets = first.get()..end.get();
-                self.replayed_log(log, (offsets.start, 0), header)?
+                self.replayed_ordinary_log(log, (offsets.start, 0), header)?
                     .map(|log| Edit::Delete { log, offsets })
             }
             Change::Retain { log, start } => {
                 let start = start.get();
-                self.replayed_log(log, (start, 0), header)?
+                self.replayed_ordinary_log(log, (start, 0), header)?
                     .map(|log| Edit::Retain { log, start })
             }
             Change::Fork { log, origin, .. } => match self.replayed_log(origin, (0, 0), header)? {
@@ -103,7 +98,7 @@ impl Core {
                     return Err(self.disagreeing_change(header, offsets.start, offsets.end));
                 }
                 let count = offsets.end.saturating_sub(offsets.start);
-                let log = self.replayed_log(log, (first.get(), count), header)?;
+                let log = self.replayed_ordinary_log(log, (first.get(), count), header)?;
                 let source = self.replayed_log(source, (offsets.start, 0), header)?;
                 log.zip(source).map(|(log, source)| Edit::Splice {
                     log,
@@ -138,6 +133,50 @@ impl Core {
         Ok(edit)
     }
 
+    /// The log that a version adds to; `None` where its creation was lost, or where it may be one of a lost page of the
+    /// catalog, whose messages nobody can ask for.
+    pub(crate) fn replayed_log(
+        &self,
+        id: LogId,
+        (first, count): (u64, u64),
+        header: &BlockHeader,
+    ) -> Result<Option<Arc<LogState>>> {
+        match self.catalog.by_id(id.get()) {
+            None if !self.catalog.lost_pages().is_empty() || self.lose_nameless(id, first, count) => Ok(None),
+            None => Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))),
+            found => Ok(found),
+        }
+    }
+
+    pub(crate) fn replay_creation(
+        &self,
+        id: LogId,
+        name: &str,
+        settings: &[u8],
+        version: Version,
+        header: &BlockHeader,
+    ) -> Result<()> {
+        let log = self.replayed_new_log(id, name, settings, header)?;
+        log.set_created();
+        self.catalog.restore(Arc::clone(&log), 0, version, version);
+        self.catalog.mark_dirty(&log);
+        Ok(())
+    }
+
+    /// A log of which something changes; a named snapshot never does.
+    pub(crate) fn replayed_ordinary_log(
+        &self,
+        id: LogId,
+        offsets: (u64, u64),
+        header: &BlockHeader,
+    ) -> Result<Option<Arc<LogState>>> {
+        let log = self.replayed_log(id, offsets, header)?;
+        match log.as_ref().and_then(|log| log.named_snapshot()) {
+            Some(_) => Err(self.disagreeing_change(header, 0, id.get())),
+            None => Ok(log),
+        }
+    }
+
     fn replayed_settings(&self, settings: &[u8], header: &BlockHeader) -> Result<Settings> {
         Settings::decode(settings).map_err(|rule| self.journal_damage(header, rule))
     }
@@ -161,6 +200,9 @@ impl Core {
                 what: "a fork is read from a change that is one",
             });
         };
+        if end.get() < origin.first_offset().get() {
+            return Err(self.disagreeing_change(header, origin.first_offset().get(), end.get()));
+        }
         let fork = self.replayed_new_log(log, name, settings, header)?;
         if fork.named_snapshot().is_some() != snapshot {
             return Err(self.disagreeing_change(header, u64::from(snapshot), log.get()));

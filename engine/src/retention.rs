@@ -14,16 +14,21 @@ use std::time::Duration;
 
 use lanterman_format::ids::Offset;
 use lanterman_format::name::LogName;
+use lanterman_format::settings::{Retention as Told, Settings};
 
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::deletion::{DeletionPlan, DeletionReceipt};
 use crate::edit::{Destroyed, Edit};
 use crate::error::{Error, Result};
+use crate::fork::encoded;
 use crate::log::{LogState, Root};
 
 /// The greatest age that can be asked for: a hundred years. What is meant to stay for ever has no limit.
 const AGE_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// How often the background applies the retentions of logs at most.
+const APPLY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What of a log is kept. Without any limit: everything.
 ///
@@ -82,6 +87,32 @@ impl Retention {
             from: Some(offset),
             ..self
         }
+    }
+
+    /// As a log's settings keep it.
+    fn as_setting(&self) -> Result<Told> {
+        self.check()?;
+        if self.from.is_some() {
+            return Err(Error::InvalidOption {
+                option: "from",
+                reason: "an offset is no lasting limit: apply it once",
+            });
+        }
+        let age_ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Ok(Told {
+            max_age_ms: self.max_age.map(age_ms),
+            max_value_bytes: self.max_bytes,
+            max_messages: self.max_messages,
+        })
+    }
+
+    pub(crate) fn of_setting(told: &Told) -> Option<Self> {
+        (!told.is_unlimited()).then_some(Retention {
+            max_age: told.max_age_ms.map(Duration::from_millis),
+            max_bytes: told.max_value_bytes,
+            max_messages: told.max_messages,
+            from: None,
+        })
     }
 
     /// # Errors
@@ -206,14 +237,70 @@ impl Core {
         retention.check()?;
         LogName::parse(name)?;
         let log = self.find_log(name)?;
-        let root = log.root();
-        let start = self.retained_start(&log, &root, retention)?;
-        let (_, destroyed) = self.from_start(&log, &root, start)?;
+        let root = self.root_to_edit(&log)?;
+        let start = self.retained_start(&log, &log.root(), retention)?;
+        let (_, destroyed) = self.beginning_at(&log, &root, start)?;
         Ok(DeletionPlan::new(
             name,
             root.start..start.max(root.start),
             destroyed,
         ))
+    }
+
+    /// Keeps `retention` as a setting of the log, which the background applies; none keeps everything from now on.
+    pub(crate) fn set_retention(&self, name: &str, retention: Option<&Retention>) -> Result<()> {
+        self.check_writable("set a retention")?;
+        LogName::parse(name)?;
+        let log = self.find_log(name)?;
+        let told = match retention {
+            None => Told::default(),
+            Some(retention) => retention.as_setting()?,
+        };
+        let settings = Settings {
+            retention: told,
+            ..(*log.settings()).clone()
+        };
+        let encoded = encoded(&settings)?;
+        let edit = Edit::SetSettings {
+            log,
+            settings,
+            encoded,
+        };
+        self.commit_edits(vec![edit]).map(|_| ())
+    }
+
+    /// Applies the retentions that logs have as a setting, at most once an interval; says whether anything went.
+    pub(crate) fn apply_retentions(&self) -> Result<bool> {
+        if self.options.read_only {
+            return Ok(false);
+        }
+        let now = self.clock.monotonic();
+        {
+            let mut last = self.retained_at.lock();
+            if now.saturating_sub(*last) < APPLY_INTERVAL {
+                return Ok(false);
+            }
+            *last = now;
+        }
+        let mut edits = Vec::new();
+        for log in self.catalog.all() {
+            let Some(retention) = Retention::of_setting(&log.settings().retention) else {
+                continue;
+            };
+            let root = log.root();
+            let start = self.retained_start(&log, &root, &retention)?;
+            if start > root.start {
+                edits.push(Edit::Retain { log, start });
+            }
+        }
+        if edits.is_empty() {
+            return Ok(false);
+        }
+        match self.commit_edits(edits) {
+            // One of them was dropped, or is being filled, just then: the next turn comes.
+            Err(Error::UnknownLog { .. } | Error::Reserved { .. }) => Ok(false),
+            outcome => outcome.map(|_| true),
+        }
     }
 
     /// Applies `retention` to a log once, durably.

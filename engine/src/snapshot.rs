@@ -11,7 +11,8 @@ use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
-use crate::pins::Pin;
+use crate::pins::{Kept, Pin};
+use crate::retention::Retention;
 use crate::store::LogInformation;
 use crate::summary::LogSummary;
 
@@ -59,6 +60,12 @@ impl Log {
         Ok(())
     }
 
+    /// The retention that it has as a setting ([`crate::Store::set_retention`]); `None` keeps everything.
+    #[must_use]
+    pub fn retention(&self) -> Option<Retention> {
+        Retention::of_setting(&self.state.settings().retention)
+    }
+
     /// Name, start, end and watermarks.
     #[must_use]
     pub fn information(&self) -> LogInformation {
@@ -77,13 +84,14 @@ impl Log {
     /// [`Error::OutOfRange`] behind the end of the log; the end itself is allowed. From an offset that was deleted it begins
     /// at the first message behind. [`Error::UnknownLog`] if the log was dropped.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
-        self.check_not_dropped()?;
         let offset = offset.to_offset();
-        let root = self.state.root();
+        let pinned = self.core.pin_root(&self.state);
+        // Asked behind the pin: what was not dropped then is held by it.
+        self.check_not_dropped()?;
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            root,
+            pinned,
             Bound::End,
             offset,
         )
@@ -94,13 +102,14 @@ impl Log {
     /// # Errors
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
-        self.check_not_dropped()?;
         let offset = offset.to_offset();
-        let root = self.state.root();
+        let pinned = self.core.pin_root(&self.state);
+        // Asked behind the pin: what was not dropped then is held by it.
+        self.check_not_dropped()?;
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            root,
+            pinned,
             Bound::Durable,
             offset,
         )
@@ -110,12 +119,12 @@ impl Log {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
-        let mut root = self.state.root();
+        let (pin, mut root) = self.core.pin_root(&self.state);
+        // Asked behind the pin: what was not dropped then is held by it.
         if self.state.is_dropped() {
             root = Root::empty_from(root.end());
         }
         let end = root.end();
-        let pin = self.core.pins.pin(self.core.catalog.version());
         Snapshot {
             core: Arc::clone(&self.core),
             state: Arc::clone(&self.state),
@@ -137,16 +146,29 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a named snapshot holds.
+    pub(crate) fn of_named(core: &Arc<Core>, state: Arc<LogState>) -> Self {
+        let (pin, root) = core.pin_root(&state);
+        Snapshot {
+            core: Arc::clone(core),
+            end: root.end(),
+            root,
+            state,
+            pin,
+        }
+    }
+
     /// Name of the log.
     #[must_use]
     pub fn name(&self) -> &str {
         self.state.name.as_str()
     }
 
-    /// The newest version when it was taken.
+    /// The newest version when it was taken; of a named snapshot, when that was made.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.pin.version()
+        let told = self.state.named_snapshot();
+        told.map_or_else(|| self.pin.version(), |told| told.version)
     }
 
     /// First offset.
@@ -195,7 +217,7 @@ impl Snapshot {
         Cursor::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            self.root.clone(),
+            (self.pin.clone(), self.root.clone()),
             bound,
             offset,
         )
@@ -298,10 +320,19 @@ pub struct StoreSnapshot {
     pin: Pin,
 }
 
+impl Core {
+    /// The newest version of all logs, kept from the collector for as long as the pin lives.
+    pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
+        self.pins.pin_with(|| {
+            let cut = self.catalog.cut();
+            (cut.version, Kept::Cut(cut.clone()), cut)
+        })
+    }
+}
+
 impl StoreSnapshot {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let cut = core.catalog.cut();
-        let pin = core.pins.pin(cut.version);
+        let (pin, cut) = core.pin_cut();
         StoreSnapshot { core, cut, pin }
     }
 

@@ -117,7 +117,7 @@ impl SlabSource for StoreSource {
         })?;
         let start = usize::try_from(reference.position.get()).map_err(|_| missing())?;
         let end = start.checked_add(length(reference)).ok_or_else(missing)?;
-        SlabBytes::window(map, start..end).ok_or_else(missing)
+        SlabBytes::window(map, start..end, Some(segment.window(start..end))).ok_or_else(missing)
     }
 
     fn reread(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {

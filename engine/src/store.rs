@@ -3,6 +3,7 @@
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lanterman_format::Structure;
 use lanterman_format::error::{Found, Rule};
@@ -18,24 +19,24 @@ use crate::checkpoint::{CheckpointReceipt, CheckpointState};
 use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
 use crate::create::{create_store, sync_name_of};
-use crate::cursor::ToOffset;
 use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
+use crate::gc::{Collected, Space, SpaceCheck};
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
-use crate::reader_table::{READERS_WORDS, ReaderTable, ReaderView};
+use crate::reader_table::{ReaderSlot, ReaderTable, ReaderView};
+use crate::readers::{open_table, register};
 use crate::recover::{Chosen, Loaded, choose_checkpoint, find_room, restore_logs};
 use crate::retention::Retention;
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
 use crate::source::StoreSource;
-use crate::splice::SpliceReceipt;
 use crate::tail::pool::Pool;
 use crate::transaction::{Transaction, TransactionReceipt};
 use crate::writer::Writer;
@@ -133,7 +134,18 @@ impl Store {
             let slots = RootFile::read_settled(&disk, path)?;
             newest_slot(path, &slots)?;
             let accepts_holes = options.accept_lost_commits;
-            open_core(path, options, &disk, lock, &slots, accepts_holes)?
+            {
+                let table = open_table(&disk, path, false)?;
+                open_core(
+                    path,
+                    options,
+                    &disk,
+                    (table, &mut None),
+                    lock,
+                    &slots,
+                    accepts_holes,
+                )?
+            }
         };
         let core = Arc::new(core);
         if !core.options.read_only && core.options.background == Background::Thread {
@@ -164,16 +176,7 @@ impl Store {
         let core = self.core();
         core.check_writable("open a writer")?;
         let name = LogName::parse(name)?;
-        let (log, owner) = loop {
-            let log = core.log_named(&name);
-            let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
-                name: name.as_str().to_owned(),
-            })?;
-            // A log that was dropped between the two gets no writer any more; there may be a new one.
-            if !log.is_dropped() {
-                break (log, owner);
-            }
-        };
+        let (log, owner) = core.take_writer(&name)?;
         core.touch_right_edge(&log)?;
         Ok(Writer::new(Arc::clone(&self.handle), log, owner))
     }
@@ -282,70 +285,6 @@ impl Store {
         self.core().delete(name, WantedRange::of(&offsets))
     }
 
-    /// Makes the log `new` with everything that the log `name` has now, in O(1) whatever its size and durably: both
-    /// share what stands on the disk. The new log has the same offsets, can be written, and goes its own way from here:
-    /// what is appended to one or deleted in one is not in the other. Messages that were not committed yet are.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLog`], [`Error::LogExists`], [`Error::InvalidName`]; what a commit may meet. The new name is taken
-    /// only if the fork was made.
-    pub fn fork(&self, name: &str, new: &str) -> Result<()> {
-        self.core().fork(name, new, None)
-    }
-
-    /// As [`fork`](Self::fork), with what the log `name` has below `offset`, which is the offset that the next message
-    /// of the new log gets. At the first offset of the log that is a log without messages.
-    ///
-    /// # Errors
-    /// As `fork`; [`Error::OutOfRange`] behind the end of the log, [`Error::Deleted`] where the message was deleted.
-    pub fn fork_at(&self, name: &str, new: &str, offset: impl ToOffset) -> Result<()> {
-        self.core().fork(name, new, Some(offset.to_offset()))
-    }
-
-    /// Puts everything that the log `source` has behind the end of the log `name`, by reference and durably: no message is
-    /// read or copied that stands on the disk. The messages get new offsets there, in their order; offsets deleted in the
-    /// source are deleted offsets of the log too. What happens to the source later does not change it.
-    ///
-    /// A writer of the log may be open; what it appends comes before or behind, never between.
-    ///
-    /// # Errors
-    /// As [`splice`](Self::splice).
-    pub fn concat(&self, name: &str, source: &str) -> Result<SpliceReceipt> {
-        self.core().splice(name, source, &..)
-    }
-
-    /// Puts a range of offsets of the log `source` behind the end of the log `name`, as [`concat`](Self::concat) does.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::SpliceIntoItself`] if both are the same log;
-    /// [`Error::InvalidRange`] if the range is empty, reversed, or ends behind the source; [`Error::Reserved`]; what a
-    /// commit may meet.
-    pub fn splice(&self, name: &str, source: &str, offsets: impl RangeBounds<u64>) -> Result<SpliceReceipt> {
-        self.core().splice(name, source, &offsets)
-    }
-
-    /// Appends a log to a log: the log `other` becomes a part of the tree of the log `name`, of its length and by
-    /// reference, in O(log n) however long it is and however many logs were appended to it before. Reading, searching and
-    /// deleting go through as if its messages had been appended one by one.
-    ///
-    /// It holds what `other` has now; what is appended there later is not in it.
-    ///
-    /// # Errors
-    /// As [`splice`](Self::splice).
-    pub fn append_log(&self, name: &str, other: &str) -> Result<SpliceReceipt> {
-        self.core().splice(name, other, &..)
-    }
-
-    /// Drops the log `name` with all its messages, durably. The name is free at once. Snapshots and cursors of the log go
-    /// on, and so do its forks, what was spliced from it, and named snapshots.
-    ///
-    /// # Errors
-    /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::WriterOpen`] while the log has a writer; what a commit may
-    /// meet.
-    pub fn drop_log(&self, name: &str) -> Result<DeletionReceipt> {
-        self.core().drop_log(name)
-    }
-
     /// What [`delete`](Self::delete) would destroy; nothing is written.
     ///
     /// # Errors
@@ -362,6 +301,15 @@ impl Store {
     /// [`Error::InvalidRange`] for an offset behind the log.
     pub fn retain(&self, name: &str, retention: &Retention) -> Result<DeletionReceipt> {
         self.core().retain(name, retention)
+    }
+
+    /// Keeps `retention` as a setting of the log `name`: the background, or [`step`](Self::step), applies it about once a
+    /// second. `None` takes the setting away.
+    ///
+    /// # Errors
+    /// As [`retain`](Self::retain); an offset is no setting.
+    pub fn set_retention(&self, name: &str, retention: Option<&Retention>) -> Result<()> {
+        self.core().set_retention(name, retention)
     }
 
     /// What [`retain`](Self::retain) would destroy; nothing is written.
@@ -388,6 +336,55 @@ impl Store {
     pub fn checkpoint(&self) -> Result<Option<CheckpointReceipt>> {
         self.core().check_writable("write a checkpoint")?;
         self.core().checkpoint()
+    }
+
+    /// Gives back the space of everything that nobody can reach any more, as far as nobody holds it: punches holes into
+    /// segments, and removes whole ones. The background does the same, in steps.
+    ///
+    /// # Errors
+    /// What writing a checkpoint may meet; [`Error::Damaged`] if a node cannot be read, since what it reaches is then
+    /// unknown; the system's errors.
+    pub fn collect(&self) -> Result<Collected> {
+        self.core().check_writable("collect garbage")?;
+        self.core().collect()
+    }
+
+    /// Waits until nothing of what a deletion destroyed is in any file of the store, doing what is needed for that: slabs
+    /// that hold a part of it are written anew, a checkpoint is made, the rest is collected, the journal and spare files
+    /// are scrubbed. What a fork or a named snapshot still shows was not destroyed, and is not erased.
+    ///
+    /// # Errors
+    /// [`Error::StillHeld`] after `limit`, with who holds it: snapshots, cursors, kept values, other processes. As
+    /// [`collect`](Self::collect).
+    pub fn wait_erased(&self, receipt: &DeletionReceipt, limit: Duration) -> Result<()> {
+        self.core().check_writable("erase")?;
+        self.core().wait_erased(receipt, limit)
+    }
+
+    /// As [`collect`](Self::collect), giving back only about `bytes` bytes.
+    ///
+    /// # Errors
+    /// As `collect`.
+    pub fn collect_step(&self, bytes: u64) -> Result<Collected> {
+        self.core().check_writable("collect garbage")?;
+        self.core().collect_step(bytes)
+    }
+
+    /// What the segments of slabs are used for. Writes a checkpoint first, and reads the nodes of all trees.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub fn space(&self) -> Result<Space> {
+        Ok(self.check_space()?.space)
+    }
+
+    /// As [`space`](Self::space), and whether all blocks lie where they may.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub fn check_space(&self) -> Result<SpaceCheck> {
+        self.core().check_writable("look at the space")?;
+        self.core().check_space()
     }
 
     /// One turn of background work, done by this thread; says whether anything was left to do. For stores opened with
@@ -639,10 +636,21 @@ const READING_ATTEMPTS: u32 = 8;
 /// in any case, and as long as the root has moved on.
 fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) -> Result<Core> {
     let mut attempt = 1;
+    // Before anything is read: from here on the writer gives nothing back.
+    let table = open_table(disk, path, true)?;
+    let mut registration = register(table.as_ref(), path)?;
     loop {
         let slots = RootFile::read(disk, path)?;
         let slot = newest_slot(path, &slots)?;
-        let error = match open_core(path, options.clone(), disk, None, &slots, false) {
+        let error = match open_core(
+            path,
+            options.clone(),
+            disk,
+            (table.clone(), &mut registration),
+            None,
+            &slots,
+            false,
+        ) {
             Err(error @ (Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. })) => error,
             outcome => return outcome,
         };
@@ -650,7 +658,15 @@ fn open_beside_a_writer(path: &Path, options: &Options, disk: &Arc<dyn Disk>) ->
         let moved = newest_slot(path, &now)?.sequence != slot.sequence;
         if attempt >= READING_ATTEMPTS || !(moved || attempt == 1) {
             // It stays. If it is a hole in the journal, all the rest can be read.
-            return match open_core(path, options.clone(), disk, None, &slots, true) {
+            return match open_core(
+                path,
+                options.clone(),
+                disk,
+                (table.clone(), &mut registration),
+                None,
+                &slots,
+                true,
+            ) {
                 Err(Error::Damaged(_) | Error::Unreadable(_) | Error::Io { .. }) => Err(error),
                 outcome => outcome,
             };
@@ -663,6 +679,7 @@ fn open_core(
     path: &Path,
     options: Options,
     disk: &Arc<dyn Disk>,
+    (readers, registration): (Option<ReaderTable>, &mut Option<ReaderSlot>),
     lock: Option<Box<dyn FileLock>>,
     slots: &FoundSlots,
     steps_over_holes: bool,
@@ -695,7 +712,6 @@ fn open_core(
     let bulk = disk
         .bulk_writer(IN_FLIGHT_MAX)
         .map_err(|source| Error::io("set up writing for", path, source))?;
-    let readers = open_readers(disk, path);
     let core = Core::new(CoreParts {
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
@@ -732,7 +748,7 @@ fn open_core(
         return Err(error);
     }
     if core.options.read_only {
-        core.follow_from(scan, newest.sequence)?;
+        core.follow_from(scan, newest.sequence, slot.version, registration.take());
         return Ok(core);
     }
     core.begin_writing(scan, &listing, slot, sizes)?;
@@ -759,17 +775,6 @@ impl Core {
     }
 }
 
-fn open_readers(disk: &Arc<dyn Disk>, path: &Path) -> Option<ReaderTable> {
-    let readers = path.join("readers");
-    match disk.open_shared(&readers, READERS_WORDS) {
-        Ok(table) => Some(ReaderTable::new(table)),
-        Err(error) => {
-            tracing::warn!(path = %readers.display(), %error, "the table of readers cannot be opened; readers are not seen");
-            None
-        }
-    }
-}
-
 fn checkpoint_state(
     disk: &Arc<dyn Disk>,
     path: &Path,
@@ -787,6 +792,9 @@ fn checkpoint_state(
     let root = RootFile::open(disk, path, slot.store, spared, !options.read_only)?;
     Ok(CheckpointState {
         root,
+        written: None,
+        journal_segment: slot.journal_segment,
+        journal_position: slot.journal_position.get(),
         version: loaded.version,
         pages: loaded.pages,
         entries: loaded.entries,

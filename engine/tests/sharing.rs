@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::model::{Model, Random, check_snapshot, message};
-use common::{memory, open_on};
+use common::{large_slabs, memory, small};
 use lanterman::disk::MemoryDisk;
 use lanterman::{Durability, Error, Snapshot, Store};
 
@@ -30,9 +30,21 @@ struct Work {
     store: Store,
     models: BTreeMap<String, Model>,
     held: Vec<(Snapshot, Model)>,
+    /// Named snapshots, by label and log.
+    named: BTreeMap<(String, String), Model>,
     messages: u64,
     names: u64,
     context: String,
+}
+
+/// Every third seed has slabs that are adopted.
+fn open(seed: u64, disk: &Arc<MemoryDisk>) -> Store {
+    let options = if seed.is_multiple_of(3) {
+        large_slabs()
+    } else {
+        small()
+    };
+    options.disk(disk.clone()).open_copying(common::PATH).unwrap()
 }
 
 impl Work {
@@ -41,10 +53,11 @@ impl Work {
         Work {
             seed,
             random: Random::from_seed(seed),
-            store: open_on(disk.clone()),
+            store: open(seed, &disk),
             disk,
             models: BTreeMap::from([("log 0".to_owned(), Model::new())]),
             held: Vec::new(),
+            named: BTreeMap::new(),
             messages: 0,
             names: 0,
             context: String::new(),
@@ -63,7 +76,8 @@ impl Work {
 
     fn append(&mut self, name: &str) {
         let mut writer = self.store.writer(name).unwrap();
-        for _ in 0..1 + self.random.below(40) {
+        let most = if self.random.below(6) == 0 { 200 } else { 40 };
+        for _ in 0..1 + self.random.below(most) {
             self.messages += 1;
             let message = message(&mut self.random, self.messages);
             writer.append(&message).unwrap();
@@ -72,8 +86,12 @@ impl Work {
         // A fork or a splice commits what it takes, and a drop needs none of it.
         match self.random.below(4) {
             0 => {}
-            1 => drop(writer.commit(Durability::Process).unwrap()),
-            _ => drop(writer.commit(Durability::Disk).unwrap()),
+            1 => {
+                writer.commit(Durability::Process).unwrap();
+            }
+            _ => {
+                writer.commit(Durability::Disk).unwrap();
+            }
         }
     }
 
@@ -177,16 +195,67 @@ impl Work {
         self.models.insert(new, model.clone());
     }
 
+    fn create_snapshot(&mut self, name: &str) {
+        if self.named.len() > 6 {
+            return self.drop_snapshot();
+        }
+        let label = self.new_name();
+        let all = self.random.below(3) == 0;
+        let logs: Vec<&str> = if all { Vec::new() } else { vec![name] };
+        let known = |name: &str| self.store.log(name).is_ok_and(|log| log.end().get() > 0);
+        if !self.models.keys().any(|name| known(name)) || (!all && !known(name)) {
+            return;
+        }
+        let made = self.store.create_snapshot(&label, &logs).unwrap();
+        for snapshot in made {
+            let model = self.models[&snapshot.log].clone();
+            assert_eq!(snapshot.end.get(), model.len() as u64, "{}", self.context);
+            self.named.insert((label.clone(), snapshot.log), model);
+        }
+    }
+
+    fn drop_snapshot(&mut self) {
+        let Some((label, _)) = self.named.keys().next().cloned() else {
+            return;
+        };
+        self.store.drop_snapshot(&label).unwrap();
+        self.named.retain(|(other, _), _| *other != label);
+    }
+
+    fn fork_named(&mut self) {
+        let number = self.random.below(self.named.len() as u64 + 1) as usize;
+        let Some(((label, log), model)) = self.named.iter().nth(number) else {
+            return;
+        };
+        if self.models.len() >= LOGS_MAX {
+            return;
+        }
+        let (snapshot, model) = (self.store.named_snapshot(label, log).unwrap(), model.clone());
+        let new = self.new_name();
+        snapshot.fork(&new).unwrap();
+        self.models.insert(new, model);
+    }
+
+    fn check_named(&self) {
+        let listed = self.store.named_snapshots();
+        assert_eq!(listed.len(), self.named.len(), "{}", self.context);
+        for ((label, log), model) in &self.named {
+            let snapshot = self.store.named_snapshot(label, log).unwrap();
+            let context = format!("{}, snapshot {label} of {log}", self.context);
+            check_snapshot(&snapshot, model, &context);
+        }
+    }
+
     fn reopen(&mut self) {
         self.held.clear();
         // What was appended and never committed is not promised to anybody.
         self.store.commit_all(Durability::Disk).unwrap();
         if self.random.below(2) == 0 {
             self.disk = Arc::new(self.disk.kill_image().unwrap());
-            std::mem::forget(std::mem::replace(&mut self.store, open_on(self.disk.clone())));
+            std::mem::forget(std::mem::replace(&mut self.store, open(self.seed, &self.disk)));
         } else {
             self.store.clone().close().unwrap();
-            self.store = open_on(self.disk.clone());
+            self.store = open(self.seed, &self.disk);
         }
         self.check_all();
     }
@@ -211,6 +280,7 @@ impl Work {
             );
         }
         self.models.keys().for_each(|name| self.check(name));
+        self.check_named();
         for (snapshot, model) in &self.held {
             let context = format!("{}, held snapshot of {}", self.context, snapshot.name());
             check_snapshot(snapshot, model, &context);
@@ -220,18 +290,24 @@ impl Work {
     fn step(&mut self, step: u64) {
         self.context = format!("seed {}, step {step}", self.seed);
         let name = self.any_log();
-        match self.random.below(24) {
+        match self.random.below(28) {
             0..=7 => self.append(&name),
             8..=10 => self.delete(&name),
             11 | 12 => self.fork(&name),
             13..=15 => self.splice(&name),
             16 => self.drop_log(&name),
-            17 => drop(self.store.checkpoint().unwrap()),
+            17 => {
+                self.store.checkpoint().unwrap();
+            }
             18 => while self.store.step().unwrap() {},
             19 => self.hold(&name),
             20 => self.fork_held(),
             21 => self.reopen(),
             22 => self.check_all(),
+            23 => self.create_snapshot(&name),
+            24 => self.drop_snapshot(),
+            25 => self.fork_named(),
+            26 => drop(self.store.collect().unwrap()),
             _ => self.check(&name),
         }
     }

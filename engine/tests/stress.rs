@@ -1,5 +1,5 @@
 //! Promise: readers are never disturbed, and nothing acknowledged is lost by closing. Writers, group commits,
-//! transactions, checkpoints and recycling go on at full speed with small limits while cursors, random reads, held
+//! transactions, deletions, checkpoints and recycling go on at full speed with small limits while cursors, random reads, held
 //! snapshots, kept bytes and a second opening for reading check every message, which says of itself what it must be.
 //!
 //! A run takes two seconds, with `LANTERMAN_DEEP=1` a minute, and `LANTERMAN_STRESS_SECONDS` says otherwise. It is this
@@ -14,19 +14,21 @@
     reason = "a test stops at the first surprise, says how much it verified, and keeps the contract of maps by itself"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use lanterman::{Durability, Error, Log, Options, Snapshot, Store};
+use lanterman::{Durability, Error, Log, Options, Retention, Snapshot, Store, Transaction};
 
 /// Logs whose followers count what they see.
 const FOLLOWED: u64 = 3;
 /// Logs that transactions write to.
 const LEFT: u64 = 100;
 const RIGHT: u64 = 101;
+/// A log of which one thread deletes ranges.
+const SHRINKING: u64 = 102;
 /// Snapshots and messages that one thread holds at a time.
 const HELD: usize = 64;
 
@@ -41,6 +43,7 @@ fn name_of(log: u64) -> String {
     match log {
         LEFT => "left".into(),
         RIGHT => "right".into(),
+        SHRINKING => "shrinking".into(),
         _ => format!("log-{log}"),
     }
 }
@@ -214,6 +217,85 @@ impl Run<'_> {
         }
     }
 
+    /// Appends to a log and deletes ranges of it, and compares snapshots that were taken before; gives what is left.
+    fn delete_some(&self) -> (u64, Vec<u64>) {
+        let name = name_of(SHRINKING);
+        let mut state = 0x2545_F491_4F6C_DD1Du64;
+        let mut dice = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below.max(1)
+        };
+        let (mut shown, mut end) = (BTreeSet::new(), 0u64);
+        let mut held: VecDeque<(Snapshot, BTreeSet<u64>)> = VecDeque::new();
+        while !self.stopping() {
+            let mut writer = self.store.writer(&name).unwrap();
+            for _ in 0..dice(200) {
+                writer.append(&value_of(SHRINKING, end)).unwrap();
+                shown.insert(end);
+                end += 1;
+            }
+            drop(writer);
+            held.push_back((self.log(SHRINKING).snapshot(), shown.clone()));
+            let first = end.saturating_sub(dice(1000));
+            let offsets = first..(first + dice(150)).min(end);
+            match dice(8) {
+                0 => {
+                    let from = end.saturating_sub(2000);
+                    self.store.retain(&name, &Retention::new().from(from)).unwrap();
+                    shown = shown.split_off(&from);
+                }
+                1 => {
+                    let delete = |transaction: &mut Transaction| {
+                        transaction.durability(Durability::Process);
+                        transaction.delete(&name, offsets.clone())
+                    };
+                    self.store.transaction(delete).unwrap();
+                    shown.retain(|offset| !offsets.contains(offset));
+                }
+                _ => {
+                    self.store.delete(&name, offsets.clone()).unwrap();
+                    shown.retain(|offset| !offsets.contains(offset));
+                }
+            }
+            self.compare(&self.log(SHRINKING).snapshot(), &shown);
+            if held.len() > 8 {
+                let (oldest, wanted) = held.pop_front().unwrap();
+                self.compare(&oldest, &wanted);
+            }
+        }
+        (end, shown.into_iter().collect())
+    }
+
+    fn compare(&self, snapshot: &Snapshot, wanted: &BTreeSet<u64>) {
+        let mut found = snapshot.range(..).unwrap();
+        for offset in wanted {
+            let message = found.next().unwrap().unwrap();
+            assert_eq!(
+                message.offset().get(),
+                *offset,
+                "another message than the next one"
+            );
+            self.check(SHRINKING, *offset, message.value());
+        }
+        assert!(found.next().is_none(), "a deleted message is there");
+    }
+
+    /// Follows the log of which ranges are deleted: offsets rise, and each message is what was appended.
+    fn follow_what_shrinks(&self) {
+        let mut next = 0;
+        let mut cursor = self.log(SHRINKING).cursor(0u64).unwrap();
+        while !self.stopping() {
+            if let Some(message) = cursor.next_within(Duration::from_millis(5)).unwrap() {
+                let offset = message.offset().get();
+                assert!(offset >= next, "a cursor went back");
+                self.check(SHRINKING, offset, message.value());
+                next = offset + 1;
+            }
+        }
+    }
+
     /// A transaction is in a version whole or not at all, and whoever saw one half sees the other.
     fn compare_both_sides(&self) {
         while !self.stopping() {
@@ -263,6 +345,7 @@ fn start<'scope, 'env>(
         scope.spawn(move || run.transact()),
         scope.spawn(move || run.compare_both_sides()),
         scope.spawn(move || run.follow_what_is_durable(1)),
+        scope.spawn(move || run.follow_what_shrinks()),
         scope.spawn(move || run.read_beside(options, path)),
     ];
     for log in 0..FOLLOWED {
@@ -276,7 +359,7 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let store = open(options, &path);
-    for log in (0..FOLLOWED + 2).chain([LEFT, RIGHT]) {
+    for log in (0..FOLLOWED + 2).chain([LEFT, RIGHT, SHRINKING]) {
         store.create_log(&name_of(log)).unwrap();
     }
     let run = Run {
@@ -287,7 +370,7 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
         verified: AtomicU64::new(0),
         transactions: AtomicU64::new(0),
     };
-    let ends: Vec<u64> = std::thread::scope(|scope| {
+    let (ends, (shrunk_end, shown)): (Vec<u64>, (u64, Vec<u64>)) = std::thread::scope(|scope| {
         let run = &run;
         let _ending = Ending(run);
         let mut writers: Vec<_> = (0..FOLLOWED)
@@ -295,9 +378,13 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
             .collect();
         writers
             .extend((FOLLOWED..FOLLOWED + 2).map(|log| scope.spawn(move || run.append_and_commit_each(log))));
+        let deleting = scope.spawn(move || run.delete_some());
         let others = start(scope, run, options, &path);
         let begin = Instant::now();
-        while begin.elapsed() < duration() && !others.iter().any(ScopedJoinHandle::is_finished) {
+        while begin.elapsed() < duration()
+            && !others.iter().any(ScopedJoinHandle::is_finished)
+            && !deleting.is_finished()
+        {
             store.checkpoint().unwrap();
             std::thread::park_timeout(Duration::from_millis(20));
         }
@@ -305,7 +392,7 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
         let ends = writers.into_iter().map(join).collect();
         run.quiet.store(true, Ordering::Release);
         others.into_iter().for_each(join);
-        ends
+        (ends, join(deleting))
     });
     let followed: u64 = ends.iter().zip(0..FOLLOWED).map(|(end, _)| end).sum();
     assert_eq!(
@@ -322,6 +409,13 @@ fn run(options: &Options, open: impl Fn(&Options, &Path) -> Store) {
     for (log, end) in logs.chain([(LEFT, transactions), (RIGHT, transactions)]) {
         assert_eq!(check_all(&store, log), end);
     }
+    assert_eq!(check_all(&store, SHRINKING), shrunk_end);
+    let snapshot = store.snapshot(&name_of(SHRINKING)).unwrap();
+    let found = snapshot
+        .range(..)
+        .unwrap()
+        .map(|message| message.unwrap().offset().get());
+    assert!(found.eq(shown), "another choice of messages is left");
 }
 
 /// Reads the whole log; gives its end.

@@ -14,7 +14,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 const RULES: Structure = Structure::CatalogPage;
 
-/// Flag of an entry: a named snapshot, which nobody writes to.
+/// Flag of an entry: the log is a named snapshot.
 pub const CATALOG_FLAG_SNAPSHOT: u32 = 1;
 
 /// Where the entries begin, from the block's beginning.
@@ -52,7 +52,7 @@ wire_struct! {
 pub struct CatalogEntry {
     /// The log's id.
     pub log: LogId,
-    /// None has a meaning yet: 0.
+    /// [`CATALOG_FLAG_SNAPSHOT`] or 0.
     pub flags: u32,
     /// The log's name.
     pub name: LogName,
@@ -75,7 +75,11 @@ pub struct CatalogEntry {
 }
 
 impl CatalogEntry {
-    /// Length of the entry with its padding.
+    /// Whether it is a named snapshot: a log to which nothing is added, and whose name may be that of other logs.
+    pub const fn is_snapshot(&self) -> bool {
+        self.flags & CATALOG_FLAG_SNAPSHOT != 0
+    }
+
     /// Bytes that the entry takes in its page.
     ///
     /// # Errors
@@ -92,7 +96,8 @@ impl CatalogEntry {
     fn check(&self, page: u64, at: u64) -> Result<(), FormatError> {
         let own_page = page_of(self.log);
         RULES.require(own_page == page, Rule::Bounds, at, page, own_page)?;
-        RULES.require(self.flags & !1 == 0, Rule::Flags, at, 0, u64::from(self.flags))?;
+        let (known, flags) = (u64::from(CATALOG_FLAG_SNAPSHOT), u64::from(self.flags));
+        RULES.require(flags & !known == 0, Rule::Flags, at, known, flags)?;
         let end = self.end_offset.get();
         RULES.require(
             self.start_offset <= self.end_offset,
@@ -345,6 +350,7 @@ mod tests {
 
     fn page() -> CatalogPage {
         let bare = CatalogEntry {
+            flags: CATALOG_FLAG_SNAPSHOT,
             tree: Reference::EMPTY,
             tail: Reference::EMPTY,
             ..entry(255, "ä", b"")
@@ -400,7 +406,7 @@ mod tests {
         };
         let good = || entry(128, "a", b"");
         assert_eq!(refused(entry(127, "a", b"")), Rule::Bounds);
-        assert_eq!(refused(CatalogEntry { flags: 1, ..good() }), Rule::Flags);
+        assert_eq!(refused(CatalogEntry { flags: 2, ..good() }), Rule::Flags);
         assert_eq!(
             refused(CatalogEntry {
                 start_offset: Offset::new(91),
@@ -471,7 +477,8 @@ mod tests {
         assert_eq!(with(76, &[0, 0]), Rule::Count, "bytes");
         assert_eq!(with(80, &[1]), Rule::Reserved);
         assert_eq!(with(96, &huge), Rule::Count, "entry bytes");
-        assert_eq!(with(100, &[1]), Rule::Flags);
+        assert_eq!(with(100, &[2]), Rule::Flags);
+        assert_eq!(with(100, &[0, 0, 0, 0x80]), Rule::Flags);
         assert_eq!(with(104, &[0; 8]), Rule::Bounds, "log");
         assert_eq!(with(96 + 152, &[0, 1]), Rule::Limit, "name");
         assert_eq!(with(96 + 154, &[1]), Rule::Reserved);

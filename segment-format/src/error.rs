@@ -38,6 +38,10 @@ pub enum Structure {
     Checkpoint,
     /// A block of gathered slabs.
     Gathered,
+    /// The settings of a log.
+    Settings,
+    /// A page of the accounts of garbage.
+    Garbage,
 }
 
 impl Structure {
@@ -84,6 +88,8 @@ impl Structure {
             Self::CatalogPage => "catalog page",
             Self::Checkpoint => "checkpoint",
             Self::Gathered => "gathered block",
+            Self::Settings => "settings of a log",
+            Self::Garbage => "garbage page",
         }
     }
 }

@@ -49,4 +49,7 @@ pub const ALL: &[StructLayout] = &[
     crate::checkpoint::RawCheckpoint::LAYOUT,
     crate::checkpoint::RawSegmentEntry::LAYOUT,
     crate::gathered::RawGathered::LAYOUT,
+    crate::settings::RawSetting::LAYOUT,
+    crate::settings::RawRetention::LAYOUT,
+    crate::settings::RawSnapshot::LAYOUT,
 ];

@@ -76,6 +76,7 @@ pub use node::{NodeEntry, NodeParts};
 pub use reference::{Reference, ReferenceKind};
 pub use root_slot::RootSlot;
 pub use segment::{SegmentHeader, SegmentKind};
+pub use settings::{Retention, Settings, SnapshotSettings};
 pub use slab::{SlabDescription, SlabLayout};
 pub use summary::{Histogram32, Histogram64, Summary};
 pub use version::FormatVersion;

@@ -1,100 +1,339 @@
-//! What is set of a log.
+//! The settings of a log: a list of type, length and value, by rising type.
+//!
+//! Invariants: what a program does not know and may pass over stays as it was, byte for byte, through reading and writing;
+//! what encodes is what decodes, so a list has one encoded form. No settings at all are no bytes at all.
 
+use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Rule, Structure};
+use crate::ids::Version;
+use crate::limits::SETTINGS_BYTES_MAX;
+use crate::name::LogName;
+use zerocopy::little_endian::{I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// How much of a log is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+const RULES: Structure = Structure::Settings;
+const HEADER_BYTES: usize = size_of::<RawSetting>();
+const FLAG_SKIPPABLE: u16 = 1;
+
+const KIND_RETENTION: u16 = 1;
+const KIND_SNAPSHOT: u16 = 2;
+
+const LIMIT_AGE: u32 = 1;
+const LIMIT_VALUE_BYTES: u32 = 2;
+const LIMIT_MESSAGES: u32 = 4;
+const LIMITS: u32 = LIMIT_AGE | LIMIT_VALUE_BYTES | LIMIT_MESSAGES;
+
+const SNAPSHOT_FLAG_AUTOMATIC: u32 = 1;
+
+wire_struct! {
+    struct RawSetting is "SettingHeader", 8 bytes {
+        0 kind: U16,
+        2 flags: U16,
+        4 bytes: U32,
+    }
+}
+
+wire_struct! {
+    struct RawRetention is "RetentionSetting", 32 bytes {
+        0 limits: U32,
+        4 reserved_4: U32,
+        8 max_age_ms: U64,
+        16 max_value_bytes: U64,
+        24 max_messages: U64,
+    }
+}
+
+wire_struct! {
+    struct RawSnapshot is "SnapshotSetting", 24 bytes {
+        0 version: U64,
+        8 time_ms: I64,
+        16 flags: U32,
+        20 label_bytes: U32,
+    }
+}
+
+/// What a log keeps without being asked. Without a limit it keeps everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Retention {
-    /// Greatest age in milliseconds.
+    /// Messages that are older go.
     pub max_age_ms: Option<u64>,
-    /// Most bytes of keys and values.
+    /// The oldest messages go until the values of the others have no more bytes.
     pub max_value_bytes: Option<u64>,
-    /// Most messages.
+    /// The oldest messages go until there are no more of the others.
     pub max_messages: Option<u64>,
 }
 
-/// What is told of a named snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Retention {
+    /// Whether nothing goes.
+    pub const fn is_unlimited(&self) -> bool {
+        self.max_age_ms.is_none() && self.max_value_bytes.is_none() && self.max_messages.is_none()
+    }
+
+    fn to_raw(self) -> RawRetention {
+        let limit = |value: Option<u64>, bit: u32| if value.is_some() { bit } else { 0 };
+        let limits = limit(self.max_age_ms, LIMIT_AGE)
+            | limit(self.max_value_bytes, LIMIT_VALUE_BYTES)
+            | limit(self.max_messages, LIMIT_MESSAGES);
+        let number = |value: Option<u64>| U64::new(value.unwrap_or_default());
+        RawRetention {
+            limits: U32::new(limits),
+            reserved_4: U32::ZERO,
+            max_age_ms: number(self.max_age_ms),
+            max_value_bytes: number(self.max_value_bytes),
+            max_messages: number(self.max_messages),
+        }
+    }
+
+    fn decode(payload: &[u8], at: u64) -> Result<Self, FormatError> {
+        let raw: RawRetention = whole(payload, at)?;
+        let (limits, reserved) = (raw.limits.get(), u64::from(raw.reserved_4.get()));
+        RULES.require(reserved == 0, Rule::Reserved, at, 0, reserved)?;
+        let (known, found) = (u64::from(LIMITS), u64::from(limits));
+        RULES.require(limits & !LIMITS == 0, Rule::Flags, at, known, found)?;
+        RULES.require(limits != 0, Rule::Zero, at, 1, 0)?;
+        let number = |bit: u32, value: U64| {
+            let value = value.get();
+            let is_set = limits & bit != 0;
+            RULES.require(is_set || value == 0, Rule::Reserved, at, 0, value)?;
+            Ok(is_set.then_some(value))
+        };
+        Ok(Self {
+            max_age_ms: number(LIMIT_AGE, raw.max_age_ms)?,
+            max_value_bytes: number(LIMIT_VALUE_BYTES, raw.max_value_bytes)?,
+            max_messages: number(LIMIT_MESSAGES, raw.max_messages)?,
+        })
+    }
+}
+
+/// What a named snapshot is called, and what it shows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotSettings {
-    /// Its label.
+    /// What it is called: as a log's name; an automatic one may have no name.
     pub label: String,
-    /// The version that it holds.
-    pub version: crate::ids::Version,
-    /// When it was made, in milliseconds since 1970.
+    /// The version of the store that it shows.
+    pub version: Version,
+    /// When it was made.
     pub time_ms: i64,
-    /// Whether the store made it by itself.
+    /// Whether it was made for the history of the log, and goes when the history is long enough.
     pub automatic: bool,
 }
 
-/// What is set of a log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+impl SnapshotSettings {
+    /// The rules that hold before writing and after reading.
+    fn check(&self, at: u64) -> Result<(), FormatError> {
+        let is_named = LogName::parse(&self.label).is_ok() || (self.automatic && self.label.is_empty());
+        RULES.require(is_named, Rule::Text, at, 1, wide(self.label.len()))
+    }
+
+    fn to_raw(&self) -> Result<RawSnapshot, FormatError> {
+        let flags = if self.automatic {
+            SNAPSHOT_FLAG_AUTOMATIC
+        } else {
+            0
+        };
+        Ok(RawSnapshot {
+            version: U64::new(self.version.get()),
+            time_ms: I64::new(self.time_ms),
+            flags: U32::new(flags),
+            label_bytes: U32::new(narrow(self.label.len(), RULES, 20)?),
+        })
+    }
+
+    fn decode(payload: &[u8], at: u64) -> Result<Self, FormatError> {
+        let raw: RawSnapshot = read(payload, 0, RULES)?;
+        let label = payload.get(size_of::<RawSnapshot>()..).unwrap_or_default();
+        let (expected, found) = (wide(label.len()), u64::from(raw.label_bytes.get()));
+        RULES.require(expected == found, Rule::Count, at, expected, found)?;
+        let (known, flags) = (SNAPSHOT_FLAG_AUTOMATIC, raw.flags.get());
+        RULES.require(
+            flags & !known == 0,
+            Rule::Flags,
+            at,
+            u64::from(known),
+            u64::from(flags),
+        )?;
+        let text = core::str::from_utf8(label)
+            .map_err(|error| RULES.breaks(Rule::Text, at, 0, wide(error.valid_up_to())))?;
+        let settings = Self {
+            label: text.to_owned(),
+            version: Version::new(raw.version.get()),
+            time_ms: raw.time_ms.get(),
+            automatic: flags & SNAPSHOT_FLAG_AUTOMATIC != 0,
+        };
+        settings.check(at)?;
+        Ok(settings)
+    }
+}
+
+/// The settings of one log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// How much of it is kept.
+    /// What the log keeps without being asked.
     pub retention: Retention,
-    /// What is told of a named snapshot.
+    /// If the log is a named snapshot, what it shows.
     pub snapshot: Option<SnapshotSettings>,
+    /// Settings of later versions that this program may pass over, as they stood.
+    pub unknown: Vec<u8>,
 }
 
 impl Settings {
-    /// Encodes.
+    /// The encoded settings; no bytes for the default.
     ///
     /// # Errors
-    /// none
+    ///
+    /// [`Rule::Text`] if a label is no name, [`Rule::Limit`] if all together are too long, or the rule that
+    /// [`Self::unknown`] breaks.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let mut out = Vec::new();
-        for limit in [
-            self.retention.max_age_ms,
-            self.retention.max_value_bytes,
-            self.retention.max_messages,
-        ] {
-            out.push(u8::from(limit.is_some()));
-            out.extend_from_slice(&limit.unwrap_or(0).to_le_bytes());
+        if !self.retention.is_unlimited() {
+            push(&mut out, KIND_RETENTION, &[self.retention.to_raw().as_bytes()])?;
         }
         if let Some(snapshot) = &self.snapshot {
-            out.push(u8::from(snapshot.automatic));
-            out.extend_from_slice(&snapshot.version.get().to_le_bytes());
-            out.extend_from_slice(&snapshot.time_ms.to_le_bytes());
-            out.extend_from_slice(snapshot.label.as_bytes());
+            snapshot.check(wide(out.len()))?;
+            let fixed = snapshot.to_raw()?;
+            push(
+                &mut out,
+                KIND_SNAPSHOT,
+                &[fixed.as_bytes(), snapshot.label.as_bytes()],
+            )?;
         }
-        if *self == Self::default() {
-            out.clear();
-        }
+        check_unknown(&self.unknown)?;
+        out.extend_from_slice(&self.unknown);
+        check_length(out.len())?;
         Ok(out)
     }
 
-    /// Decodes.
+    /// Reads settings. None at all are the default.
     ///
     /// # Errors
-    /// rules
+    ///
+    /// The rule that the bytes break; [`Rule::Kind`] for settings of a later version that may not be passed over.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let broken = || Structure::Change.breaks(Rule::Bounds, 0, 0, 0);
-        if bytes.is_empty() {
-            return Ok(Self::default());
+        check_length(bytes.len())?;
+        let mut settings = Self::default();
+        let mut list = List::new(bytes);
+        while let Some(setting) = list.next()? {
+            let Setting { kind, at, .. } = setting;
+            match kind {
+                KIND_RETENTION => settings.retention = Retention::decode(setting.payload, at)?,
+                KIND_SNAPSHOT => settings.snapshot = Some(SnapshotSettings::decode(setting.payload, at)?),
+                _ => {
+                    RULES.require(setting.skippable, Rule::Kind, at, 0, u64::from(kind))?;
+                    settings.unknown.extend_from_slice(setting.whole);
+                    continue;
+                }
+            }
+            // What this program knows has one form.
+            RULES.require(!setting.skippable, Rule::Flags, at, 0, u64::from(FLAG_SKIPPABLE))?;
         }
-        let number = |at: usize| -> Result<[u8; 8], FormatError> {
-            let part = bytes.get(at..at.saturating_add(8)).ok_or_else(broken)?;
-            part.try_into().map_err(|_| broken())
-        };
-        let limit = |at: usize| -> Result<Option<u64>, FormatError> {
-            let is_set = *bytes.get(at).ok_or_else(broken)? != 0;
-            Ok(is_set.then_some(u64::from_le_bytes(number(at.saturating_add(1))?)))
-        };
-        let retention = Retention {
-            max_age_ms: limit(0)?,
-            max_value_bytes: limit(9)?,
-            max_messages: limit(18)?,
-        };
-        let snapshot = if bytes.len() > 27 {
-            Some(SnapshotSettings {
-                automatic: bytes.get(27) == Some(&1),
-                version: crate::ids::Version::new(u64::from_le_bytes(number(28)?)),
-                time_ms: i64::from_le_bytes(number(36)?),
-                label: String::from_utf8(bytes.get(44..).unwrap_or_default().to_vec())
-                    .map_err(|_| broken())?,
-            })
-        } else {
-            None
-        };
-        Ok(Self { retention, snapshot })
+        Ok(settings)
     }
 }
+
+/// What a later program wrote, and this one keeps, is a list of its own that may stand behind what is known.
+fn check_unknown(bytes: &[u8]) -> Result<(), FormatError> {
+    check_length(bytes.len())?;
+    let mut list = List::new(bytes);
+    list.least = KIND_SNAPSHOT.saturating_add(1);
+    while let Some(setting) = list.next()? {
+        let found = u64::from(setting.kind);
+        RULES.require(setting.skippable, Rule::Kind, setting.at, 0, found)?;
+    }
+    Ok(())
+}
+
+fn check_length(bytes: usize) -> Result<(), FormatError> {
+    let (limit, found) = (u64::from(SETTINGS_BYTES_MAX), wide(bytes));
+    RULES.require(found <= limit, Rule::Limit, 0, limit, found)
+}
+
+/// A payload that is one structure.
+fn whole<T: FromBytes + Immutable>(payload: &[u8], at: u64) -> Result<T, FormatError> {
+    let (expected, found) = (wide(size_of::<T>()), wide(payload.len()));
+    RULES.require(expected == found, Rule::Count, at, expected, found)?;
+    read(payload, 0, RULES)
+}
+
+fn push(out: &mut Vec<u8>, kind: u16, parts: &[&[u8]]) -> Result<(), FormatError> {
+    let bytes = parts
+        .iter()
+        .fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+    let header = RawSetting {
+        kind: U16::new(kind),
+        flags: U16::ZERO,
+        bytes: U32::new(narrow(bytes, RULES, wide(out.len()))?),
+    };
+    out.extend_from_slice(header.as_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out.resize(out.len().next_multiple_of(8), 0);
+    Ok(())
+}
+
+/// A setting as found.
+struct Setting<'a> {
+    kind: u16,
+    skippable: bool,
+    payload: &'a [u8],
+    /// With its header and its padding.
+    whole: &'a [u8],
+    /// Where it stands in the list.
+    at: u64,
+}
+
+/// A walk over encoded settings.
+struct List<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// The kinds rise, so that none stands there twice.
+    least: u16,
+}
+
+impl<'a> List<'a> {
+    const fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            least: 1,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Setting<'a>>, FormatError> {
+        if self.at == self.bytes.len() {
+            return Ok(None);
+        }
+        let position = wide(self.at);
+        let header: RawSetting = read(self.bytes, self.at, RULES)?;
+        let (kind, flags) = (header.kind.get(), header.flags.get());
+        RULES.require(kind != 0, Rule::Zero, position, 1, 0)?;
+        let (least, found) = (u64::from(self.least), u64::from(kind));
+        RULES.require(kind >= self.least, Rule::Order, position, least, found)?;
+        let (known, found) = (u64::from(FLAG_SKIPPABLE), u64::from(flags));
+        RULES.require(flags & !FLAG_SKIPPABLE == 0, Rule::Flags, position, known, found)?;
+        let bytes = index(header.bytes.get());
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let payload = part(rest, HEADER_BYTES, bytes, RULES)?;
+        // The payload lies in what is there, so the sum does not overflow.
+        let used = bytes.saturating_add(HEADER_BYTES);
+        let whole = part(rest, 0, used.next_multiple_of(8), RULES)?;
+        let padding = whole.get(used..).unwrap_or_default();
+        let is_clean = padding.iter().all(|byte| *byte == 0);
+        RULES.require(is_clean, Rule::Reserved, position, 0, 1)?;
+        self.at = self.at.saturating_add(whole.len());
+        // Behind the greatest kind nothing can follow: the next one would not be greater.
+        self.least = kind.saturating_add(1);
+        let is_last = kind == u16::MAX;
+        let end = wide(self.bytes.len());
+        let at_end = wide(self.at) == end;
+        RULES.require(!is_last || at_end, Rule::Order, wide(self.at), end, wide(self.at))?;
+        Ok(Some(Setting {
+            kind,
+            skippable: flags & FLAG_SKIPPABLE != 0,
+            payload,
+            whole,
+            at: position,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 mod allocate;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,6 +50,33 @@ pub(crate) struct SegmentFile {
     map: OnceLock<Arc<Mapping>>,
     /// Written since the last sync; a commit that adopts slabs, and a checkpoint, sync first.
     unsynced: AtomicBool,
+    /// Parts of the map that somebody looks at.
+    windows: Arc<Windows>,
+}
+
+/// Parts of a segment's map that are open, each with how often: their bytes must stay where they are.
+#[derive(Debug, Default)]
+pub(crate) struct Windows {
+    open: Mutex<BTreeMap<(usize, usize), u64>>,
+}
+
+/// Keeps a part of a segment's map open for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Window {
+    windows: Arc<Windows>,
+    range: (usize, usize),
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let mut open = self.windows.open.lock();
+        if let Some(count) = open.get_mut(&self.range) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.remove(&self.range);
+            }
+        }
+    }
 }
 
 impl SegmentFile {
@@ -62,6 +90,34 @@ impl SegmentFile {
             .map(self.bytes)
             .map_err(|source| Error::io("map", &self.path, source))?;
         Ok(Arc::clone(self.map.get_or_init(|| Arc::new(map))))
+    }
+
+    /// Notes that somebody looks at a part of the map.
+    pub(crate) fn window(&self, range: Range<usize>) -> Arc<Window> {
+        let range = (range.start, range.end);
+        let mut open = self.windows.open.lock();
+        let count = open.entry(range).or_insert(0);
+        *count = count.saturating_add(1);
+        drop(open);
+        Arc::new(Window {
+            windows: Arc::clone(&self.windows),
+            range,
+        })
+    }
+
+    /// The parts of the map that somebody looks at now.
+    pub(crate) fn open_windows(&self) -> Vec<Range<u64>> {
+        let open = self.windows.open.lock();
+        open.keys()
+            .map(|(start, end)| *start as u64..*end as u64)
+            .collect()
+    }
+
+    /// Makes a part of the map, if there is one, inaccessible: a read of what was given back then ends the process.
+    pub(crate) fn protect(&self, range: &Range<u64>) -> std::io::Result<()> {
+        let Some(map) = self.map.get() else { return Ok(()) };
+        let place = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
+        map.protect_none(place(range.start)..place(range.end))
     }
 
     pub(crate) fn is_mapped(&self) -> bool {
@@ -325,6 +381,7 @@ impl SegmentTable {
             file,
             map: OnceLock::new(),
             unsynced: AtomicBool::new(false),
+            windows: Arc::default(),
         };
         let mut header = [0u8; SEGMENT_HEADER_BYTES];
         segment.read_exact(0, &mut header)?;
@@ -401,6 +458,7 @@ impl SegmentTable {
             file,
             map: OnceLock::new(),
             unsynced: AtomicBool::new(false),
+            windows: Arc::default(),
         });
         self.open.write().insert(id.get(), Arc::clone(&segment));
         if kind == SegmentKind::Slabs {
@@ -562,6 +620,35 @@ impl SegmentTable {
         }
         self.spares.lock().extend(retired);
         self.remove_surplus()
+    }
+
+    /// Removes the file of a segment of slabs that nothing refers to; gives its length. Nothing is lost if a power cut brings
+    /// its name back: nothing refers to it then either.
+    pub(crate) fn remove_slabs(&self, id: SegmentId) -> Result<u64> {
+        let segment = self.get(id, SegmentKind::Slabs)?;
+        // Another process may have the file open, and keep its blocks when only the name goes.
+        match segment.file.punch(FIRST_BLOCK_POSITION..segment.bytes) {
+            Err(source) if source.kind() != std::io::ErrorKind::Unsupported => {
+                return Err(Error::io("give back", &segment.path, source));
+            }
+            _ => {}
+        }
+        self.disk
+            .unlink(&segment.path)
+            .map_err(|source| Error::io("remove", &segment.path, source))?;
+        self.forget_slabs(id);
+        self.open.write().remove(&id.get());
+        Ok(segment.bytes)
+    }
+
+    /// Removes all spares, with what earlier lives left in them.
+    pub(crate) fn remove_spares(&self) -> Result<()> {
+        while let Some(spare) = self.spares.lock().pop() {
+            self.disk
+                .unlink(&spare.path)
+                .map_err(|source| Error::io("remove", &spare.path, source))?;
+        }
+        self.sync_names()
     }
 
     /// Removes spares beyond those that are worth keeping; a crash may have left more.

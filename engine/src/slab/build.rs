@@ -59,11 +59,6 @@ impl SlabBuilder {
         }
     }
 
-    /// How many offsets it has so far.
-    pub(crate) fn offset_count(&self) -> u64 {
-        self.offset_count
-    }
-
     /// Adds stored buffers; runs of deleted messages among them stay such.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use lanterman_format::weakened;
 
 use crate::disk::{Advice, Mapping};
+use crate::segment::Window;
 use crate::sys::guard;
 
 /// A range of at most so many bytes is asked of the kernel by itself, without what lies around it.
@@ -39,7 +40,12 @@ pub(crate) struct SlabBytes {
 
 #[derive(Clone)]
 enum Memory {
-    Map(Arc<Mapping>),
+    /// A map.
+    Map {
+        map: Arc<Mapping>,
+        /// Tells the segment, for as long as it lives, that somebody looks at this part of it.
+        _window: Option<Arc<Window>>,
+    },
     Copy(SharedMemory),
     /// Passes for a map of which the range `broken` cannot be brought in.
     #[cfg(test)]
@@ -51,8 +57,12 @@ enum Memory {
 
 impl SlabBytes {
     /// A window of a mapped segment, or `None` where `range` is not inside the map.
-    pub(crate) fn window(map: Arc<Mapping>, range: Range<usize>) -> Option<Self> {
-        Self::new(Memory::Map(map), range)
+    pub(crate) fn window(
+        map: Arc<Mapping>,
+        range: Range<usize>,
+        window: Option<Arc<Window>>,
+    ) -> Option<Self> {
+        Self::new(Memory::Map { map, _window: window }, range)
     }
 
     /// A copy read from the disk, or `None` where `range` is not inside `owner`. The slab must begin at an
@@ -109,7 +119,7 @@ impl SlabBytes {
     /// What kind of memory this is.
     pub(crate) fn memory(&self) -> SlabMemory {
         match &self.memory {
-            Memory::Map(_) => SlabMemory::Mapped,
+            Memory::Map { .. } => SlabMemory::Mapped,
             Memory::Copy(_) => SlabMemory::Copied,
             #[cfg(test)]
             Memory::Pretended { .. } => SlabMemory::Mapped,
@@ -128,7 +138,7 @@ impl SlabBytes {
             return Ok(());
         }
         match &self.memory {
-            Memory::Map(map) => {
+            Memory::Map { map, .. } => {
                 if to.saturating_sub(from) <= SMALL_BYTES {
                     // Asks for just these pages: a fault would read around itself, which costs a random reader all but
                     // a twentieth of what the device gives. Refused advice costs speed only.
@@ -158,7 +168,7 @@ impl SlabBytes {
     #[cold]
     fn is_lost_in_map(&self, range: Range<usize>) -> bool {
         match &self.memory {
-            Memory::Map(map) => !weakened!("loss-unasked") && map.is_lost(self.in_memory(range)),
+            Memory::Map { map, .. } => !weakened!("loss-unasked") && map.is_lost(self.in_memory(range)),
             _ => false,
         }
     }
@@ -167,7 +177,7 @@ impl SlabBytes {
     #[inline]
     pub(crate) fn has_losses(&self) -> bool {
         match &self.memory {
-            Memory::Map(map) => map.has_losses(),
+            Memory::Map { map, .. } => map.has_losses(),
             _ => false,
         }
     }
@@ -175,7 +185,7 @@ impl SlabBytes {
     /// Why bytes of `range` were lost.
     pub(crate) fn why_lost(&self, range: Range<usize>) -> io::Error {
         match &self.memory {
-            Memory::Map(map) => map.why_lost(&self.in_memory(range)),
+            Memory::Map { map, .. } => map.why_lost(&self.in_memory(range)),
             _ => io::ErrorKind::Other.into(),
         }
     }
@@ -183,7 +193,7 @@ impl SlabBytes {
     /// The file that they are mapped from.
     pub(crate) fn path(&self) -> Option<std::path::PathBuf> {
         match &self.memory {
-            Memory::Map(map) => map.path(),
+            Memory::Map { map, .. } => map.path(),
             _ => None,
         }
     }
@@ -207,7 +217,7 @@ impl Memory {
     #[inline]
     fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
         match self {
-            Self::Map(map) => map.slice(range),
+            Self::Map { map, .. } => map.slice(range),
             Self::Copy(owner) => (**owner).as_ref().get(range),
             #[cfg(test)]
             Self::Pretended { owner, .. } => (**owner).as_ref().get(range),

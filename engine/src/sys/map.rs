@@ -266,13 +266,12 @@ impl Mapping {
         Ok(answer?)
     }
 
-    /// Makes the pages of `range` unreadable, so that a stale read ends the test instead of passing by luck. The range
+    /// Makes the pages of `range` unreadable, so that a stale read ends the process instead of passing by luck. The range
     /// is widened to whole pages.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for a range outside, otherwise what the kernel answers.
-    #[cfg(any(test, feature = "testing"))]
     pub fn protect_none(&self, range: Range<usize>) -> io::Result<()> {
         let length = length_within(&range, self.map.len())?;
         let skew = range.start % PAGE_BYTES;

@@ -17,6 +17,7 @@ mod error;
 mod find;
 mod load;
 mod node;
+mod reach;
 mod splice;
 mod summary;
 mod write;
@@ -32,6 +33,7 @@ use crate::slab::SlabHandle;
 
 pub(crate) use error::{NodeRule, TreeError};
 pub(crate) use load::NodeSource;
+pub(crate) use reach::{Reach, reach_from};
 pub(crate) use write::NodeWrites;
 
 use node::Branch;

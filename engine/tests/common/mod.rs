@@ -14,8 +14,8 @@ pub mod model;
 
 use std::sync::Arc;
 
-use lanterman::disk::{Disk, MemoryDisk};
-use lanterman::{Background, Options, Store};
+use lanterman::disk::{Disk, Fate, MemoryDisk};
+use lanterman::{Background, Durability, Options, Store};
 
 pub const PATH: &str = "/store";
 
@@ -28,6 +28,14 @@ pub fn small() -> Options {
         .journal_bytes_max(64 << 10)
         .slab_segment_bytes(64 << 10, 512 << 10)
         .journal_segment_bytes(64 << 10, 128 << 10)
+}
+
+/// The same with slabs that are large enough to be adopted and not copied into the journal.
+pub fn large_slabs() -> Options {
+    small()
+        .slab_bytes_max(1 << 20)
+        .tail_memory_bytes(4 << 20)
+        .slab_segment_bytes(1 << 20, 4 << 20)
 }
 
 pub fn open_on(disk: Arc<dyn Disk>) -> Store {
@@ -64,4 +72,35 @@ pub fn check_values(store: &Store, log: &str, first: u64) -> u64 {
     }
     assert!(cursor.next().unwrap().is_none(), "a message behind the end");
     end
+}
+
+/// Appends values to a log and commits them.
+pub fn append(store: &Store, name: &str, values: std::ops::Range<u64>) {
+    let mut writer = store.writer(name).unwrap();
+    for number in values {
+        writer.append(&value(number)).unwrap();
+    }
+    writer.commit(Durability::Disk).unwrap();
+}
+
+/// Offset behind the last message of a log.
+pub fn end(store: &Store, name: &str) -> u64 {
+    store.log(name).unwrap().end().get()
+}
+
+/// The offsets of a log's messages.
+pub fn offsets(store: &Store, name: &str) -> Vec<u64> {
+    let snapshot = store.snapshot(name).unwrap();
+    let messages = snapshot.range(..).unwrap();
+    messages.map(|message| message.unwrap().offset().get()).collect()
+}
+
+/// The store after a crash, after a power cut, and after closing.
+pub fn lives(disk: &Arc<MemoryDisk>, store: Store) -> Vec<(&'static str, Store)> {
+    let killed = open_on(Arc::new(disk.kill_image().unwrap()));
+    let cut = open_on(Arc::new(disk.crash_image(|_, _| Fate::Lost).unwrap()));
+    store.clone().close().unwrap();
+    drop(store);
+    let closed = open_on(disk.clone());
+    vec![("killed", killed), ("cut", cut), ("closed", closed)]
 }

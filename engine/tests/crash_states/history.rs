@@ -1,28 +1,77 @@
 //! What a workload did and what was acknowledged to it: the oracle that says which stores a crash may leave.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use lanterman::disk::RecordingDisk;
-use lanterman::{Durability, Store, Version, Writer};
+use lanterman::{Durability, Retention, Store, Version, Writer};
 
-/// How many messages each log of a store has, by name.
+use crate::edits::{AFTER, Edits, check_deleted, recovery_edits, recovery_log};
+
+/// How many messages each log of a store has, by name, deleted ones among them.
 pub type Ends = BTreeMap<String, u64>;
+
+/// What a store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub ends: Ends,
+    /// How many edits of each log were done.
+    pub edits: Ends,
+}
+
+fn at_most(found: &Ends, most: &Ends) -> Ends {
+    let both = most.iter().filter_map(|(log, most)| {
+        let found = found.get(log)?;
+        Some((log.clone(), *found.min(most)))
+    });
+    both.collect()
+}
+
+impl Found {
+    /// The part of it that `other` holds too.
+    pub fn at_most(&self, other: &Found) -> Found {
+        Found {
+            ends: at_most(&self.ends, &other.ends),
+            edits: at_most(&self.edits, &other.edits),
+        }
+    }
+
+    /// Says which log has less than `promised`.
+    pub fn check_has(&self, promised: &Found) -> Result<(), String> {
+        let kinds = [
+            ("messages", &self.ends, &promised.ends),
+            ("edits", &self.edits, &promised.edits),
+        ];
+        for (kind, found, promised) in kinds {
+            let less = |(log, wanted): &(&String, &u64)| found.get(*log).is_none_or(|found| found < *wanted);
+            if let Some((log, wanted)) = promised.iter().find(less) {
+                return Err(format!("{log} had {wanted} {kind}, and now {:?}", found.get(log)));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Which messages a store may hold after it was opened and written again: messages from an offset on belong to a later
 /// life, and those of an earlier one, which recovery cut off, must never come back in their place.
 #[derive(Clone, Debug, Default)]
 pub struct Lives {
     /// Where the life after the first begins, life by life; a log that is missing begins at 0.
-    begins: Vec<Ends>,
+    begins: Vec<Found>,
 }
 
 impl Lives {
-    /// The same with one life more, which begins where `ends` stand.
-    pub fn and(&self, ends: &Ends) -> Self {
+    /// The same with one life more, which begins with what was `found`.
+    pub fn and(&self, found: &Found) -> Self {
         let mut begins = self.begins.clone();
-        begins.push(ends.clone());
+        begins.push(found.clone());
         Self { begins }
+    }
+
+    /// What the lives after the first began with.
+    pub fn begins(&self) -> &[Found] {
+        &self.begins
     }
 
     /// The number of the life that is lived now.
@@ -31,25 +80,25 @@ impl Lives {
     }
 
     fn of(&self, log: &str, offset: u64) -> u64 {
-        let begun = |ends: &&Ends| ends.get(log).copied().unwrap_or(0) <= offset;
-        let position = self.begins.iter().rposition(|ends| begun(&ends));
+        let begun = |begin: &&Found| begin.ends.get(log).copied().unwrap_or(0) <= offset;
+        let position = self.begins.iter().rposition(|begin| begun(&begin));
         position.map_or(0, |life| life as u64 + 1)
     }
 }
 
-/// What a crash may leave, and what it may not. Later kinds of work (deletion, forks, collection) bring oracles of their
-/// own, or add to [`History`].
+/// What a crash may leave, and what it may not. Later kinds of work (forks, collection) bring oracles of their own, or add
+/// to [`History`].
 pub trait Oracle: Sync {
-    /// Reads the whole store: every message must be the one that was appended at its offset. What is wrong whenever the
-    /// crash was comes back as an error.
-    fn look(&self, store: &Store, lives: &Lives) -> Result<Ends, String>;
+    /// Reads the whole store: every message must be the one that was appended at its offset, and those and no others must
+    /// be missing that the first so many edits deleted. What is wrong whenever the crash was comes back as an error.
+    fn look(&self, store: &Store, lives: &Lives) -> Result<Found, String>;
 
     /// Whether a store that holds this keeps what was acknowledged when the disk had seen so many changes, at this level
     /// or a stronger one.
-    fn judge(&self, found: &Ends, changes: usize, level: Durability) -> Result<(), String>;
+    fn judge(&self, found: &Found, changes: usize, level: Durability) -> Result<(), String>;
 
     /// Writes new messages of the newest of `lives`, durably, as if nothing had been; gives what the store then holds.
-    fn go_on(&self, store: &Store, found: &Ends, lives: &Lives) -> Result<Ends, String>;
+    fn go_on(&self, store: &Store, found: &Found, lives: &Lives) -> Result<Found, String>;
 }
 
 /// An acknowledgement.
@@ -60,15 +109,25 @@ struct Note {
     level: Durability,
     log: String,
     end: u64,
+    /// How many edits of the log; 0 where messages alone were acknowledged.
+    edits: u64,
+}
+
+/// What a transaction did: all of it is found, or nothing.
+#[derive(Debug)]
+struct Whole {
+    appended: BTreeMap<String, Range<u64>>,
+    /// Numbers of its edits, from 1, log by log.
+    edits: Vec<(String, u64)>,
 }
 
 #[derive(Debug, Default)]
 struct Notes {
     acknowledged: Vec<Note>,
-    /// Of each transaction, the ranges of its logs.
-    transactions: Vec<BTreeMap<String, std::ops::Range<u64>>>,
+    transactions: Vec<Whole>,
     /// Logs with what was committed of them at the level of the process, and the version that has it.
-    volatile: Vec<(Version, String, u64)>,
+    volatile: Vec<(Version, String, u64, u64)>,
+    edits: Edits,
 }
 
 /// Notes taken while a workload runs.
@@ -114,35 +173,67 @@ impl History {
     /// Notes that everything of `log` below `end` was acknowledged; with a version that was written for it, everything
     /// in older versions too.
     pub fn acknowledge(&self, log: &str, end: u64, level: Durability, version: Option<Version>) {
+        self.acknowledge_edits(log, end, 0, level, version);
+    }
+
+    /// The same with so many edits of the log.
+    fn acknowledge_edits(
+        &self,
+        log: &str,
+        end: u64,
+        edits: u64,
+        level: Durability,
+        version: Option<Version>,
+    ) {
         let mut notes = self.notes.lock().unwrap();
         let changes = self.disk.operation_count();
-        let mut note = |log: String, end, level| {
-            notes.acknowledged.push(Note {
-                changes,
-                level,
-                log,
-                end,
-            });
-        };
-        note(log.to_owned(), end, level);
+        notes.acknowledged.push(Note {
+            changes,
+            level,
+            log: log.to_owned(),
+            end,
+            edits,
+        });
         let Some(version) = version else { return };
         if level == Durability::Process {
-            notes.volatile.push((version, log.to_owned(), end));
+            notes.volatile.push((version, log.to_owned(), end, edits));
             return;
         }
         // Versions become durable in their order. A commit that found nothing to write names a version that others
         // wrote, which need not be durable.
-        let written = notes.volatile.last().is_some_and(|(last, _, _)| version > *last);
+        let written = notes.volatile.last().is_some_and(|(last, ..)| version > *last);
         if written {
-            for (_, log, end) in std::mem::take(&mut notes.volatile) {
+            for (_, log, end, edits) in std::mem::take(&mut notes.volatile) {
                 notes.acknowledged.push(Note {
                     changes,
                     level,
                     log,
                     end,
+                    edits,
                 });
             }
         }
+    }
+
+    /// The first offset of a log from `from` on that no edit deletes yet.
+    pub fn next_shown(&self, log: &str, from: u64) -> u64 {
+        self.notes.lock().unwrap().edits.next_shown(log, from)
+    }
+
+    /// Deletes offsets of a log, durably.
+    pub fn delete(&self, store: &Store, log: &str, offsets: Range<u64>) {
+        let edits = self.notes.lock().unwrap().edits.add(log, offsets.clone());
+        let receipt = store.delete(log, offsets.clone()).unwrap();
+        let version = Some(receipt.version);
+        self.acknowledge_edits(log, offsets.end, edits, Durability::Disk, version);
+    }
+
+    /// Deletes everything of a log before an offset, durably.
+    pub fn retain(&self, store: &Store, log: &str, from: u64) {
+        let edits = self.notes.lock().unwrap().edits.add(log, 0..from);
+        let receipt = store.retain(log, &Retention::new().from(from)).unwrap();
+        let version = Some(receipt.version);
+        self.acknowledge_edits(log, from, edits, Durability::Disk, version);
     }
 
     pub fn create(&self, store: &Store, log: &str) {
@@ -152,14 +243,31 @@ impl History {
 
     /// Appends so many messages to each of the logs, all or nothing.
     pub fn transaction(&self, store: &Store, logs: &[(&str, u64)], level: Durability) {
-        let ends: Ends = store
-            .logs()
-            .into_iter()
-            .map(|log| (log.name, log.end.get()))
-            .collect();
+        self.transaction_with_deletions(store, logs, &[], level);
+    }
+
+    /// The same, and deletes offsets of logs as well.
+    pub fn transaction_with_deletions(
+        &self,
+        store: &Store,
+        logs: &[(&str, u64)],
+        deletions: &[(&str, Range<u64>)],
+        level: Durability,
+    ) {
+        let ends = ends_of(store);
+        let mut notes = self.notes.lock().unwrap();
+        let number = |(log, offsets): &(&str, Range<u64>)| {
+            let number = notes.edits.add(log, offsets.clone());
+            ((*log).to_owned(), number)
+        };
+        let edits: Vec<_> = deletions.iter().map(number).collect();
+        drop(notes);
         let receipt = store
             .transaction(|transaction| {
                 transaction.durability(level);
+                for (log, offsets) in deletions {
+                    transaction.delete(log, offsets.clone())?;
+                }
                 for (log, count) in logs {
                     let end = ends.get(*log).copied().unwrap_or(0);
                     for offset in end..end + count {
@@ -169,23 +277,33 @@ impl History {
                 Ok(())
             })
             .unwrap();
-        let parts = receipt
-            .offsets
-            .iter()
-            .map(|(log, range)| (log.clone(), range.clone()))
-            .collect();
+        let version = Some(receipt.version);
         for (log, range) in &receipt.offsets {
-            self.acknowledge(log, range.end, level, Some(receipt.version));
+            self.acknowledge(log, range.end, level, version);
         }
-        self.notes.lock().unwrap().transactions.push(parts);
+        for ((log, number), (_, offsets)) in edits.iter().zip(deletions) {
+            self.acknowledge_edits(log, offsets.end, *number, level, version);
+        }
+        self.notes.lock().unwrap().transactions.push(Whole {
+            appended: receipt.offsets.into_iter().collect(),
+            edits,
+        });
     }
 
     /// Everything that was committed is durable: a store that closed, or opened.
     pub fn all_durable(&self, store: &Store) {
+        let edits = self.notes.lock().unwrap().edits.counts();
         for log in store.logs() {
-            self.acknowledge(&log.name, log.durable_end.get(), Durability::Disk, None);
+            let edits = edits.get(&log.name).copied().unwrap_or(0);
+            self.acknowledge_edits(&log.name, log.durable_end.get(), edits, Durability::Disk, None);
         }
     }
+}
+
+/// Where the logs of a store end now.
+fn ends_of(store: &Store) -> Ends {
+    let end = |log: lanterman::LogInformation| (log.name, log.end.get());
+    store.logs().into_iter().map(end).collect()
 }
 
 /// The first bytes of a message say which it is.
@@ -201,98 +319,118 @@ fn fill(offset: u64) -> u8 {
     offset as u8 | 1
 }
 
-impl Oracle for History {
-    fn look(&self, store: &Store, lives: &Lives) -> Result<Ends, String> {
-        let mut ends = Ends::new();
-        for listed in store.logs() {
-            let name = listed.name;
-            let end = listed.end.get();
-            let failed = |error: lanterman::Error| format!("reading {name}: {error}");
-            let mut cursor = store
-                .log(&name)
-                .and_then(|log| log.cursor(0u64))
-                .map_err(failed)?;
-            for offset in 0..end {
-                let message = cursor.next().map_err(failed)?;
-                let message = message.ok_or_else(|| format!("{name} ends at {offset} and not at {end}"))?;
-                let life = lives.of(&name, offset);
-                let value = message.value();
-                let rest = value.get(8..).unwrap_or_default();
-                if message.offset().get() != offset
-                    || value.get(..8) != Some(&head(&name, offset, life))
-                    || value.len() != (self.value_bytes)(offset).max(8)
-                    || rest != vec![fill(offset); rest.len()]
-                {
-                    return Err(format!("another message at {offset} of {name}, in life {life}"));
-                }
+impl History {
+    /// Reads a log with a cursor: every message is the one that was appended there. Gives the offsets.
+    fn shown(&self, store: &Store, name: &str, end: u64, lives: &Lives) -> Result<Vec<u64>, String> {
+        let failed = |error: lanterman::Error| format!("reading {name}: {error}");
+        let mut cursor = store.log(name).and_then(|log| log.cursor(0u64)).map_err(failed)?;
+        let mut shown = Vec::new();
+        while let Some(message) = cursor.next().map_err(failed)? {
+            let offset = message.offset().get();
+            if offset >= end || shown.last().is_some_and(|last| *last >= offset) {
+                return Err(format!(
+                    "{offset} of {name} comes behind {:?} of {end}",
+                    shown.last()
+                ));
             }
-            if cursor.next().map_err(failed)?.is_some() {
-                return Err(format!("a message of {name} behind its end"));
+            let life = lives.of(name, offset);
+            let value = message.value();
+            let rest = value.get(8..).unwrap_or_default();
+            if value.get(..8) != Some(&head(name, offset, life))
+                || value.len() != (self.value_bytes)(offset).max(8)
+                || rest != vec![fill(offset); rest.len()]
+            {
+                return Err(format!("another message at {offset} of {name}, in life {life}"));
             }
-            ends.insert(name, end);
+            shown.push(offset);
         }
-        Ok(ends)
+        Ok(shown)
+    }
+}
+
+impl Oracle for History {
+    fn look(&self, store: &Store, lives: &Lives) -> Result<Found, String> {
+        let edits = self.notes.lock().unwrap().edits.of(lives);
+        let mut found = Found::default();
+        for (name, end) in ends_of(store) {
+            let shown = self.shown(store, &name, end, lives)?;
+            let done = edits.done(&name, &shown, end)?;
+            if done > 0 {
+                check_deleted(store, &name, &shown, end)?;
+                found.edits.insert(name.clone(), done);
+            }
+            found.ends.insert(name, end);
+        }
+        Ok(found)
     }
 
-    fn judge(&self, found: &Ends, changes: usize, level: Durability) -> Result<(), String> {
+    fn judge(&self, found: &Found, changes: usize, level: Durability) -> Result<(), String> {
         let notes = self.notes.lock().unwrap();
-        let end_of = |log: &String| found.get(log).copied();
+        let end_of = |log: &String| found.ends.get(log).copied();
+        let edits_of = |log: &String| found.edits.get(log).copied().unwrap_or(0);
         for note in &notes.acknowledged {
             let promised = note.changes <= changes && note.level >= level;
-            if promised && end_of(&note.log).is_none_or(|end| end < note.end) {
+            let lacks =
+                end_of(&note.log).is_none_or(|end| end < note.end) || edits_of(&note.log) < note.edits;
+            if promised && lacks {
                 return Err(format!(
-                    "{} has {:?} of {} messages that were acknowledged at {:?} after {} changes",
+                    "{} has {:?} of {} messages and {} of {} edits that were acknowledged at {:?} after {} changes",
                     note.log,
                     end_of(&note.log),
                     note.end,
+                    edits_of(&note.log),
+                    note.edits,
                     note.level,
                     note.changes
                 ));
             }
         }
-        for parts in &notes.transactions {
-            let has = |(log, range): (&String, &std::ops::Range<u64>)| end_of(log).unwrap_or(0) >= range.end;
-            let present = parts.iter().filter(|part| has(*part)).count();
+        for whole in &notes.transactions {
+            let parts = &whole.appended;
+            let has = |(log, range): (&String, &Range<u64>)| end_of(log).unwrap_or(0) >= range.end;
+            let appended = parts.iter().filter(|part| has(*part)).count();
+            let is_done = |(log, number): &&(String, u64)| edits_of(log) >= *number;
+            let edited = whole.edits.iter().filter(is_done).count();
             let begun = parts
                 .iter()
                 .any(|(log, range)| (range.start + 1..range.end).contains(&end_of(log).unwrap_or(0)));
-            if begun || (present != 0 && present != parts.len()) {
-                return Err(format!("a part of a transaction: {parts:?}, found {found:?}"));
+            let (present, all) = (appended + edited, parts.len() + whole.edits.len());
+            if begun || (present != 0 && present != all) {
+                return Err(format!("a part of a transaction: {whole:?}, found {found:?}"));
             }
         }
         Ok(())
     }
 
-    fn go_on(&self, store: &Store, found: &Ends, lives: &Lives) -> Result<Ends, String> {
+    fn go_on(&self, store: &Store, found: &Found, lives: &Lives) -> Result<Found, String> {
         let failed = |error: lanterman::Error| format!("going on: {error}");
         let life = lives.newest();
-        let mut ends = found.clone();
-        let after = "after";
-        let log = found.keys().find(|name| *name != after);
-        let log = log.map_or("first", |name| name.as_str());
+        let mut went_on = found.clone();
+        let log = recovery_log(&found.ends);
+        let [(_, first), (_, second)] = recovery_edits(&found.ends);
+        let mut end = found.ends.get(log).copied().unwrap_or(0);
         let mut writer = store.writer(log).map_err(failed)?;
         for _ in 0..2 {
-            let end = ends.entry(log.to_owned()).or_insert(0);
-            let offset = writer.append(&self.value(log, *end, life)).map_err(failed)?;
-            if offset.get() != *end {
+            let offset = writer.append(&self.value(log, end, life)).map_err(failed)?;
+            if offset.get() != end {
                 return Err(format!("{log} goes on at {offset} and not at {end}"));
             }
-            *end += 1;
+            end += 1;
         }
         writer.commit(Durability::Disk).map_err(failed)?;
         drop(writer);
-        let (here, there) = (
-            ends.get(log).copied().unwrap_or(0),
-            ends.get(after).copied().unwrap_or(0),
-        );
+        store.delete(log, first).map_err(failed)?;
+        let there = found.ends.get(AFTER).copied().unwrap_or(0);
         store
             .transaction(|transaction| {
-                transaction.append(log, &self.value(log, here, life))?;
-                transaction.append(after, &self.value(after, there, life))
+                transaction.append(log, &self.value(log, end, life))?;
+                transaction.delete(log, second)?;
+                transaction.append(AFTER, &self.value(AFTER, there, life))
             })
             .map_err(failed)?;
-        ends.insert(log.to_owned(), here + 1);
-        ends.insert(after.to_owned(), there + 1);
-        Ok(ends)
+        went_on.ends.insert(log.to_owned(), end + 1);
+        went_on.ends.insert(AFTER.to_owned(), there + 1);
+        *went_on.edits.entry(log.to_owned()).or_insert(0) += 2;
+        Ok(went_on)
     }
 }

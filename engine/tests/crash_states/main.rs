@@ -1,5 +1,6 @@
 //! Promise: after a power cut at any moment, everything acknowledged as durable is there, in order and equal, what
-//! follows is a prefix of what was appended, and transactions are whole or absent. After the death of the process alone,
+//! follows is a prefix of what was appended, transactions are whole or absent, and what was deleted is gone, and nothing
+//! else. After the death of the process alone,
 //! so is everything acknowledged at all. That holds for a crash while an earlier one is recovered from, too.
 //!
 //! Shown by recording every change that a workload makes to the disk, with what was acknowledged when, and trying what a
@@ -22,6 +23,7 @@
 )]
 
 mod check;
+mod edits;
 mod history;
 mod probe;
 mod regressions;
@@ -143,6 +145,11 @@ fn no_crash_while_a_store_is_opened_or_closed_loses_what_was_acknowledged() {
 }
 
 #[test]
+fn no_crash_brings_deleted_messages_back_or_takes_others() {
+    every_crash_of(&workload::Deletion, 1_000, 5_000);
+}
+
+#[test]
 fn no_crash_with_slabs_in_flight_loses_what_was_acknowledged() {
     every_crash_of(&workload::Slabs, 850, 12_000);
 }
@@ -151,7 +158,7 @@ fn no_crash_with_slabs_in_flight_loses_what_was_acknowledged() {
 /// found again only by trying all.
 #[test]
 fn the_same_work_makes_the_same_changes() {
-    let workloads: [&dyn Workload; 8] = [
+    let workloads: [&dyn Workload; 9] = [
         &workload::Append,
         &workload::Groups,
         &workload::Transactions,
@@ -160,6 +167,7 @@ fn the_same_work_makes_the_same_changes() {
         &workload::Creation,
         &workload::Opening,
         &workload::Slabs,
+        &workload::Deletion,
     ];
     for workload in workloads {
         let record = || {

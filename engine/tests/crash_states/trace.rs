@@ -9,7 +9,7 @@ use lanterman::Durability;
 use lanterman::disk::{Fate, MemoryDisk, OpenMode, Operation, Replay, Unit, crash_choices, torn_choices};
 
 use crate::check::{Recovery, Trial};
-use crate::history::{Ends, Lives, Oracle};
+use crate::history::{Found, Lives, Oracle};
 use crate::state::{Crash, End, Moment};
 use crate::workload::Workload;
 
@@ -49,7 +49,7 @@ pub struct Trace<'a> {
 }
 
 /// What is known of a state that was tried before.
-type Known = Mutex<HashMap<u64, Ends>>;
+type Known = Mutex<HashMap<u64, Found>>;
 
 /// Walks through a run from `start` and stops at every moment of it, until `visit` says that it has seen enough.
 pub fn walk(start: MemoryDisk, operations: &[Operation], mut visit: impl FnMut(Moment, &MemoryDisk) -> bool) {
@@ -172,7 +172,7 @@ impl Trace<'_> {
     ) -> Result<(), String> {
         let image = crash.image(disk);
         let digest = image.durable_digest();
-        let judge = |found: &Ends| self.oracle.judge(found, crash.moment.changes, Durability::Disk);
+        let judge = |found: &Found| self.oracle.judge(found, crash.moment.changes, Durability::Disk);
         let tried_before = known.lock().unwrap().get(&digest).cloned();
         if let Some(found) = tried_before {
             // The same bytes answer the same; what was acknowledged by now may be more.
@@ -197,7 +197,7 @@ impl Trace<'_> {
         let options = self.workload.options();
         let lives = Lives::default();
         let image = crash.image(disk);
-        let judge = |found: &Ends| {
+        let judge = |found: &Found| {
             self.oracle
                 .judge(found, crash.moment.changes, Durability::Process)
         };
@@ -260,7 +260,7 @@ impl Trace<'_> {
     ) -> Result<(), String> {
         let image = second.image(disk);
         let digest = image.durable_digest();
-        let judge = |found: &Ends| self.judge_second(first, second, recovery, found);
+        let judge = |found: &Found| self.judge_second(first, second, recovery, found);
         let tried_before = known.lock().unwrap().get(&digest).cloned();
         if let Some(found) = tried_before {
             return judge(&found);
@@ -278,15 +278,14 @@ impl Trace<'_> {
         first: &Crash,
         second: &Crash,
         recovery: &Recovery,
-        found: &Ends,
+        found: &Found,
     ) -> Result<(), String> {
         // Of the workload's own messages; those behind them are of the recovery.
-        let own = recovery.found.iter().filter_map(|(log, end)| {
-            let found = found.get(log)?;
-            Some((log.clone(), *found.min(end)))
-        });
-        self.oracle
-            .judge(&own.collect(), first.moment.changes, Durability::Disk)?;
+        self.oracle.judge(
+            &found.at_most(&recovery.found),
+            first.moment.changes,
+            Durability::Disk,
+        )?;
         let changes = second.moment.changes;
         let is_power_cut = first.end != End::Killed;
         let promised = if changes >= recovery.done {
@@ -297,14 +296,8 @@ impl Trace<'_> {
         } else {
             return Ok(());
         };
-        let less = |(log, end): &(&String, &u64)| found.get(*log).is_none_or(|found| found < *end);
-        match promised.iter().find(less) {
-            Some((log, end)) => Err(format!(
-                "{log} had {end} messages in the recovery, and now {:?}",
-                found.get(log)
-            )),
-            None => Ok(()),
-        }
+        let lost = |error| format!("of what the recovery had: {error}");
+        found.check_has(promised).map_err(lost)
     }
 
     /// Tries one state alone, as its text names it: a crash, or two of them, the second within the recovery of the first.

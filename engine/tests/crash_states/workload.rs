@@ -1,5 +1,4 @@
-//! The runs whose crashes are tried. A new kind of work (deletion, retention, forks, collection, compaction) is one more
-//! [`Workload`], and what it promises is a matter of its [`Oracle`].
+//! The runs whose crashes are tried. A new kind of work (forks, collection, compaction) is one more [`Workload`], and what it promises is a matter of its [`Oracle`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -311,6 +310,83 @@ impl Workload for Opening {
                 history.acknowledge(&log, end, Durability::Disk, None);
             }
             store = reopen(self, disk);
+        }
+        end(history, store)
+    }
+}
+
+/// Deletions of what stands in slabs, in memory and in both, retention, and transactions that delete and append, while
+/// chunks are sealed, checkpoints made and segments rolled.
+pub struct Deletion;
+
+impl Deletion {
+    /// Deletes something of a log that ends at `end`; mostly what the rounds before have left.
+    fn delete(history: &History, store: &Store, log: u64, round: u64, end: u64) {
+        let name = log_name(log);
+        let name = name.as_str();
+        let other = log_name((log + 1) % 3);
+        let newest = end - 1;
+        // So that each deletes something: whoever looks counts them by what is missing.
+        let shown = |from| history.next_shown(name, from);
+        match round % 7 {
+            // In memory; more of the same message's neighbours; the end itself.
+            0 => history.delete(store, name, newest - 3..newest),
+            1 => history.delete(store, name, newest..end),
+            // What stands in slabs by now, or in the tail that a checkpoint wrote.
+            2 => {
+                let first = shown(end - end / 3);
+                history.delete(store, name, first..(first + 7).min(end));
+            }
+            // Both, whole slabs among them.
+            3 => history.delete(store, name, end / 2 + end / 3..end - 2),
+            4 => {
+                let old = shown(end / 4 + 2);
+                let deletions = [(name, newest - 1..end), (name, old..old + 3)];
+                let level = level(round / 7);
+                history.transaction_with_deletions(store, &[(&other, 2), (name, 1)], &deletions, level);
+            }
+            5 => history.retain(store, name, shown(end / 4) + 1),
+            _ => {
+                let old = history.next_shown(&other, 0);
+                let deletions = [(name, newest - 2..end), (other.as_str(), old..old + 1)];
+                history.transaction_with_deletions(store, &[("done", 1)], &deletions, level(round / 7 + 1));
+            }
+        }
+    }
+}
+
+impl Workload for Deletion {
+    fn name(&self) -> &'static str {
+        "deletion"
+    }
+
+    fn run(&self, disk: &Arc<RecordingDisk>) -> Box<dyn Oracle> {
+        let (history, store) = begin(self, disk, |offset| 8 + offset as usize * 977 % 2_900);
+        for log in 0..3 {
+            let mut writer = store.writer(&log_name(log)).unwrap();
+            history.append(&mut writer, 12);
+            history.commit(&mut writer, Durability::Disk);
+        }
+        for round in 0..70 {
+            let log = round % 3;
+            let mut writer = store.writer(&log_name(log)).unwrap();
+            history.append(&mut writer, 5 + round * 7 % 11);
+            if round % 5 != 4 {
+                history.commit(&mut writer, level(round));
+            }
+            let end = writer.next_offset().get();
+            drop(writer);
+            Self::delete(&history, &store, log, round, end);
+            if round % 3 == 2 {
+                while store.step().unwrap() {}
+            }
+            if round % 16 == 9 {
+                store.checkpoint().unwrap();
+                // Nothing but a deletion between two checkpoints: that alone makes a log a changed one.
+                let old = history.next_shown(&log_name(log), 0);
+                history.delete(&store, &log_name(log), old..old + 2);
+                store.checkpoint().unwrap();
+            }
         }
         end(history, store)
     }

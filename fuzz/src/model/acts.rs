@@ -2,20 +2,20 @@
 
 use lanterman::{Durability, Error, ErrorKind, NewMessage, Offset, Result};
 
-use super::expected::{Expected, Parts};
+use super::expected::{Expected, Parts, Whole};
 use super::{APPEND_BYTES_MAX, Driver, NAMES, trace};
 
 /// How often an append that found no memory is tried again, with background work and fewer snapshots between.
 const TRIES_MAX: usize = 200;
 
 impl Driver<'_> {
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
     }
 
     /// A size: mostly small, sometimes none, sometimes more than a slab.
-    fn size(&mut self) -> usize {
+    pub(super) fn size(&mut self) -> usize {
         let size = match self.choices.below(16) {
             0 => 0,
             1..=8 => self.choices.index(200),
@@ -30,7 +30,7 @@ impl Driver<'_> {
         size
     }
 
-    fn durability(&mut self) -> Durability {
+    pub(super) fn durability(&mut self) -> Durability {
         if self.choices.byte() & 1 == 0 {
             Durability::Disk
         } else {
@@ -241,7 +241,7 @@ impl Driver<'_> {
         }
     }
 
-    fn settled<T>(
+    pub(super) fn settled<T>(
         &mut self,
         numbers: impl Iterator<Item = usize>,
         durability: Durability,
@@ -383,6 +383,10 @@ impl Driver<'_> {
         durability: Durability,
         outcome: Result<lanterman::TransactionReceipt>,
     ) {
+        let whole = |parts| Whole {
+            parts,
+            ..Whole::default()
+        };
         let append = |logs: &mut [super::ModelLog]| {
             messages.into_iter().for_each(|(number, message)| {
                 logs[number].append(message);
@@ -401,7 +405,7 @@ impl Driver<'_> {
                     "the receipt names other logs"
                 );
                 append(&mut self.logs);
-                self.transactions.push(parts.clone());
+                self.transactions.push(whole(parts.clone()));
                 self.settled(parts.into_keys(), durability, Ok(()));
             }
             Err(error) => {
@@ -417,7 +421,7 @@ impl Driver<'_> {
                 if self.is_broken {
                     // Its block may have reached the disk all the same: whole or not at all.
                     append(&mut self.logs);
-                    self.transactions.push(parts);
+                    self.transactions.push(whole(parts));
                 }
             }
         }

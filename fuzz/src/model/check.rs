@@ -1,6 +1,6 @@
 //! Comparing what the engine answers with the model.
 
-use lanterman::{Cursor, ErrorKind};
+use lanterman::{Cursor, Error, ErrorKind};
 
 use super::expected::{ModelLog, wholeness};
 use super::reopen::open_with;
@@ -63,7 +63,7 @@ impl Driver<'_> {
             self.check_snapshot_at(0);
             self.snapshots.remove(0);
         }
-        let wanted = self.logs[number].messages.clone();
+        let wanted = self.logs[number].clone();
         self.snapshots.push(HeldSnapshot {
             snapshot,
             log: number,
@@ -81,17 +81,19 @@ impl Driver<'_> {
     pub(super) fn check_snapshot_at(&self, index: usize) {
         let held = &self.snapshots[index];
         let name = NAMES[held.log];
-        let end = held.wanted.len() as u64;
+        let end = held.wanted.end();
         assert!(held.snapshot.end().get() == end, "the snapshot of {name:?} moved");
-        let mut count = 0;
-        for message in held.snapshot.range(..).expect("the whole range") {
-            let message = message.unwrap_or_else(|error| panic!("snapshot of {name:?} at {count}: {error}"));
-            held.wanted[count as usize].check_kept(name, count, &message);
-            count += 1;
+        let mut found = held.snapshot.range(..).expect("the whole range");
+        for offset in held.wanted.shown() {
+            let message = found
+                .next()
+                .unwrap_or_else(|| panic!("the snapshot of {name:?} lacks {offset}"));
+            let message = message.unwrap_or_else(|error| panic!("snapshot of {name:?} at {offset}: {error}"));
+            held.wanted.at(offset).check_kept(name, offset, &message);
         }
         assert!(
-            count == end,
-            "the snapshot of {name:?} has {count} messages, not {end}"
+            found.next().is_none(),
+            "the snapshot of {name:?} has more messages than it had"
         );
         let behind = held.snapshot.get(end).map(|_| ()).map_err(|error| error.kind());
         assert!(
@@ -136,6 +138,7 @@ impl Driver<'_> {
             log: number,
             next,
             is_durable,
+            edits: self.logs[number].edits.len(),
         });
     }
 
@@ -167,23 +170,31 @@ impl Driver<'_> {
                 .unwrap_or_else(|error| panic!("follow {name:?}: {error}"))
             else {
                 let end = if held.is_durable { limit } else { wanted.end() };
+                let missed = (held.next..end).find(|offset| !wanted.is_deleted(*offset));
                 assert!(
-                    held.next == end,
-                    "a cursor of {name:?} stops at {}, the end is {end}",
+                    missed.is_none() && held.next <= end.max(limit),
+                    "a cursor of {name:?} stops at {} before {missed:?}, the end is {end}",
                     held.next
                 );
                 return;
             };
+            let offset = message.offset().get();
+            let passed = (held.next..offset).find(|passed| !wanted.is_deleted(*passed));
             assert!(
-                !held.is_durable || held.next < limit,
+                held.next <= offset && passed.is_none(),
+                "a cursor of {name:?} passes over {passed:?} to {offset}"
+            );
+            assert!(
+                !wanted.is_deleted_by(held.edits, offset),
+                "a cursor of {name:?} shows {offset}, which was deleted before it was made"
+            );
+            assert!(
+                !held.is_durable || offset < limit,
                 "a durable cursor of {name:?} reads what is not durable"
             );
-            assert!(
-                held.next < wanted.end(),
-                "a cursor of {name:?} reads behind the end"
-            );
-            wanted.at(held.next).check(name, held.next, &message);
-            held.next += 1;
+            assert!(offset < wanted.end(), "a cursor of {name:?} reads behind the end");
+            wanted.at(offset).check(name, offset, &message);
+            held.next = offset + 1;
             left -= 1;
         }
     }
@@ -204,6 +215,12 @@ impl Driver<'_> {
                     found.is_err_and(|error| error.kind() == ErrorKind::FixTheCall),
                     "a message behind the end"
                 );
+                continue;
+            }
+            if self.logs[number].is_deleted(offset) {
+                check_deleted(found.map(|_| ()), &self.logs[number], offset);
+                let many = log.snapshot().get_many(&[offset]).map(|_| ());
+                check_deleted(many, &self.logs[number], offset);
                 continue;
             }
             offsets.push(offset);
@@ -244,8 +261,9 @@ impl Driver<'_> {
             read_all(&mut cursor, name, wanted, ends[number]);
         }
         for parts in &self.transactions {
+            let edits = |log: usize| self.logs[log].edits.len();
             assert!(
-                wholeness(parts, |log| ends[log]).is_some(),
+                wholeness(parts, |log| ends[log], edits).is_some(),
                 "a version with half a transaction"
             );
         }
@@ -291,8 +309,9 @@ impl Driver<'_> {
             read_all(&mut cursor, name, wanted, end);
         }
         for parts in &self.transactions {
+            let edits = |log: usize| self.logs[log].edits.len();
             assert!(
-                wholeness(parts, |log| ends[log]).is_some(),
+                wholeness(parts, |log| ends[log], edits).is_some(),
                 "a reader sees half a transaction"
             );
         }
@@ -302,9 +321,21 @@ impl Driver<'_> {
     }
 }
 
+/// An offset that was deleted says so, and names none that was not.
+pub(super) fn check_deleted(found: lanterman::Result<()>, wanted: &ModelLog, offset: u64) {
+    match found {
+        Err(Error::Deleted { run, .. }) => assert!(
+            run.contains(&offset) && run.clone().all(|offset| wanted.is_deleted(offset)),
+            "{offset} is in a run {run:?} of messages of which some are not deleted"
+        ),
+        Err(error) => panic!("{offset} was deleted and answers: {error}"),
+        Ok(()) => panic!("{offset} was deleted and is there"),
+    }
+}
+
 /// Reads from the start, compares, and expects the end at `end`.
 fn read_all(cursor: &mut Cursor, name: &str, wanted: &ModelLog, end: u64) {
-    for offset in 0..end {
+    for offset in wanted.shown().take_while(|offset| *offset < end) {
         let found = cursor
             .next()
             .unwrap_or_else(|error| panic!("read {name:?} at {offset}: {error}"));

@@ -140,6 +140,18 @@ pub(super) struct ModelLog {
     pub(super) is_created: bool,
     /// What was appended in one piece and is found whole or not at all.
     pub(super) batches: Vec<Range<u64>>,
+    /// What was deleted, in order; each edit deletes something that those before it have left.
+    pub(super) edits: Vec<ModelEdit>,
+}
+
+/// A range of offsets that was deleted.
+#[derive(Debug, Clone)]
+pub(super) struct ModelEdit {
+    pub(super) offsets: Range<u64>,
+    /// It survives a killed process.
+    pub(super) is_committed: bool,
+    /// It survives a power cut.
+    pub(super) is_durable: bool,
 }
 
 impl ModelLog {
@@ -156,9 +168,56 @@ impl ModelLog {
         self.end() - 1
     }
 
+    /// Deletes offsets; gives how many messages that destroys. What destroys none is no edit: nobody can see it.
+    pub(super) fn delete(&mut self, offsets: Range<u64>, is_committed: bool, is_durable: bool) -> u64 {
+        let destroyed = self.shown().filter(|offset| offsets.contains(offset)).count();
+        if destroyed > 0 {
+            self.edits.push(ModelEdit {
+                offsets,
+                is_committed,
+                is_durable,
+            });
+        }
+        destroyed as u64
+    }
+
+    /// Whether one of the first so many edits deleted an offset.
+    pub(super) fn is_deleted_by(&self, edits: usize, offset: u64) -> bool {
+        let edits = &self.edits[..edits.min(self.edits.len())];
+        edits.iter().any(|edit| edit.offsets.contains(&offset))
+    }
+
+    pub(super) fn is_deleted(&self, offset: u64) -> bool {
+        self.is_deleted_by(self.edits.len(), offset)
+    }
+
+    /// Offsets of the messages that can be read.
+    pub(super) fn shown(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.end()).filter(|offset| !self.is_deleted(*offset))
+    }
+
+    /// How many edits were done in a log that ends at `end` and shows `found`.
+    pub(super) fn edits_done(&self, found: &[u64], end: u64) -> Option<usize> {
+        let fits = |done: &usize| {
+            let shown = (0..end).filter(|offset| !self.is_deleted_by(*done, *offset));
+            self.edits[..*done].iter().all(|edit| edit.offsets.end <= end) && shown.eq(found.iter().copied())
+        };
+        (0..=self.edits.len()).rev().find(fits)
+    }
+
+    /// Nothing takes back what was edited up to now.
+    pub(super) fn edits_are_durable(&mut self) {
+        for edit in &mut self.edits {
+            edit.is_committed = true;
+            edit.is_durable = true;
+        }
+    }
+
     /// After a reopening: what was found is what there is, and all of it is durable.
-    pub(super) fn cut(&mut self, end: u64) {
+    pub(super) fn cut(&mut self, end: u64, edits: usize) {
         self.messages.truncate(end as usize);
+        self.edits.truncate(edits);
+        self.edits_are_durable();
         self.committed = end;
         self.durable = end;
         self.is_created |= end > 0;
@@ -169,9 +228,23 @@ impl ModelLog {
 /// The parts of one transaction, by the number of the log.
 pub(super) type Parts = BTreeMap<usize, Range<u64>>;
 
-/// Whether a transaction is found whole (`Some(true)`), not at all (`Some(false)`) or in parts, given the logs' ends.
-pub(super) fn wholeness(parts: &Parts, end_of: impl Fn(usize) -> u64) -> Option<bool> {
-    let whole = parts.iter().all(|(log, offsets)| end_of(*log) >= offsets.end);
-    let absent = parts.iter().all(|(log, offsets)| end_of(*log) <= offsets.start);
+/// A transaction: what it appended, and the numbers of its edits, from 1, log by log.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Whole {
+    pub(super) parts: Parts,
+    pub(super) edits: Vec<(usize, usize)>,
+}
+
+/// Whether a transaction is found whole (`Some(true)`), not at all (`Some(false)`) or in parts, given the logs' ends and
+/// how many edits of each were done.
+pub(super) fn wholeness(
+    transaction: &Whole,
+    end_of: impl Fn(usize) -> u64,
+    edits_of: impl Fn(usize) -> usize,
+) -> Option<bool> {
+    let (mut parts, edits) = (transaction.parts.iter(), &transaction.edits);
+    let has_edit = |(log, number): &(usize, usize)| edits_of(*log) >= *number;
+    let whole = parts.clone().all(|(log, offsets)| end_of(*log) >= offsets.end) && edits.iter().all(has_edit);
+    let absent = parts.all(|(log, offsets)| end_of(*log) <= offsets.start) && !edits.iter().any(has_edit);
     if whole || absent { Some(whole) } else { None }
 }

@@ -2,11 +2,12 @@
 //!
 //! An input is a list of decisions. Every answer of the engine is compared at once; after each reopening, everything
 //! that was promised must be there, in order and equal, and what follows must be a prefix of what was appended, with
-//! transactions and batches whole or absent. The store lives on a disk in memory, with limits so small that growing,
+//! transactions and batches whole or absent; what was deleted is gone for good, and for nobody who held it. The store lives on a disk in memory, with limits so small that growing,
 //! sealing, rolling, checkpoints and recycling happen all the time.
 
 mod acts;
 mod check;
+mod deleting;
 mod expected;
 mod reopen;
 
@@ -16,7 +17,7 @@ use lanterman::disk::{Fault, FaultyDisk, MemoryDisk, OperationKind};
 use lanterman::{Background, Cursor, Options, Snapshot, Store, Verify, WhenFull, Writer};
 
 use crate::choices::Choices;
-use expected::{ModelLog, Parts};
+use expected::{ModelLog, Whole};
 
 /// Names of the logs; some look like paths and must never become any.
 const NAMES: [&str; 5] = ["orders", "../audit", "a/b/../c", "\u{1F4D6} log", "."];
@@ -30,7 +31,7 @@ const HELD_MAX: usize = 3;
 struct HeldSnapshot {
     snapshot: Snapshot,
     log: usize,
-    wanted: Vec<expected::Expected>,
+    wanted: ModelLog,
 }
 
 /// A cursor that follows a log.
@@ -39,6 +40,8 @@ struct HeldCursor {
     log: usize,
     next: u64,
     is_durable: bool,
+    /// How many edits of the log were done when it was made: what they deleted it never shows.
+    edits: usize,
 }
 
 /// Prints what is done if the environment asks for it; a failing seed can so be followed.
@@ -60,7 +63,7 @@ struct Driver<'a> {
     reader: Option<Store>,
     writers: Vec<Option<Writer>>,
     logs: Vec<ModelLog>,
-    transactions: Vec<Parts>,
+    transactions: Vec<Whole>,
     snapshots: Vec<HeldSnapshot>,
     cursors: Vec<HeldCursor>,
     appended_bytes: usize,
@@ -165,7 +168,7 @@ impl<'a> Driver<'a> {
     }
 
     fn act(&mut self) {
-        match self.choices.below(40) {
+        match self.choices.below(44) {
             0..=8 => self.append(),
             9..=10 => self.append_batch(),
             11..=12 => self.append_full(),
@@ -190,7 +193,10 @@ impl<'a> Driver<'a> {
             35 => self.plan_fault(),
             36 => self.close_and_reopen(),
             37..=38 => self.crash(),
-            _ => self.many_small_appends(),
+            39 => self.many_small_appends(),
+            40..=41 => self.delete(),
+            42 => self.retain(),
+            _ => self.delete_in_a_transaction(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lanterman::Options;
 use lanterman::disk::{Fate, FaultyDisk, MemoryDisk};
 
-use super::expected::wholeness;
+use super::expected::{ModelEdit, wholeness};
 use super::{Driver, NAMES, PATH, trace};
 use crate::choices::Seeded;
 
@@ -39,6 +39,7 @@ impl Driver<'_> {
         for log in &mut self.logs {
             log.committed = log.end();
             log.durable = log.end();
+            log.edits_are_durable();
         }
         if self.may_have_lost {
             self.cut_power(0, 0);
@@ -107,6 +108,7 @@ impl Driver<'_> {
             "a log that nobody made"
         );
         let mut ends = vec![0; NAMES.len()];
+        let mut edits = vec![0; NAMES.len()];
         for (number, name) in NAMES.iter().enumerate() {
             let log = &self.logs[number];
             let promised = if is_power_cut { log.durable } else { log.committed };
@@ -135,11 +137,7 @@ impl Driver<'_> {
                 torn.is_none(),
                 "log {name:?} ends at {end} within the batch {torn:?}"
             );
-            assert!(
-                information.start.get() == 0,
-                "log {name:?} starts at {}",
-                information.start
-            );
+            edits[number] = self.edits_found(number, end, information.start.get(), is_power_cut);
             assert!(
                 information.durable_end.get() == end,
                 "log {name:?}: all that is found is durable"
@@ -147,21 +145,57 @@ impl Driver<'_> {
             ends[number] = end;
         }
         for parts in &self.transactions {
-            let whole = wholeness(parts, |log| ends[log]);
+            let whole = wholeness(parts, |log| ends[log], |log| edits[log]);
             assert!(
                 whole.is_some(),
                 "half a transaction: {parts:?} in logs that end at {ends:?}"
             );
         }
         self.transactions
-            .retain(|parts| wholeness(parts, |log| ends[log]) == Some(true));
+            .retain(|parts| wholeness(parts, |log| ends[log], |log| edits[log]) == Some(true));
         for (number, name) in NAMES.iter().enumerate() {
             let is_there = found.iter().any(|found| found.name == *name);
-            self.logs[number].cut(ends[number]);
+            self.logs[number].cut(ends[number], edits[number]);
             self.logs[number].is_created = is_there;
         }
         trace!(self, "reopened at {ends:?}");
         self.check_everything();
+    }
+
+    /// How many edits of a log were done, as what it shows says.
+    fn edits_found(&self, number: usize, end: u64, start: u64, is_power_cut: bool) -> usize {
+        let (name, log) = (NAMES[number], &self.logs[number]);
+        let opened = self.store().log(name).expect("it is listed");
+        let mut cursor = opened.cursor(0u64).expect("the start of a log");
+        let mut shown = Vec::new();
+        while let Some(message) = cursor
+            .next()
+            .unwrap_or_else(|error| panic!("read {name:?} behind {:?}: {error}", shown.last()))
+        {
+            shown.push(message.offset().get());
+        }
+        assert!(
+            shown.first().is_none_or(|first| start <= *first) && start <= end,
+            "log {name:?} starts at {start}, its first message is {:?}",
+            shown.first()
+        );
+        let done = log.edits_done(&shown, end);
+        let done = done.unwrap_or_else(|| {
+            panic!(
+                "log {name:?} ends at {end} and shows {shown:?}, which no number of its edits leaves: {:?}",
+                log.edits
+            )
+        });
+        let is_promised = |edit: &ModelEdit| {
+            if is_power_cut {
+                edit.is_durable
+            } else {
+                edit.is_committed
+            }
+        };
+        let undone = log.edits[done..].iter().find(|edit| is_promised(edit));
+        assert!(undone.is_none(), "log {name:?} has lost the edit {undone:?}");
+        done
     }
 
     /// Takes the watermarks at their word.

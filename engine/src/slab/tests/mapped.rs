@@ -48,7 +48,7 @@ impl SlabSource for MappedSource {
     fn open(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {
         let start = reference.position.get() as usize;
         let end = start.saturating_add(reference.bytes.get() as usize);
-        SlabBytes::window(Arc::clone(&self.map), start..end).ok_or_else(|| SlabError::Missing {
+        SlabBytes::window(Arc::clone(&self.map), start..end, None).ok_or_else(|| SlabError::Missing {
             reference: Box::new(*reference),
         })
     }

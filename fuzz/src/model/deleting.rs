@@ -1,0 +1,215 @@
+//! Deletion and retention, with ranges of all sorts.
+
+use std::ops::Range;
+
+use lanterman::{DeletionReceipt, Durability, Error, Result, Retention};
+
+use super::expected::{Expected, Parts, Whole};
+use super::{Driver, NAMES, trace};
+
+impl Driver<'_> {
+    /// A range of a log's offsets: mostly a short one, sometimes a long one, one of nothing, or one that is refused.
+    fn range(&mut self, number: usize) -> Range<u64> {
+        let end = self.logs[number].end();
+        let first = self.choices.below(end + 1);
+        match self.choices.below(8) {
+            0 => first..first,
+            1 => first..self.choices.below(end + 1),
+            2 => first..end + self.choices.below(3),
+            3 => 0..first,
+            _ => first..(first + 1 + self.choices.below(60)).min(end),
+        }
+    }
+
+    /// Whether the store must refuse a range.
+    fn is_refused(&self, number: usize, offsets: &Range<u64>) -> bool {
+        offsets.start > offsets.end || offsets.end > self.logs[number].end()
+    }
+
+    pub(super) fn delete(&mut self) {
+        let number = self.choices.index(NAMES.len());
+        let offsets = self.range(number);
+        let store = self.store().clone();
+        let plan = store.plan_deletion(NAMES[number], offsets.clone());
+        let outcome = store.delete(NAMES[number], offsets.clone());
+        trace!(self, "delete {offsets:?} of {number}: {outcome:?}");
+        if let (Ok(plan), Ok(receipt)) = (&plan, &outcome) {
+            // Where a slab was cut before, its parts are counted in proportion; and a checkpoint may come between.
+            let log = &self.logs[number];
+            let is_counted = plan.is_exact && log.edits.is_empty();
+            let shown = log.shown().filter(|offset| offsets.contains(offset)).count() as u64;
+            assert!(
+                plan.offsets == receipt.offsets && (!is_counted || plan.messages == shown),
+                "planned {plan:?} and did {receipt:?}"
+            );
+        }
+        self.edited(number, offsets, outcome);
+    }
+
+    pub(super) fn retain(&mut self) {
+        let number = self.choices.index(NAMES.len());
+        let end = self.logs[number].end();
+        let limit = self.choices.below(end + 2);
+        let (retention, is_exact) = match self.choices.below(3) {
+            0 if limit > 0 => (Retention::new().max_messages(limit), false),
+            1 => (Retention::new().max_bytes(limit * 100 + 1), false),
+            _ => (Retention::new().from(limit), true),
+        };
+        // Where it goes by slabs, the plan says what one that fails may have done.
+        let plan = self.store().plan_retention(NAMES[number], &retention);
+        let outcome = self.store().retain(NAMES[number], &retention);
+        trace!(self, "retain {retention:?} of {number}: {outcome:?}");
+        let offsets = match &outcome {
+            Ok(receipt) if !is_exact => {
+                self.check_kept(number, &retention, receipt);
+                0..receipt.offsets.end
+            }
+            Err(_) if !is_exact => 0..plan.map_or(0, |plan| plan.offsets.end),
+            _ => 0..limit,
+        };
+        self.edited(number, offsets, outcome);
+    }
+
+    /// What a limit names is kept.
+    fn check_kept(&self, number: usize, retention: &Retention, receipt: &DeletionReceipt) {
+        let log = &self.logs[number];
+        let kept = log.shown().filter(|offset| *offset >= receipt.offsets.end);
+        let (mut messages, mut bytes) = (0, 0);
+        for offset in kept {
+            let message = log.at(offset);
+            messages += 1;
+            bytes += message.value.len() as u64 + message.key.as_ref().map_or(0, Vec::len) as u64;
+        }
+        // Parts of slabs are counted in proportion: where none was cut, both limits are exact.
+        let goes = log.shown().any(|offset| offset < receipt.offsets.end);
+        if goes && log.edits.is_empty() {
+            assert!(
+                retention.max_messages.is_none_or(|most| messages >= most)
+                    && retention.max_bytes.is_none_or(|most| bytes >= most),
+                "{retention:?} keeps {messages} messages of {bytes} bytes: {receipt:?}"
+            );
+        }
+    }
+
+    /// An edit that was durable, refused, or failed.
+    fn edited(&mut self, number: usize, offsets: Range<u64>, outcome: Result<DeletionReceipt>) {
+        let is_refused = self.is_refused(number, &offsets);
+        match outcome {
+            Ok(receipt) => {
+                assert!(!is_refused, "{offsets:?} must be refused");
+                let was_whole = self.logs[number].edits.is_empty();
+                let destroyed = self.logs[number].delete(offsets.clone(), true, true);
+                assert!(
+                    !receipt.is_exact || !was_whole || receipt.messages == destroyed,
+                    "{destroyed} messages were destroyed: {receipt:?}"
+                );
+                if destroyed > 0 {
+                    let log = &mut self.logs[number];
+                    // Those before it are in versions before.
+                    log.edits_are_durable();
+                    log.committed = log.committed.max(offsets.end);
+                    log.durable = log.durable.max(offsets.end);
+                    log.is_created = true;
+                }
+                let none = std::iter::empty();
+                self.settled(none, Durability::Disk, Ok(()));
+            }
+            Err(Error::InvalidRange { .. }) => assert!(is_refused, "{offsets:?} is refused"),
+            Err(Error::UnknownLog { .. }) => {
+                let log = &self.logs[number];
+                assert!(
+                    log.end() == 0 && !log.is_created,
+                    "a log that has messages is unknown"
+                );
+            }
+            Err(error) => {
+                self.expect_trouble(&error);
+                if self.is_broken {
+                    // Its block may have reached the disk all the same.
+                    self.logs[number].delete(offsets, false, false);
+                }
+            }
+        }
+    }
+
+    /// A message appended to one log, and ranges of others deleted: all or nothing.
+    pub(super) fn delete_in_a_transaction(&mut self) {
+        let durability = self.durability();
+        let appended = self.choices.index(NAMES.len());
+        let (bytes, id) = (self.size(), self.number());
+        let message = Expected::plain(bytes, id);
+        let mut deletions = Vec::new();
+        for _ in 0..=self.choices.below(3) {
+            let number = self.choices.index(NAMES.len());
+            if self.store().log(NAMES[number]).is_ok() {
+                deletions.push((number, self.range(number)));
+            }
+        }
+        let outcome = self.store().transaction(|transaction| {
+            transaction.durability(durability);
+            transaction.append(NAMES[appended], &message.value)?;
+            for (number, offsets) in &deletions {
+                transaction.delete(NAMES[*number], offsets.clone())?;
+            }
+            Ok(())
+        });
+        trace!(
+            self,
+            "transaction appends {bytes} to {appended}, deletes {deletions:?} at {durability:?}: {outcome:?}"
+        );
+        let is_refused = deletions
+            .iter()
+            .any(|(number, offsets)| self.is_refused(*number, offsets));
+        match outcome {
+            Ok(_) => {
+                assert!(!is_refused, "{deletions:?} must be refused");
+                self.edited_together(appended, message, deletions, Some(durability));
+                self.settled(std::iter::empty(), durability, Ok(()));
+            }
+            Err(Error::InvalidRange { .. }) => assert!(is_refused, "{deletions:?} is refused"),
+            // Nothing was done.
+            Err(Error::WouldBlock { .. }) => {}
+            Err(error) => {
+                self.expect_trouble(&error);
+                if self.is_broken {
+                    self.edited_together(appended, message, deletions, None);
+                }
+            }
+        }
+    }
+
+    /// Takes up a transaction that came through at a level, or may have.
+    fn edited_together(
+        &mut self,
+        appended: usize,
+        message: Expected,
+        deletions: Vec<(usize, Range<u64>)>,
+        durability: Option<Durability>,
+    ) {
+        let (is_committed, is_durable) = (durability.is_some(), durability == Some(Durability::Disk));
+        let mut whole = Whole::default();
+        let reached = |log: &mut super::ModelLog, end: u64| {
+            if is_committed {
+                log.committed = log.committed.max(end);
+            }
+            if is_durable {
+                log.durable = log.durable.max(end);
+                log.is_created |= end > 0;
+            }
+        };
+        for (number, offsets) in deletions {
+            let log = &mut self.logs[number];
+            let end = offsets.end;
+            if log.delete(offsets, is_committed, is_durable) > 0 {
+                whole.edits.push((number, log.edits.len()));
+                reached(log, end);
+            }
+        }
+        let log = &mut self.logs[appended];
+        let end = log.end();
+        log.append(message);
+        reached(log, end + 1);
+        let parts = Parts::from([(appended, end..end + 1)]);
+        self.transactions.push(Whole { parts, ..whole });
+    }
+}

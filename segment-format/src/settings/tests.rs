@@ -1,0 +1,187 @@
+use super::*;
+use proptest::prelude::*;
+
+fn retention() -> Retention {
+    Retention {
+        max_age_ms: Some(86_400_000),
+        max_value_bytes: None,
+        max_messages: Some(0),
+    }
+}
+
+fn snapshot(label: &str, automatic: bool) -> SnapshotSettings {
+    SnapshotSettings {
+        label: label.to_owned(),
+        version: Version::new(77),
+        time_ms: -3,
+        automatic,
+    }
+}
+
+/// A setting of a later version.
+fn later(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    push(&mut out, kind, &[payload]).unwrap();
+    out[2..4].copy_from_slice(&flags.to_le_bytes());
+    out
+}
+
+fn all() -> Settings {
+    let mut unknown = later(9, 1, b"a");
+    unknown.extend(later(u16::MAX, 1, b""));
+    Settings {
+        retention: retention(),
+        snapshot: Some(snapshot("before the move", false)),
+        unknown,
+    }
+}
+
+fn refused(bytes: &[u8]) -> Rule {
+    Settings::decode(bytes).unwrap_err().rule
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let only_retention = Settings {
+        retention: retention(),
+        ..Settings::default()
+    };
+    let automatic = Settings {
+        snapshot: Some(snapshot("", true)),
+        ..Settings::default()
+    };
+    for settings in [all(), only_retention, automatic] {
+        let encoded = settings.encode().unwrap();
+        assert!(encoded.len().is_multiple_of(8));
+        assert_eq!(Settings::decode(&encoded), Ok(settings));
+    }
+}
+
+#[test]
+fn no_settings_are_no_bytes() {
+    assert_eq!(Settings::default().encode(), Ok(Vec::new()));
+    assert_eq!(Settings::decode(b""), Ok(Settings::default()));
+    assert!(Retention::default().is_unlimited() && !retention().is_unlimited());
+}
+
+#[test]
+fn what_a_later_version_wrote_stays_byte_for_byte_or_is_refused() {
+    let mut bytes = all().encode().unwrap();
+    let unknown = later(40_000, 1, b"something of the future");
+    bytes.truncate(bytes.len() - all().unknown.len());
+    bytes.extend_from_slice(&unknown);
+    let found = Settings::decode(&bytes).unwrap();
+    assert_eq!((&found.unknown, found.encode()), (&unknown, Ok(bytes)));
+    assert_eq!(
+        refused(&later(40_000, 0, b"")),
+        Rule::Kind,
+        "not to be passed over"
+    );
+}
+
+#[test]
+fn what_breaks_a_rule_is_not_written() {
+    let refused = |change: fn(&mut Settings)| {
+        let mut settings = all();
+        change(&mut settings);
+        settings.encode().unwrap_err().rule
+    };
+    assert_eq!(refused(|it| it.snapshot = Some(snapshot("", false))), Rule::Text);
+    assert_eq!(
+        refused(|it| it.snapshot = Some(snapshot("a\nb", true))),
+        Rule::Text
+    );
+    let long = |it: &mut Settings| it.snapshot = Some(snapshot(&"x".repeat(256), true));
+    assert_eq!(refused(long), Rule::Text);
+    assert_eq!(refused(|it| it.unknown = later(3, 0, b"")), Rule::Kind);
+    assert_eq!(
+        refused(|it| it.unknown = later(2, 1, b"")),
+        Rule::Order,
+        "a known one"
+    );
+    assert_eq!(refused(|it| it.unknown = vec![9]), Rule::Truncated);
+    assert_eq!(refused(|it| it.unknown = later(3, 1, &[0; 65_528])), Rule::Limit);
+    assert_eq!(refused(|it| it.unknown = vec![0; 65_537]), Rule::Limit);
+}
+
+#[test]
+fn hostile_settings_are_refused() {
+    let with = |at: usize, patch: &[u8]| {
+        let mut bytes = all().encode().unwrap();
+        bytes[at..at + patch.len()].copy_from_slice(patch);
+        refused(&bytes)
+    };
+    let huge = u32::MAX.to_le_bytes();
+    assert_eq!(with(0, &[0]), Rule::Zero);
+    assert_eq!(with(0, &[3]), Rule::Kind, "unknown, not to be passed over");
+    assert_eq!(with(2, &[1]), Rule::Flags, "a known one is never passed over");
+    assert_eq!(with(2, &[2]), Rule::Flags);
+    assert_eq!(with(4, &huge), Rule::Truncated);
+    assert_eq!(with(4, &0x7FFF_FFFF_u32.to_le_bytes()), Rule::Truncated);
+    assert_eq!(with(4, &[24]), Rule::Count, "shorter than the structure");
+    assert_eq!(with(8, &[0]), Rule::Zero, "retention without a limit");
+    assert_eq!(with(8, &[8]), Rule::Flags);
+    assert_eq!(
+        with(8, &[4]),
+        Rule::Reserved,
+        "a limit that is not set has a value"
+    );
+    assert_eq!(with(12, &[1]), Rule::Reserved);
+    assert_eq!(
+        with(24, &[1]),
+        Rule::Reserved,
+        "a limit that is not set has a value"
+    );
+    let snapshot = 40;
+    assert_eq!(with(snapshot, &[1]), Rule::Order, "one kind twice");
+    assert_eq!(
+        with(snapshot + 4, &[38]),
+        Rule::Reserved,
+        "what was cut off is padding"
+    );
+    assert_eq!(with(snapshot + 8 + 16, &[2]), Rule::Flags);
+    assert_eq!(with(snapshot + 8 + 20, &huge), Rule::Count);
+    assert_eq!(with(snapshot + 8 + 24, &[0xFF]), Rule::Text);
+    assert_eq!(with(snapshot + 8 + 24, b"\n"), Rule::Text);
+    let mut nameless = later(KIND_SNAPSHOT, 0, &[0; 24]);
+    assert_eq!(refused(&nameless), Rule::Text);
+    nameless[8 + 16] = 1;
+    assert!(Settings::decode(&nameless).is_ok());
+    let short = later(KIND_SNAPSHOT, 0, &[0; 16]);
+    assert_eq!(refused(&short), Rule::Truncated);
+    let behind_the_last = [later(u16::MAX, 1, b""), later(u16::MAX, 1, b"")].concat();
+    assert_eq!(refused(&behind_the_last), Rule::Order);
+    assert_eq!(refused(&vec![0; 65_537]), Rule::Limit);
+    assert_eq!(refused(&[0; 64]), Rule::Zero);
+}
+
+#[test]
+fn settings_that_end_too_early_are_refused_or_end_with_a_setting() {
+    let bytes = all().encode().unwrap();
+    let whole: Vec<usize> = (0..bytes.len())
+        .filter(|length| Settings::decode(&bytes[..*length]).is_ok())
+        .collect();
+    assert_eq!(whole, [0, 40, 88, 104]);
+}
+
+proptest! {
+    #[test]
+    fn what_decodes_encodes_to_the_same_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        if let Ok(settings) = Settings::decode(&bytes) {
+            prop_assert_eq!(settings.encode().unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_refused_or_reads_as_something_that_is_written_so(
+        at in any::<proptest::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let mut bytes = all().encode().unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(settings) = Settings::decode(&bytes) {
+            prop_assert_eq!(settings.encode().unwrap(), bytes);
+        }
+    }
+}
