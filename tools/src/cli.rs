@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Fork(crate::fork::ForkCall),
     /// Put everything that a log has behind the end of another one
     Concat(crate::concat::ConcatCall),
+    /// Make, list and drop named snapshots
+    Snapshot(crate::snapshot::SnapshotCall),
     /// Drop a log with all its messages
     Drop(crate::drop_log::DropCall),
     /// Show what a store, or one of its segment files, is made of

@@ -61,7 +61,8 @@ pub(crate) fn run(call: &DeleteCall, output: &mut Output) -> Result<Outcome, Pro
     } else {
         // Held from the plan to the end: what is shown is what goes.
         let store = open(&call.store)?;
-        confirm(call.yes, VERB, &plan(call, &store, name)?)?;
+        let plan = plan(call, &store, name)?;
+        confirm(call.yes || plan.is_nothing(), VERB, &plan)?;
         let receipt = store.delete(name, bounds(call.range))?;
         close(store);
         receipt.into()

@@ -127,8 +127,8 @@ impl fmt::Display for Destruction {
 /// Asks before something is destroyed, where a person is at the terminal; only `yes` goes on.
 ///
 /// Programs are not asked: neither where standard input comes from elsewhere nor where standard output goes elsewhere.
-pub(crate) fn confirm(yes: bool, verb: Verb, plan: &Destruction) -> Result<(), Problem> {
-    if yes || plan.is_nothing() || !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+pub(crate) fn confirm(yes: bool, verb: Verb, plan: &impl fmt::Display) -> Result<(), Problem> {
+    if yes || !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         return Ok(());
     }
     ask(&format_args!(

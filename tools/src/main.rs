@@ -1,7 +1,7 @@
 //! The `lanterman` tool: appends to, reads, inspects, verifies and repairs stores.
 //!
 //! One module a subcommand; what they print goes through [`output::Output`], and only `append`, `repair --apply`
-//! and the edits of logs (`delete`, `retain`, `fork`, `concat`, `drop`) write to a store.
+//! and the edits of logs (`delete`, `retain`, `fork`, `concat`, `snapshot`, `drop`) write to a store.
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod progress;
 mod read;
 mod repair;
 mod retain;
+mod snapshot;
 mod text;
 mod verify;
 
@@ -73,6 +74,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Retain(call) => retain::run(&call, output),
         Command::Fork(call) => fork::run(&call, output),
         Command::Concat(call) => concat::run(&call, output),
+        Command::Snapshot(call) => snapshot::run(&call, output),
         Command::Drop(call) => drop_log::run(&call, output),
         Command::Inspect(call) => inspect::run(&call, output),
         Command::Verify(call) => verify::run(&call, output),

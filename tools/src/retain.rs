@@ -74,7 +74,8 @@ pub(crate) fn run(call: &RetainCall, output: &mut Output) -> Result<Outcome, Pro
         plan(&open_for_planning(&call.store)?, name, &retention)?
     } else {
         let store = open(&call.store)?;
-        confirm(call.yes, VERB, &plan(&store, name, &retention)?)?;
+        let plan = plan(&store, name, &retention)?;
+        confirm(call.yes || plan.is_nothing(), VERB, &plan)?;
         let receipt = store.retain(name, &retention)?;
         close(store);
         receipt.into()
