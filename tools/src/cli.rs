@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Snapshot(crate::snapshot::SnapshotCall),
     /// Drop a log with all its messages
     Drop(crate::drop_log::DropCall),
+    /// Give back the space of what was deleted or superseded
+    Gc(crate::gc::GcCall),
     /// Show what a store, or one of its segment files, is made of
     Inspect(crate::inspect::InspectCall),
     /// Check every checksum of a store, and that its structures fit each other

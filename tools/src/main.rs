@@ -15,6 +15,7 @@ mod drop_log;
 mod editing;
 mod files;
 mod fork;
+mod gc;
 mod inspect;
 mod logs;
 mod messages;
@@ -76,6 +77,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Concat(call) => concat::run(&call, output),
         Command::Snapshot(call) => snapshot::run(&call, output),
         Command::Drop(call) => drop_log::run(&call, output),
+        Command::Gc(call) => gc::run(&call, output),
         Command::Inspect(call) => inspect::run(&call, output),
         Command::Verify(call) => verify::run(&call, output),
         Command::Repair(call) => repair::run(&call, output),
