@@ -92,6 +92,7 @@ mod recover;
 mod region;
 mod replayed;
 mod retention;
+mod room;
 mod root_file;
 mod rules;
 mod segment;

@@ -3,7 +3,6 @@
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lanterman_format::Structure;
 use lanterman_format::error::{Found, Rule};
@@ -23,7 +22,6 @@ use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
-use crate::gc::{Collected, Space, SpaceCheck};
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::lost::LostCommits;
@@ -31,8 +29,9 @@ use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
 use crate::reader_table::{ReaderSlot, ReaderTable, ReaderView};
 use crate::readers::{open_table, register};
-use crate::recover::{Chosen, Loaded, choose_checkpoint, find_room, restore_logs};
+use crate::recover::{Chosen, Loaded, choose_checkpoint, restore_logs};
 use crate::retention::Retention;
+use crate::room::find_room;
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
@@ -336,55 +335,6 @@ impl Store {
     pub fn checkpoint(&self) -> Result<Option<CheckpointReceipt>> {
         self.core().check_writable("write a checkpoint")?;
         self.core().checkpoint()
-    }
-
-    /// Gives back the space of everything that nobody can reach any more, as far as nobody holds it: punches holes into
-    /// segments, and removes whole ones. The background does the same, in steps.
-    ///
-    /// # Errors
-    /// What writing a checkpoint may meet; [`Error::Damaged`] if a node cannot be read, since what it reaches is then
-    /// unknown; the system's errors.
-    pub fn collect(&self) -> Result<Collected> {
-        self.core().check_writable("collect garbage")?;
-        self.core().collect()
-    }
-
-    /// Waits until nothing of what a deletion destroyed is in any file of the store, doing what is needed for that: slabs
-    /// that hold a part of it are written anew, a checkpoint is made, the rest is collected, the journal and spare files
-    /// are scrubbed. What a fork or a named snapshot still shows was not destroyed, and is not erased.
-    ///
-    /// # Errors
-    /// [`Error::StillHeld`] after `limit`, with who holds it: snapshots, cursors, kept values, other processes. As
-    /// [`collect`](Self::collect).
-    pub fn wait_erased(&self, receipt: &DeletionReceipt, limit: Duration) -> Result<()> {
-        self.core().check_writable("erase")?;
-        self.core().wait_erased(receipt, limit)
-    }
-
-    /// As [`collect`](Self::collect), giving back only about `bytes` bytes.
-    ///
-    /// # Errors
-    /// As `collect`.
-    pub fn collect_step(&self, bytes: u64) -> Result<Collected> {
-        self.core().check_writable("collect garbage")?;
-        self.core().collect_step(bytes)
-    }
-
-    /// What the segments of slabs are used for. Writes a checkpoint first, and reads the nodes of all trees.
-    ///
-    /// # Errors
-    /// As [`collect`](Self::collect).
-    pub fn space(&self) -> Result<Space> {
-        Ok(self.check_space()?.space)
-    }
-
-    /// As [`space`](Self::space), and whether all blocks lie where they may.
-    ///
-    /// # Errors
-    /// As [`collect`](Self::collect).
-    pub fn check_space(&self) -> Result<SpaceCheck> {
-        self.core().check_writable("look at the space")?;
-        self.core().check_space()
     }
 
     /// One turn of background work, done by this thread; says whether anything was left to do. For stores opened with

@@ -326,7 +326,7 @@ fn nothing_of_a_deleted_message_is_in_any_file_once_it_is_erased() {
             let mut value = secret(number);
             value.resize(value.len() + padding, b'.');
             writer.append(&value).unwrap();
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 writer.commit(Durability::Disk).unwrap();
             }
             number += 1;
@@ -363,7 +363,7 @@ fn nothing_of_a_deleted_message_is_in_any_file_once_it_is_erased() {
         "one" => offset % 5 == 3,
         "two" => (30..90).contains(&offset),
         "three" => offset < 100,
-        "large" => offset % 97 == 0 || (400..700).contains(&offset),
+        "large" => offset.is_multiple_of(97) || (400..700).contains(&offset),
         _ => false,
     };
     let mut newest = None;

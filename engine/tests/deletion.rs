@@ -479,8 +479,8 @@ fn whole_slabs_go_without_being_read() {
         .open_copying(common::PATH)
         .unwrap();
     let mut writer = store.writer("events").unwrap();
-    for offset in 0..2000 {
-        writer.append(&[offset as u8; 1000]).unwrap();
+    for _ in 0..2000 {
+        writer.append(&[7; 1000]).unwrap();
     }
     writer.commit(Durability::Disk).unwrap();
     drop(writer);

@@ -28,6 +28,20 @@ pub(crate) enum Command {
     Read(crate::read::ReadCall),
     /// List the logs of a store
     Logs(crate::logs::LogsCall),
+    /// Delete a range of offsets of a log
+    Delete(crate::delete::DeleteCall),
+    /// Keep the newest part of a log, and delete what is older
+    Retain(crate::retain::RetainCall),
+    /// Make a new log with everything that another one has
+    Fork(crate::fork::ForkCall),
+    /// Put everything that a log has behind the end of another one
+    Concat(crate::concat::ConcatCall),
+    /// Make, list and drop named snapshots
+    Snapshot(crate::snapshot::SnapshotCall),
+    /// Drop a log with all its messages
+    Drop(crate::drop_log::DropCall),
+    /// Give back the space of what was deleted or superseded
+    Gc(crate::gc::GcCall),
     /// Show what a store, or one of its segment files, is made of
     Inspect(crate::inspect::InspectCall),
     /// Check every checksum of a store, and that its structures fit each other

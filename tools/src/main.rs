@@ -1,14 +1,21 @@
 //! The `lanterman` tool: appends to, reads, inspects, verifies and repairs stores.
 //!
-//! One module a subcommand; what they print goes through [`output::Output`], and only `append` and `repair --apply`
-//! write to a store.
+//! One module a subcommand; what they print goes through [`output::Output`], and only `append`, `repair --apply`
+//! and the edits of logs (`delete`, `retain`, `fork`, `concat`, `snapshot`, `drop`) write to a store.
 
 #![forbid(unsafe_code)]
 
+mod amounts;
 mod append;
 mod check;
 mod cli;
+mod concat;
+mod delete;
+mod drop_log;
+mod editing;
 mod files;
+mod fork;
+mod gc;
 mod inspect;
 mod logs;
 mod messages;
@@ -17,6 +24,8 @@ mod problem;
 mod progress;
 mod read;
 mod repair;
+mod retain;
+mod snapshot;
 mod text;
 mod verify;
 
@@ -62,6 +71,13 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Append(call) => append::run(&call, output),
         Command::Read(call) => read::run(&call, output),
         Command::Logs(call) => logs::run(&call, output),
+        Command::Delete(call) => delete::run(&call, output),
+        Command::Retain(call) => retain::run(&call, output),
+        Command::Fork(call) => fork::run(&call, output),
+        Command::Concat(call) => concat::run(&call, output),
+        Command::Snapshot(call) => snapshot::run(&call, output),
+        Command::Drop(call) => drop_log::run(&call, output),
+        Command::Gc(call) => gc::run(&call, output),
         Command::Inspect(call) => inspect::run(&call, output),
         Command::Verify(call) => verify::run(&call, output),
         Command::Repair(call) => repair::run(&call, output),

@@ -113,6 +113,11 @@ pub(crate) fn complain(what: &impl std::fmt::Display) {
     let _ignored = writeln!(io::stderr(), "lanterman: {}", Visible(what));
 }
 
+/// Puts a question on standard error, where it is no part of the answer.
+pub(crate) fn ask(question: &impl std::fmt::Display) {
+    let _ignored = write!(io::stderr(), "lanterman: {}", Visible(question));
+}
+
 /// Says on standard error how the tool is called, in the words of who took the call apart.
 pub(crate) fn complain_usage(text: &str) {
     let _ignored = write!(io::stderr(), "{}", Visible(text));

@@ -22,7 +22,7 @@ const FOLLOW_TURN: Duration = Duration::from_millis(100);
 ///
 /// Prints each value and a newline behind it. Reads what is committed when the call begins, also beside a running
 /// writer; with --follow it goes on with what is committed later, until it is interrupted. A closed pipe ends it
-/// quietly.
+/// quietly. Messages that were deleted are passed over, also with --from.
 ///
 /// --json prints one object a line: offset, value, type, and where the message has them key, time_ms and headers. Bytes
 /// that are not UTF-8 come as hexadecimal digits, in value_hex and key_hex.
@@ -48,6 +48,9 @@ pub(crate) struct ReadCall {
     /// Stop after so many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+    /// Read the log as the named snapshot with this label holds it, also if the log is gone
+    #[arg(long, value_name = "LABEL", conflicts_with = "follow")]
+    snapshot: Option<OsString>,
     /// Wait for more at the end of the log
     #[arg(long)]
     follow: bool,
@@ -71,12 +74,15 @@ pub(crate) struct ReadCall {
 pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Problem> {
     let name = log_name(&call.log)?;
     let store = Options::new().read_only(true).open_copying(&call.store)?;
-    let log = store.log(name)?;
-    let from = call.from.unwrap_or_else(|| log.start().get());
     let cursor = if call.follow {
-        log.cursor(from)?
+        let log = store.log(name)?;
+        log.cursor(call.from.unwrap_or_else(|| log.start().get()))?
     } else {
-        log.snapshot().cursor(from)?
+        let snapshot = match &call.snapshot {
+            Some(label) => store.named_snapshot(log_name(label)?, name)?,
+            None => store.snapshot(name)?,
+        };
+        snapshot.cursor(call.from.unwrap_or_else(|| snapshot.start().get()))?
     };
     let mut reading = Reading {
         call,

@@ -104,11 +104,17 @@ fn open_and_compare(path: &Path, report: &mut Report) -> Result<(), Problem> {
     let logs: Vec<_> = report
         .logs
         .values()
-        .map(|log| (log.name.clone(), log.start, log.end))
+        // Named snapshots have the names of their logs.
+        .filter(|log| log.snapshot.is_none())
+        .map(|log| (log.name.clone(), log.begins_later, log.start, log.end))
         .collect();
-    for (name, start, end) in logs {
-        let known = store.log(&name).map(|log| (log.start().get(), log.end().get()));
-        if known.as_ref().ok() != Some(&(start, end)) {
+    for (name, begins_later, start, end) in logs {
+        let is_same = store.log(&name).is_ok_and(|log| {
+            let (known, known_end) = (log.start().get(), log.end().get());
+            let begins = known == start || begins_later && (start..=end).contains(&known);
+            begins && known_end == end
+        });
+        if !is_same {
             report.find(Finding {
                 kind: DamageKind::Opening,
                 file: "root".to_owned(),

@@ -162,7 +162,10 @@ fn a_second_writer_is_refused_and_readers_are_not() {
 
 #[test]
 fn every_command_explains_itself_with_examples_and_exit_codes() {
-    for command in ["append", "read", "logs", "inspect", "verify", "repair"] {
+    for command in [
+        "append", "read", "logs", "inspect", "verify", "repair", "delete", "retain", "fork", "concat",
+        "drop", "snapshot",
+    ] {
         let help = run(&[command, "--help"]);
         well(&help);
         let text = stdout(&help);

@@ -44,7 +44,7 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 21] = [
     ("clock", &[]),
     ("error", &[]),
     ("rules", &[]),
-    ("pins", &["atomics"]),
+    ("pins", &["atomics", "catalog", "log"]),
     ("publication", &["atomics"]),
     ("closing", &["atomics"]),
     ("disk", &["atomics", "sys"]),
@@ -52,7 +52,7 @@ const ENGINE_IMPORTS: [(&str, &[&str]); 21] = [
     // A chunk gives its memory back to the pool it came from; the pool makes chunks.
     ("region", &["atomics", "error", "sys", "tail"]),
     ("tail", &["atomics", "region", "sys"]),
-    ("slab", &["atomics", "disk", "sys"]),
+    ("slab", &["atomics", "disk", "rules", "segment", "sys"]),
     ("tree", &["atomics", "rules", "slab", "sys"]),
     ("segment", &["atomics", "disk", "error", "rules", "sys"]),
     ("root_file", &["disk", "error", "rules", "sys"]),

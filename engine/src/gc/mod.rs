@@ -18,6 +18,63 @@ mod erase;
 mod reached;
 mod space;
 
+use std::time::Duration;
+
+use crate::deletion::DeletionReceipt;
+use crate::error::Result;
+use crate::store::Store;
+
 pub(crate) use collect::Collector;
 pub use collect::{Collected, HeldBack};
 pub use space::{Space, SpaceCheck};
+
+impl Store {
+    /// Gives back the space of everything that nobody can reach any more, as far as nobody holds it: punches holes into
+    /// segments, and removes whole ones. The background does the same, in steps.
+    ///
+    /// # Errors
+    /// What writing a checkpoint may meet; [`Error::Damaged`] if a node cannot be read, since what it reaches is then
+    /// unknown; the system's errors.
+    pub fn collect(&self) -> Result<Collected> {
+        self.core().check_writable("collect garbage")?;
+        self.core().collect()
+    }
+
+    /// Waits until nothing of what a deletion destroyed is in any file of the store, doing what is needed for that: slabs
+    /// that hold a part of it are written anew, a checkpoint is made, the rest is collected, the journal and spare files
+    /// are scrubbed. What a fork or a named snapshot still shows was not destroyed, and is not erased.
+    ///
+    /// # Errors
+    /// [`Error::StillHeld`] after `limit`, with who holds it: snapshots, cursors, kept values, other processes. As
+    /// [`collect`](Self::collect).
+    pub fn wait_erased(&self, receipt: &DeletionReceipt, limit: Duration) -> Result<()> {
+        self.core().check_writable("erase")?;
+        self.core().wait_erased(receipt, limit)
+    }
+
+    /// As [`collect`](Self::collect), giving back only about `bytes` bytes.
+    ///
+    /// # Errors
+    /// As `collect`.
+    pub fn collect_step(&self, bytes: u64) -> Result<Collected> {
+        self.core().check_writable("collect garbage")?;
+        self.core().collect_step(bytes)
+    }
+
+    /// What the segments of slabs are used for. Writes a checkpoint first, and reads the nodes of all trees.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub fn space(&self) -> Result<Space> {
+        Ok(self.check_space()?.space)
+    }
+
+    /// As [`space`](Self::space), and whether all blocks lie where they may.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub fn check_space(&self) -> Result<SpaceCheck> {
+        self.core().check_writable("look at the space")?;
+        self.core().check_space()
+    }
+}

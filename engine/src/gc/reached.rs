@@ -158,13 +158,17 @@ pub(crate) fn unite(ranges: &mut Vec<Range<u64>>, more: Range<u64>) {
 mod tests {
     use super::*;
 
+    const fn one(start: u64, end: u64) -> Range<u64> {
+        start..end
+    }
+
     #[test]
     fn what_is_left_between_taken_ranges_is_found() {
         let taken = [10..20, 30..40];
         assert_eq!(without(0..50, &taken), [0..10, 20..30, 40..50]);
-        assert_eq!(without(12..35, &taken), [20..30]);
+        assert_eq!(without(12..35, &taken), [one(20, 30)]);
         assert_eq!(without(10..20, &taken), []);
-        assert_eq!(without(5..8, &[]), [5..8]);
+        assert_eq!(without(5..8, &[]), [one(5, 8)]);
     }
 
     #[test]
@@ -184,7 +188,7 @@ mod tests {
         reached.add_bytes(1, 4096, 100);
         reached.add_bytes(1, 8192, 5000);
         assert_eq!(reached.overlap(), None);
-        assert_eq!(reached.pages(1), [4096..16384]);
+        assert_eq!(reached.pages(1), [one(4096, 16384)]);
         reached.add_bytes(1, 12288, 64);
         assert_eq!(reached.overlap(), Some((1, 12288)));
     }

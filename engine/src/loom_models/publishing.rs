@@ -84,7 +84,12 @@ fn log_with(chunk: &Arc<Chunk>) -> Arc<LogState> {
         ..Root::empty()
     };
     let name = LogName::parse("log").unwrap();
-    Arc::new(LogState::new(LogId::new(1), name, root, Vec::new()))
+    Arc::new(LogState::new(
+        LogId::new(1),
+        name,
+        root,
+        lanterman_format::settings::Settings::default(),
+    ))
 }
 
 /// A chunk that is full is copied into a larger one, which takes its place in the root; so the reader finds the second

@@ -7,6 +7,7 @@
 //! - a segment never shrinks, and it is renamed or unlinked only when nothing refers to it.
 
 mod allocate;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -31,6 +32,8 @@ use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
 
 pub(crate) use allocate::{Allocated, SlabAllocator};
+pub(crate) use windows::Window;
+use windows::Windows;
 
 /// Spare files kept for reuse; more are unlinked. Two journals' worth lets a checkpoint and a roll meet.
 const SPARE_FILES_MAX: usize = 3;
@@ -54,31 +57,6 @@ pub(crate) struct SegmentFile {
     windows: Arc<Windows>,
 }
 
-/// Parts of a segment's map that are open, each with how often: their bytes must stay where they are.
-#[derive(Debug, Default)]
-pub(crate) struct Windows {
-    open: Mutex<BTreeMap<(usize, usize), u64>>,
-}
-
-/// Keeps a part of a segment's map open for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Window {
-    windows: Arc<Windows>,
-    range: (usize, usize),
-}
-
-impl Drop for Window {
-    fn drop(&mut self) {
-        let mut open = self.windows.open.lock();
-        if let Some(count) = open.get_mut(&self.range) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                open.remove(&self.range);
-            }
-        }
-    }
-}
-
 impl SegmentFile {
     /// The read-only map of the whole segment, made at the first call.
     pub(crate) fn map(&self) -> Result<Arc<Mapping>> {
@@ -90,27 +68,6 @@ impl SegmentFile {
             .map(self.bytes)
             .map_err(|source| Error::io("map", &self.path, source))?;
         Ok(Arc::clone(self.map.get_or_init(|| Arc::new(map))))
-    }
-
-    /// Notes that somebody looks at a part of the map.
-    pub(crate) fn window(&self, range: Range<usize>) -> Arc<Window> {
-        let range = (range.start, range.end);
-        let mut open = self.windows.open.lock();
-        let count = open.entry(range).or_insert(0);
-        *count = count.saturating_add(1);
-        drop(open);
-        Arc::new(Window {
-            windows: Arc::clone(&self.windows),
-            range,
-        })
-    }
-
-    /// The parts of the map that somebody looks at now.
-    pub(crate) fn open_windows(&self) -> Vec<Range<u64>> {
-        let open = self.windows.open.lock();
-        open.keys()
-            .map(|(start, end)| *start as u64..*end as u64)
-            .collect()
     }
 
     /// Makes a part of the map, if there is one, inaccessible: a read of what was given back then ends the process.

@@ -7,7 +7,7 @@ use lanterman_format::{CommitView, FileKind, SegmentId, StoreId, Version};
 
 use super::journal::{End, readable_commit};
 use super::{Checker, finding_in, missing};
-use crate::check::report::{DamageKind, Finding, Hole, LostMessages};
+use crate::check::report::{DamageKind, Finding, Hole, LogReport, LostMessages};
 use crate::files::{FIRST_BLOCK, STEP};
 use crate::problem::Problem;
 
@@ -82,7 +82,9 @@ impl Checker<'_> {
         };
         self.report.journal.holes.push(hole);
         let number = self.report.journal.holes.len() - 1;
-        for log in self.report.logs.keys() {
+        // Nothing is ever added to a named snapshot.
+        let growing = |(_, log): &(&u64, &LogReport)| log.snapshot.is_none();
+        for (log, _) in self.report.logs.iter().filter(growing) {
             self.doubts.entry(*log).or_insert(number);
         }
     }

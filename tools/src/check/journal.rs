@@ -116,13 +116,15 @@ impl Checker<'_> {
         let Ok(view) = CommitView::parse(bytes, header) else {
             return Ok(());
         };
+        let mut later = Vec::new();
         for change in view.changes().flatten() {
             match change {
                 Change::CreateLog { log, name, .. } => {
-                    self.report.logs.insert(log.get(), new_log(log.get(), name));
+                    self.report
+                        .logs
+                        .insert(log.get(), LogReport::new(log.get(), name));
                 }
-                Change::DropLog { .. } | Change::SetSettings { .. } | Change::Unknown { .. } => {}
-                _ => {}
+                change => later.push(change),
             }
         }
         for adoption in view.adoptions() {
@@ -134,16 +136,14 @@ impl Checker<'_> {
             self.lost_before(id, first, end);
             let is_behind_a_hole = !self.report.journal.holes.is_empty();
             match self.report.logs.get_mut(&id) {
-                Some(log) if first <= log.tree_end || is_behind_a_hole => {
+                Some(log) if first <= log.tree_end.max(log.shared_end) || is_behind_a_hole => {
                     log.tree_end = end;
                     log.end = log.end.max(end);
                 }
                 None if is_behind_a_hole => {}
                 _ => self.contradiction(segment, position, id, first..end),
             }
-            if !adoption.slab.is_empty() {
-                self.slab(id, &adoption.slab, adoption.skip, first..end)?;
-            }
+            self.slab(id, &adoption.slab, adoption.skip, first..end)?;
         }
         for frame in view.frames() {
             self.report.checked.frames += 1;
@@ -167,10 +167,19 @@ impl Checker<'_> {
                 _ => self.contradiction(segment, position, description.log.get(), first..end),
             }
         }
+        for change in later {
+            self.edit(segment, position, &change);
+        }
         Ok(())
     }
 
-    fn contradiction(&mut self, segment: SegmentId, position: u64, log: u64, offsets: std::ops::Range<u64>) {
+    pub(super) fn contradiction(
+        &mut self,
+        segment: SegmentId,
+        position: u64,
+        log: u64,
+        offsets: std::ops::Range<u64>,
+    ) {
         let detail = format!("a commit of log {log} does not fit what is there of it");
         let Some(file) = self.files.get(segment, FileKind::Journal) else {
             return;
@@ -182,22 +191,6 @@ impl Checker<'_> {
             offsets: Some(offsets),
             ..finding
         });
-    }
-}
-
-fn new_log(id: u64, name: &str) -> LogReport {
-    LogReport {
-        id,
-        name: name.to_owned(),
-        start: 0,
-        end: 0,
-        tree_end: 0,
-        checkpoint_end: 0,
-        tree_levels: 0,
-        slabs: 0,
-        slab_bytes: 0,
-        tail_bytes: 0,
-        journal_bytes: 0,
     }
 }
 

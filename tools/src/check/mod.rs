@@ -3,6 +3,7 @@
 //! The walk sees only what the format promises; it shares no code with the engine but the decoders, so that a mistake
 //! of the engine's own reading does not hide itself.
 
+mod changes;
 mod hole;
 mod journal;
 pub(crate) mod report;
@@ -10,13 +11,14 @@ mod segments;
 mod slab;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
 use lanterman_format::block::{Place, decode_block_header};
 use lanterman_format::catalog::{CatalogEntry, decode_page};
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, choose};
+use lanterman_format::settings::Settings;
 use lanterman_format::{
     BlockHeader, Checkpoint, FileKind, FormatError, FormatVersion, Found, Reference, RootSlot, Structure,
 };
@@ -80,6 +82,11 @@ pub(crate) struct Checker<'a> {
     report: Report,
     /// Places of tails that must stand in gathered blocks, and the log of each.
     tails: Vec<(Reference, u64)>,
+    /// Blocks that were counted as live: several logs may share one, and several parts of a log.
+    counted: BTreeSet<(u64, u64)>,
+    /// Slabs and subtrees that were found whole: what is shared is read once.
+    whole_slabs: HashMap<Reference, u64>,
+    whole_subtrees: HashMap<Reference, tree::Subtree>,
     /// Logs of which nothing was seen behind a hole of the journal, and the number of the hole.
     doubts: BTreeMap<u64, usize>,
 }
@@ -99,6 +106,9 @@ impl<'a> Checker<'a> {
             progress,
             report: Report::default(),
             tails: Vec::new(),
+            counted: BTreeSet::new(),
+            whole_slabs: HashMap::new(),
+            whole_subtrees: HashMap::new(),
             doubts: BTreeMap::new(),
         })
     }
@@ -207,17 +217,13 @@ impl<'a> Checker<'a> {
             entry.end_offset.get(),
         );
         let report = LogReport {
-            id: entry.log.get(),
-            name: entry.name.as_str().to_owned(),
             start,
             end,
             tree_end,
+            snapshot: snapshot_label(&entry.settings),
             checkpoint_end: end,
-            tree_levels: 0,
-            slabs: 0,
-            slab_bytes: 0,
             tail_bytes: entry.tail.bytes.get(),
-            journal_bytes: 0,
+            ..LogReport::new(entry.log.get(), entry.name.as_str())
         };
         self.report.logs.insert(report.id, report);
         self.tree(entry.log.get(), &entry.tree, start..tree_end)?;
@@ -314,9 +320,12 @@ impl<'a> Checker<'a> {
         decode(bytes, &place).into_result(Structure::BlockHeader)
     }
 
-    /// Counts a block that is referred to.
+    /// Counts a block that is referred to, once.
     fn live(&mut self, reference: &Reference) {
         let segment = reference.segment.get();
+        if !self.counted.insert((segment, reference.position.get())) {
+            return;
+        }
         // What a reference says is under a checksum, and may still be anything.
         let end = reference.position.get().saturating_add(reference.bytes.get());
         let live = self.report.live_bytes.entry(segment).or_default();
@@ -324,6 +333,12 @@ impl<'a> Checker<'a> {
         let used = self.report.used_bytes.entry(segment).or_default();
         *used = (*used).max(end.checked_next_multiple_of(STEP).unwrap_or(end));
     }
+}
+
+/// The label that the settings of a named snapshot have.
+fn snapshot_label(settings: &[u8]) -> Option<String> {
+    let settings = Settings::decode(settings).ok()?;
+    Some(settings.snapshot?.label)
 }
 
 /// A finding without a segment, a log or offsets.

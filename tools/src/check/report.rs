@@ -120,6 +120,16 @@ pub(crate) struct LogReport {
     pub(crate) end: u64,
     /// First offset that is not in the tree of slabs.
     pub(crate) tree_end: u64,
+    /// Whether the beginning was deleted behind the checkpoint: runs deleted before may follow, and then the log begins
+    /// behind them.
+    #[serde(skip)]
+    pub(crate) begins_later: bool,
+    /// End of what it took from other logs by reference behind the checkpoint.
+    #[serde(skip)]
+    pub(crate) shared_end: u64,
+    /// Label of the named snapshot that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshot: Option<String>,
     /// End of the log at the checkpoint; what lies behind comes from the journal.
     pub(crate) checkpoint_end: u64,
     pub(crate) tree_levels: u64,
@@ -205,6 +215,28 @@ pub(crate) struct Report {
 
 fn as_list<S: Serializer>(logs: &BTreeMap<u64, LogReport>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(logs.values())
+}
+
+impl LogReport {
+    /// A log without messages.
+    pub(crate) fn new(id: u64, name: &str) -> Self {
+        LogReport {
+            id,
+            name: name.to_owned(),
+            start: 0,
+            end: 0,
+            tree_end: 0,
+            begins_later: false,
+            shared_end: 0,
+            snapshot: None,
+            checkpoint_end: 0,
+            tree_levels: 0,
+            slabs: 0,
+            slab_bytes: 0,
+            tail_bytes: 0,
+            journal_bytes: 0,
+        }
+    }
 }
 
 impl Report {

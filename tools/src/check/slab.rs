@@ -27,12 +27,20 @@ impl Checker<'_> {
             ));
             return Ok(());
         }
+        // No block: the offsets of the run are deleted.
+        if reference.is_empty() {
+            return Ok(());
+        }
         self.live(reference);
         if let Some(log) = self.report.logs.get_mut(&log) {
             log.slabs += 1;
             log.slab_bytes = log.slab_bytes.saturating_add(reference.bytes.get());
         }
         if self.depth == Depth::Structure {
+            return Ok(());
+        }
+        if let Some(offset_count) = self.whole_slabs.get(reference).copied() {
+            self.shown_part(log, reference, offset_count, skip, &offsets);
             return Ok(());
         }
         let Some(bytes) = self.referred(reference, DamageKind::Slab, Some(log), Some(offsets.clone()))?
@@ -47,26 +55,41 @@ impl Checker<'_> {
             }
         };
         self.report.checked.slabs += 1;
-        let shown = offsets.end - offsets.start;
-        if skip
-            .checked_add(shown)
-            .is_none_or(|shown| shown > layout.offset_count())
-        {
-            let detail = format!(
-                "it has {} offsets, fewer than the {} that are shown",
-                layout.offset_count(),
-                skip.saturating_add(shown)
-            );
-            self.damaged_slab(DamageKind::Disagreement, log, reference, 0, offsets, detail);
+        if !self.shown_part(log, reference, layout.offset_count(), skip, &offsets) {
             return Ok(());
         }
         if self.groups(log, reference, &bytes, &layout, skip, &offsets) {
             match count_messages(&bytes, &layout) {
-                Ok(messages) => self.report.checked.messages += messages,
+                Ok(messages) => {
+                    self.report.checked.messages += messages;
+                    self.whole_slabs.insert(*reference, layout.offset_count());
+                }
                 Err(detail) => self.damaged_slab(DamageKind::Messages, log, reference, 0, offsets, detail),
             }
         }
         Ok(())
+    }
+
+    /// Whether a slab has the offsets that are shown of it.
+    fn shown_part(
+        &mut self,
+        log: u64,
+        reference: &Reference,
+        offset_count: u64,
+        skip: u64,
+        offsets: &Range<u64>,
+    ) -> bool {
+        let shown = skip.checked_add(offsets.end - offsets.start);
+        if shown.is_some_and(|shown| shown <= offset_count) {
+            return true;
+        }
+        let detail = format!(
+            "it has {offset_count} offsets, fewer than the {} that are shown",
+            shown.unwrap_or(u64::MAX)
+        );
+        let kind = DamageKind::Disagreement;
+        self.damaged_slab(kind, log, reference, 0, offsets.clone(), detail);
+        false
     }
 
     /// Compares every group with its checksum; whether all fit.

@@ -8,6 +8,15 @@ use super::{Checker, finding_at};
 use crate::check::report::{DamageKind, Finding};
 use crate::problem::Problem;
 
+/// A part of a tree in which nothing was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subtree {
+    offset_count: u64,
+    level: u8,
+    slabs: u64,
+    slab_bytes: u64,
+}
+
 impl Checker<'_> {
     /// Checks the tree that shows `offsets` of a log.
     pub(super) fn tree(&mut self, log: u64, root: &Reference, offsets: Range<u64>) -> Result<(), Problem> {
@@ -25,6 +34,18 @@ impl Checker<'_> {
         offsets: Range<u64>,
         level: Option<u8>,
     ) -> Result<(), Problem> {
+        // No block: everything below is deleted.
+        if reference.is_empty() && level.is_some() {
+            return Ok(());
+        }
+        let wanted = offsets.end - offsets.start;
+        if let Some(known) = self.whole_subtrees.get(reference).copied()
+            && known.offset_count == wanted
+            && level.is_none_or(|level| level == known.level)
+        {
+            self.add_to_log(log, known);
+            return Ok(());
+        }
         if reference.kind != ReferenceKind::Local {
             let detail = "a reference leads to no block of this store".to_owned();
             self.damaged_node(log, reference, offsets, detail);
@@ -46,7 +67,6 @@ impl Checker<'_> {
         if let Some(log) = self.report.logs.get_mut(&log) {
             log.tree_levels = log.tree_levels.max(u64::from(parts.level) + 1);
         }
-        let wanted = offsets.end - offsets.start;
         if parts.offset_count() != wanted || level.is_some_and(|level| level != parts.level) {
             let detail = format!(
                 "it shows {} offsets at level {}, expected were {wanted}",
@@ -62,6 +82,11 @@ impl Checker<'_> {
             });
             return Ok(());
         }
+        let before = (
+            self.report.damage.len(),
+            self.report.notes.len(),
+            self.slabs_of(log),
+        );
         let mut first = offsets.start;
         for entry in &parts.entries {
             let end = offsets.start.saturating_add(entry.offset_end);
@@ -71,7 +96,33 @@ impl Checker<'_> {
             }
             first = end;
         }
+        let (damage, notes, (slabs, slab_bytes)) = before;
+        // What was told is told again, with the offsets that it has in another log.
+        if self.report.damage.len() == damage && self.report.notes.len() == notes {
+            let now = self.slabs_of(log);
+            let whole = Subtree {
+                offset_count: wanted,
+                level: parts.level,
+                slabs: now.0.saturating_sub(slabs),
+                slab_bytes: now.1.saturating_sub(slab_bytes),
+            };
+            self.whole_subtrees.insert(*reference, whole);
+        }
         Ok(())
+    }
+
+    /// Slabs of a log so far, and their bytes.
+    fn slabs_of(&self, log: u64) -> (u64, u64) {
+        let log = self.report.logs.get(&log);
+        log.map_or((0, 0), |log| (log.slabs, log.slab_bytes))
+    }
+
+    fn add_to_log(&mut self, log: u64, known: Subtree) {
+        if let Some(log) = self.report.logs.get_mut(&log) {
+            log.tree_levels = log.tree_levels.max(u64::from(known.level) + 1);
+            log.slabs = log.slabs.saturating_add(known.slabs);
+            log.slab_bytes = log.slab_bytes.saturating_add(known.slab_bytes);
+        }
     }
 
     fn damaged_node(&mut self, log: u64, reference: &Reference, offsets: Range<u64>, detail: String) {

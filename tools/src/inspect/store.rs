@@ -6,7 +6,7 @@ use lanterman::Options;
 use lanterman_format::{FileKind, Found};
 use serde::Serialize;
 
-use crate::check::report::Report;
+use crate::check::report::{LogReport, Report};
 use crate::check::{Depth, check};
 use crate::files::{FIRST_BLOCK, RootBytes, StoreFiles};
 use crate::output::Output;
@@ -265,7 +265,7 @@ fn tell_logs(report: &Report, output: &mut Output) -> Result<(), Problem> {
     let mut table = Table::new(1, &head);
     for log in report.logs.values() {
         table.row(vec![
-            log.name.clone(),
+            shown_name(log),
             log.start.to_string(),
             log.end.to_string(),
             log.tree_end.to_string(),
@@ -277,4 +277,13 @@ fn tell_logs(report: &Report, output: &mut Output) -> Result<(), Problem> {
         ]);
     }
     output.line(format_args!("\n{table}"))
+}
+
+/// The log's name, and for a named snapshot its label.
+fn shown_name(log: &LogReport) -> String {
+    match log.snapshot.as_deref() {
+        None => log.name.clone(),
+        Some("") => format!("{} (history)", log.name),
+        Some(label) => format!("{} (snapshot {label:?})", log.name),
+    }
 }
