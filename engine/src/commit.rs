@@ -14,6 +14,7 @@ use lanterman_format::ids::{Offset, Version};
 use lanterman_format::weakened;
 use parking_lot::MutexGuard;
 
+use crate::catalog::Cut;
 use crate::core::Core;
 use crate::edit::{Changed, Edit, EditOutcome, Rehearsal};
 use crate::error::{Error, Result};
@@ -242,6 +243,41 @@ impl Core {
             return Ok(());
         }
         self.checkpoint().map(|_| ())
+    }
+
+    /// Writes, durably, a version of edits that are made of the version before, with none between the two; nothing if
+    /// there are none.
+    pub(crate) fn commit_of_cut(
+        &self,
+        make: impl FnOnce(&Cut) -> Result<Vec<Edit>>,
+    ) -> Result<Option<Version>> {
+        let _permit = self.permit()?;
+        self.catch_up_checkpoint()?;
+        let _edits = self.edits.lock();
+        let mut journal = self.journal.lock();
+        let edits = make(&self.catalog.cut())?;
+        if edits.is_empty() {
+            return Ok(None);
+        }
+        let outcome = EditOutcome::default();
+        let request = Request::Transaction {
+            staged: Vec::new(),
+            edits,
+            durability: Durability::Disk,
+            written: Arc::default(),
+            outcome: Arc::clone(&outcome),
+        };
+        let version = self.write_version(&mut journal, vec![request])?;
+        let behind = journal.replay_bytes() > self.options.journal_bytes_max;
+        drop(journal);
+        self.committed();
+        if behind {
+            self.background.ask_for_checkpoint();
+        }
+        match outcome.lock().refused.take() {
+            Some(refused) => Err(refused),
+            None => Ok(Some(version)),
+        }
     }
 
     fn write_version(

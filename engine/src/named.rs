@@ -20,9 +20,6 @@ use crate::error::{Error, Result};
 use crate::log::LogState;
 use crate::options::History;
 
-/// How often a snapshot is tried anew when a log is edited just then.
-const ATTEMPTS: u32 = 16;
-
 /// A named snapshot of one log, as [`Store::named_snapshots`](crate::Store::named_snapshots) lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -125,21 +122,8 @@ impl Core {
         for log in &logs {
             self.commit_log(log, log.end(), crate::options::Durability::Disk)?;
         }
-        let wanted: BTreeSet<u64> = logs.iter().map(|log| log.id.get()).collect();
-        for attempt in 1.. {
-            // Held while the values of the version are compared with what there is when the snapshot is written.
-            let (_pin, cut) = self.pin_cut();
-            let chosen: Vec<u64> = wanted.iter().copied().collect();
-            let edits = self.snapshot_edits(&cut, &chosen, label, false)?;
-            match self.commit_edits(edits) {
-                Err(Error::UnknownLog { .. })
-                    if attempt < ATTEMPTS && logs.iter().all(|log| !log.is_dropped()) => {}
-                outcome => {
-                    outcome?;
-                    break;
-                }
-            }
-        }
+        self.make_room_for_copies(&logs)?;
+        self.commit_of_cut(|cut| self.snapshot_edits(cut, &logs, label, false))?;
         let made = self.labelled(label);
         Ok(made
             .iter()
@@ -147,27 +131,42 @@ impl Core {
             .collect())
     }
 
-    /// The edits that make snapshots of `logs` as they are in `cut`.
-    fn snapshot_edits(&self, cut: &Cut, logs: &[u64], label: &str, automatic: bool) -> Result<Vec<Edit>> {
+    /// Has what of logs would be copied written, as far as it is much, and waits for memory for the rest.
+    fn make_room_for_copies(&self, logs: &[Arc<LogState>]) -> Result<()> {
+        for log in logs {
+            self.write_newest_large(log, log.end())?;
+            self.wait_for_room(log, log.end())?;
+        }
+        Ok(())
+    }
+
+    /// The edits that make snapshots of logs as they are in the newest version, which is `cut`.
+    fn snapshot_edits(
+        &self,
+        cut: &Cut,
+        logs: &[Arc<LogState>],
+        label: &str,
+        automatic: bool,
+    ) -> Result<Vec<Edit>> {
         let told = SnapshotSettings {
             label: label.to_owned(),
             version: cut.version,
             time_ms: self.now_ms(),
             automatic,
         };
-        let mut edits = Vec::with_capacity(logs.len());
-        for committed in logs.iter().filter_map(|id| cut.logs.get(id)) {
-            let log = &committed.log;
-            let edited = log.root_at(cut.version).edits;
-            self.write_newest_large(log, committed.end)?;
-            self.wait_for_room(log, committed.end)?;
+        let edit_of = |log: &Arc<LogState>| {
+            let name = log.name.clone();
+            // Dropped since it was found, perhaps.
+            let committed = cut.logs.get(&log.id.get()).ok_or_else(|| Error::UnknownLog {
+                name: name.as_str().to_owned(),
+            })?;
             let settings = Settings {
                 snapshot: Some(told.clone()),
                 ..Settings::default()
             };
-            edits.push(self.fork_edit(log, committed.end, log.name.clone(), settings, Some(edited))?);
-        }
-        Ok(edits)
+            self.fork_edit(log, committed.end, name, settings, None)
+        };
+        logs.iter().map(edit_of).collect()
     }
 
     /// The snapshot of a log with that label.
@@ -266,36 +265,30 @@ impl Core {
         let Some(history) = self.options.history.filter(|_| !self.options.read_only) else {
             return Ok(false);
         };
+        if self.history_pause() > Duration::from_millis(1) && self.history.lock().last.is_some() {
+            return Ok(false);
+        }
+        let _one_at_a_time = self.snapshots.lock();
         let points = self.points();
         if !self.history_is_due(history, &points) {
             return Ok(false);
         }
-        let _one_at_a_time = self.snapshots.lock();
-        for attempt in 1.. {
-            let (_pin, cut) = self.pin_cut();
-            let changed: Vec<u64> = cut
-                .logs
-                .iter()
-                .filter(|(_, entry)| entry.is_named())
-                .filter(|(_, entry)| {
-                    let newest = points.get(&entry.log.name).and_then(|of_log| of_log.last());
-                    newest.is_none_or(|(told, _)| entry.modified > told.version)
-                })
-                .map(|(id, _)| *id)
-                .collect();
-            let mut edits = self.snapshot_edits(&cut, &changed, "", true)?;
+        let changed = |cut: &Cut| -> Vec<Arc<LogState>> {
+            let named = cut.logs.values().filter(|entry| entry.is_named());
+            let changed = named.filter(|entry| {
+                let newest = points.get(&entry.log.name).and_then(|of_log| of_log.last());
+                newest.is_none_or(|(told, _)| entry.modified > told.version)
+            });
+            changed.map(|entry| Arc::clone(&entry.log)).collect()
+        };
+        self.make_room_for_copies(&changed(&self.catalog.cut()))?;
+        let version = self.commit_of_cut(|cut| {
+            let mut edits = self.snapshot_edits(cut, &changed(cut), "", true)?;
             let passed = self.passed_points(history, &points);
             edits.extend(passed.into_iter().map(|log| Edit::Drop { log }));
-            if edits.is_empty() {
-                return Ok(false);
-            }
-            match self.commit_edits(edits) {
-                // A log was edited or dropped just then.
-                Err(Error::UnknownLog { .. }) if attempt < ATTEMPTS => {}
-                outcome => return outcome.map(|_| true),
-            }
-        }
-        Ok(false)
+            Ok(edits)
+        })?;
+        Ok(version.is_some())
     }
 
     fn history_is_due(

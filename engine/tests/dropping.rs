@@ -9,11 +9,9 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use common::{append, check_values, end, lives, memory, offsets, open_on, small, value};
-use lanterman::{Clock, Durability, Error, ErrorKind};
+use common::{Stopping, append, check_values, end, lives, memory, offsets, open_on, small, value};
+use lanterman::{Durability, Error, ErrorKind};
 
 #[test]
 fn a_dropped_log_is_gone_and_its_name_is_free_at_once() {
@@ -186,33 +184,6 @@ fn logs_come_and_go_while_others_write_and_nothing_of_them_comes_back() {
     }
 }
 
-/// A clock that stops the thread named "dropper" where it looks at it, which is while its block is written, and counts
-/// how often others look.
-#[derive(Debug, Default)]
-struct Stopping {
-    stopped: AtomicBool,
-    released: AtomicBool,
-    looks: AtomicU64,
-}
-
-impl Clock for Stopping {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000
-    }
-
-    fn monotonic(&self) -> Duration {
-        if std::thread::current().name() == Some("dropper") {
-            self.stopped.store(true, Ordering::SeqCst);
-            while !self.released.load(Ordering::SeqCst) {
-                std::thread::yield_now();
-            }
-        } else {
-            self.looks.fetch_add(1, Ordering::SeqCst);
-        }
-        Duration::ZERO
-    }
-}
-
 #[test]
 fn a_transaction_that_found_a_log_before_it_was_dropped_is_refused_alone() {
     let disk = memory();
@@ -225,15 +196,13 @@ fn a_transaction_that_found_a_log_before_it_was_dropped_is_refused_alone() {
     append(&store, "events", 0..5);
     append(&store, "other", 0..5);
     std::thread::scope(|scope| {
-        let dropper = std::thread::Builder::new().name("dropper".to_owned());
+        let dropper = std::thread::Builder::new().name("stopped".to_owned());
         let store = &store;
         dropper
             .spawn_scoped(scope, || store.drop_log("events").unwrap())
             .unwrap();
-        while !clock.stopped.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
-        let looks = clock.looks.load(Ordering::SeqCst);
+        clock.wait_until_stopped();
+        let looks = clock.looks();
         let late = scope.spawn(|| {
             store.transaction(|transaction| {
                 transaction.append("new", b"for the chunk of which somebody looks at the clock")?;
@@ -242,10 +211,10 @@ fn a_transaction_that_found_a_log_before_it_was_dropped_is_refused_alone() {
             })
         });
         // It has found its logs when it has memory for the new one.
-        while clock.looks.load(Ordering::SeqCst) == looks {
+        while clock.looks() == looks {
             std::thread::yield_now();
         }
-        clock.released.store(true, Ordering::SeqCst);
+        clock.release();
         let error = late.join().unwrap().unwrap_err();
         assert!(
             matches!(&error, Error::UnknownLog { name } if name == "events"),

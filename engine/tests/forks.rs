@@ -10,7 +10,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{append, check_values, end, lives, memory, open_on, small, value};
+use common::{Stopping, append, check_values, end, lives, memory, open_on, small, value};
 use lanterman::disk::{Fate, Fault, FaultyDisk};
 use lanterman::{Error, ErrorKind, Store};
 
@@ -279,5 +279,39 @@ fn a_process_that_only_reads_follows_forks_splices_and_drops() {
                 "round {round}"
             );
         }
+    }
+}
+
+#[test]
+fn a_snapshot_that_forks_in_the_version_of_a_deletion_has_what_it_had() {
+    let disk = memory();
+    let clock = Arc::new(Stopping::default());
+    let store = small()
+        .disk(disk.clone())
+        .clock(clock.clone())
+        .open_copying(common::PATH)
+        .unwrap();
+    append(&store, "events", 0..5);
+    append(&store, "other", 0..1);
+    let before = store.snapshot("events").unwrap();
+    // Time for another thread to take its place in the group that waits.
+    let a_while = || (0..20_000).for_each(|_| std::thread::yield_now());
+    std::thread::scope(|scope| {
+        let (store, before) = (&store, &before);
+        // While one block is written, the deletion and the fork meet in the next.
+        std::thread::Builder::new()
+            .name("stopped".to_owned())
+            .spawn_scoped(scope, || append(store, "other", 1..2))
+            .unwrap();
+        clock.wait_until_stopped();
+        scope.spawn(|| store.delete("events", 1..3).unwrap());
+        a_while();
+        scope.spawn(|| before.fork("then").unwrap());
+        a_while();
+        clock.release();
+    });
+    for (how, store) in lives(&disk, store) {
+        assert_eq!(check_values(&store, "then", 0), 5, "{how}");
+        assert!(store.snapshot("events").unwrap().get(1u64).is_err(), "{how}");
     }
 }

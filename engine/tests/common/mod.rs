@@ -13,9 +13,11 @@
 pub mod model;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use lanterman::disk::{Disk, Fate, MemoryDisk};
-use lanterman::{Background, Durability, Options, Store};
+use lanterman::{Background, Clock, Durability, Options, Store};
 
 pub const PATH: &str = "/store";
 
@@ -103,4 +105,48 @@ pub fn lives(disk: &Arc<MemoryDisk>, store: Store) -> Vec<(&'static str, Store)>
     drop(store);
     let closed = open_on(disk.clone());
     vec![("killed", killed), ("cut", cut), ("closed", closed)]
+}
+
+/// A clock that stands still, and stops a thread named "stopped" where it looks at it: a commit does while its block is
+/// being written.
+#[derive(Debug, Default)]
+pub struct Stopping {
+    stopped: AtomicBool,
+    released: AtomicBool,
+    looks: AtomicU64,
+}
+
+impl Stopping {
+    pub fn wait_until_stopped(&self) {
+        while !self.stopped.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+    }
+
+    /// How often other threads have looked.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for Stopping {
+    fn wall_ms(&self) -> i64 {
+        1_700_000_000_000
+    }
+
+    fn monotonic(&self) -> Duration {
+        if std::thread::current().name() == Some("stopped") {
+            self.stopped.store(true, Ordering::SeqCst);
+            while !self.released.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        } else {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+        }
+        Duration::ZERO
+    }
 }
