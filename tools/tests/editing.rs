@@ -144,10 +144,7 @@ fn a_deletion_is_planned_done_and_passed_over() {
 fn retention_keeps_what_its_limit_names() {
     let place = Place::new();
     let store = store_of(&place, "log", 100);
-    let plan = planned(
-        &place,
-        &["retain", &store, "log", "--from", "40", "--dry-run", "--json"],
-    );
+    let plan = planned(&place, &["retain", &store, "log", "--from", "40"]);
     assert_eq!((&plan["first"], &plan["end"]), (&json!(0), &json!(40)));
     let done = run(&["retain", &store, "log", "--from", "40"]);
     well(&done);
