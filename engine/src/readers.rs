@@ -146,14 +146,23 @@ pub(crate) fn open_table(disk: &Arc<dyn Disk>, store: &Path, read_only: bool) ->
     let path = store.join("readers");
     match disk.open_shared(&path, READERS_WORDS) {
         Ok(table) => Ok(Some(ReaderTable::new(table))),
-        Err(source) if read_only && source.kind() != io::ErrorKind::ReadOnlyFilesystem => {
+        Err(source) if read_only && !has_no_writer(&source) => {
             Err(Error::io("enter the table of readers", &path, source))
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the table of readers cannot be opened; no space is given back");
+            tracing::warn!(path = %path.display(), %error, "the table of readers cannot be opened; a writer gives nothing back");
             Ok(None)
         }
     }
+}
+
+/// Whether nobody can write to a store where opening the table fails so: the file system is for reading only, or has no such
+/// tables.
+fn has_no_writer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::Unsupported
+    )
 }
 
 /// Takes a place in the table, which holds everything back until it is told what is needed.

@@ -55,8 +55,7 @@ pub fn small() -> Options {
         .clock(Arc::new(Still))
         .randomness(Arc::new(Still))
         .slab_bytes_max(64 << 10)
-        // Enough that no chunk waits for memory which readers of other tests in this process keep for a moment longer.
-        .tail_memory_bytes(4 << 20)
+        .tail_memory_bytes(1 << 20)
         .journal_bytes_max(64 << 10)
         .slab_segment_bytes(64 << 10, 128 << 10)
         .journal_segment_bytes(64 << 10, 64 << 10)
