@@ -33,7 +33,7 @@ impl Store {
     /// segments, and removes whole ones. The background does the same, in steps.
     ///
     /// # Errors
-    /// What writing a checkpoint may meet; [`Error::Damaged`] if a node cannot be read, since what it reaches is then
+    /// What writing a checkpoint may meet; [`Error::Damaged`](crate::Error::Damaged) if a node cannot be read, since what it reaches is then
     /// unknown; the system's errors.
     pub fn collect(&self) -> Result<Collected> {
         self.core().check_writable("collect garbage")?;
@@ -45,7 +45,7 @@ impl Store {
     /// are scrubbed. What a fork or a named snapshot still shows was not destroyed, and is not erased.
     ///
     /// # Errors
-    /// [`Error::StillHeld`] after `limit`, with who holds it: snapshots, cursors, kept values, other processes. As
+    /// [`Error::StillHeld`](crate::Error::StillHeld) after `limit`, with who holds it: snapshots, cursors, kept values, other processes. As
     /// [`collect`](Self::collect).
     pub fn wait_erased(&self, receipt: &DeletionReceipt, limit: Duration) -> Result<()> {
         self.core().check_writable("erase")?;
