@@ -124,7 +124,7 @@ fn a_version_is_held_until_its_last_holder_goes() {
     every_order(|| {
         let table = Arc::new(PinTable::default());
         let pin = table.pin(Version::new(3));
-        let another = pin.clone();
+        let another = table.pin(Version::new(3));
         let other = thread::spawn(move || drop(another));
         let later = table.pin(Version::new(5));
         assert_eq!(table.oldest().map(|oldest| oldest.version), Some(Version::new(3)));
