@@ -82,6 +82,16 @@ enum Place {
     },
 }
 
+/// What a log has at its offsets, one after the other; see [`Cursor::next_item`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LogItem<'a> {
+    /// A message.
+    Message(Message<'a>),
+    /// Offsets whose messages are deleted.
+    Deleted(Range<u64>),
+}
+
 /// A reader of one log that lends its messages one at a time.
 ///
 /// ```
@@ -241,6 +251,25 @@ impl Cursor {
             }
         };
         Ok(Some(message))
+    }
+
+    /// The next message or the next run of deleted offsets, for who wants to see where messages were. `None` at the end.
+    ///
+    /// A run is as long as it can be, up to the next message or to the end; what is deleted later is a run of its own.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_item(&mut self) -> Result<Option<LogItem<'_>>> {
+        let before = self.next;
+        let found = self.has_next();
+        // What went wrong behind a run is told by the call that comes to it.
+        if self.next > before {
+            return Ok(Some(LogItem::Deleted(before..self.next)));
+        }
+        if !found? {
+            return Ok(None);
+        }
+        Ok(self.next()?.map(LogItem::Message))
     }
 
     /// The message at `offset`; the cursor reads on behind it.

@@ -3,8 +3,10 @@
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
-use lanterman_format::ids::{Offset, Version};
+use lanterman_format::block::BlockKind;
+use lanterman_format::ids::{Offset, Position, SegmentId, Version};
 use lanterman_format::name::LogName;
+use lanterman_format::reference::{Reference, ReferenceKind};
 
 use crate::core::Core;
 use crate::edit::{Destroyed, Edit};
@@ -23,9 +25,12 @@ pub struct DeletionReceipt {
     pub messages: u64,
     /// Bytes of their keys and values.
     pub bytes: u64,
-    /// Whether the range cut no slab in two. The share of one that was cut is an estimate; of its messages only if some
-    /// of them had been deleted before.
+    /// Whether both are exact. They are estimates only where a slab that was cut in two cannot be read, or could not be
+    /// when it was cut before.
     pub is_exact: bool,
+    /// The places on the disk that held them, as far as they had come there: the slabs, and where all below a node of the
+    /// log's tree went, that node in the place of its slabs. Forks and snapshots may hold them still.
+    pub blocks: Vec<BlockPlace>,
     /// The version from which on they are gone.
     pub version: Version,
 }
@@ -38,8 +43,35 @@ impl DeletionReceipt {
             messages: destroyed.messages,
             bytes: destroyed.bytes,
             is_exact: destroyed.is_exact,
+            blocks: destroyed.blocks,
             version,
         }
+    }
+}
+
+/// Where a block is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockPlace {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Where the block begins in it.
+    pub position: Position,
+    /// How long it is.
+    pub bytes: u64,
+    /// Whether it is a node of a tree, and stands for all that it leads to.
+    pub is_node: bool,
+}
+
+impl BlockPlace {
+    /// Where `reference` leads; nowhere on this disk if it is lost or remote.
+    pub(crate) fn of(reference: &Reference) -> Option<Self> {
+        (reference.kind == ReferenceKind::Local).then(|| BlockPlace {
+            segment: reference.segment,
+            position: reference.position,
+            bytes: reference.bytes.get(),
+            is_node: reference.target == Some(BlockKind::Node),
+        })
     }
 }
 
@@ -55,8 +87,7 @@ pub struct DeletionPlan {
     pub messages: u64,
     /// Bytes of their keys and values.
     pub bytes: u64,
-    /// Whether the range cut no slab in two. The share of one that was cut is an estimate; of its messages only if some
-    /// of them had been deleted before.
+    /// Whether both are exact; see [`DeletionReceipt::is_exact`].
     pub is_exact: bool,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lanterman_format::name::LogName;
 
 use crate::core::Core;
-use crate::deletion::DeletionReceipt;
+use crate::deletion::{BlockPlace, DeletionReceipt};
 use crate::edit::{Destroyed, Edit};
 use crate::error::{Error, Result};
 use crate::log::{LogState, TailState};
@@ -23,17 +23,24 @@ impl Core {
     /// What a log held that was dropped, counted.
     fn destroyed_with(&self, log: &LogState) -> Destroyed {
         let root = log.root();
+        let blocks = root
+            .tree
+            .blocks(self.source.as_ref(), 0..u64::MAX)
+            .unwrap_or_default();
+        let blocks = blocks.iter().filter_map(BlockPlace::of).collect();
         match self.summarise(log, &root, root.end()) {
             Ok(held) => Destroyed {
                 messages: held.messages(),
                 bytes: held.value_bytes().saturating_add(held.key_bytes()),
                 is_exact: held.is_exact(),
+                blocks,
             },
             // What cannot be read can be dropped all the same.
             Err(_) => Destroyed {
                 messages: root.end().saturating_sub(root.start),
                 bytes: 0,
                 is_exact: false,
+                blocks,
             },
         }
     }

@@ -23,11 +23,12 @@ use lanterman_format::weakened;
 use parking_lot::Mutex;
 
 use crate::core::Core;
+use crate::deletion::BlockPlace;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root, TailState};
 use crate::region::chunk::Chunk;
 use crate::slab::SlabBuilder;
-use crate::tree::Tree;
+use crate::tree::{RangeSummary, Tree};
 
 /// One edit.
 #[derive(Debug, Clone)]
@@ -64,13 +65,15 @@ pub(crate) enum Edit {
 }
 
 /// What edits destroyed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destroyed {
     pub(crate) messages: u64,
     /// Bytes of keys and values.
     pub(crate) bytes: u64,
-    /// Whether both are exact; in parts of slabs they are counted in proportion.
+    /// Whether both are exact; where a slab that was cut cannot be read they are counted in proportion.
     pub(crate) is_exact: bool,
+    /// The blocks on the disk that held it.
+    pub(crate) blocks: Vec<BlockPlace>,
 }
 
 impl Default for Destroyed {
@@ -79,6 +82,7 @@ impl Default for Destroyed {
             messages: 0,
             bytes: 0,
             is_exact: true,
+            blocks: Vec::new(),
         }
     }
 }
@@ -88,6 +92,7 @@ impl Destroyed {
         self.messages = self.messages.saturating_add(other.messages);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.is_exact &= other.is_exact;
+        self.blocks.extend(other.blocks);
     }
 }
 
@@ -416,11 +421,7 @@ impl Core {
                 .map_err(|error| self.tree_error(log, error))?;
             edited.tree = tree;
             edited.forget_landed(&in_tree);
-            destroyed.add(Destroyed {
-                messages: held.summary.messages,
-                bytes: held.summary.value_bytes.saturating_add(held.summary.key_bytes),
-                is_exact: held.is_exact,
-            });
+            destroyed.add(self.destroyed_in_tree(log, root, in_tree, &held)?);
         }
         let behind = range.start.max(root.tree_end)..range.end;
         if !behind.is_empty() {
@@ -440,11 +441,8 @@ impl Core {
         while start > edited.start {
             let in_tree = start.min(edited.tree_end).saturating_sub(edited.start);
             let held = edited.tree.summary(source, 0..in_tree).map_err(failed)?;
-            destroyed.add(Destroyed {
-                messages: held.summary.messages,
-                bytes: held.summary.value_bytes.saturating_add(held.summary.key_bytes),
-                is_exact: held.is_exact,
-            });
+            let offsets = edited.start..start.min(edited.tree_end);
+            destroyed.add(self.destroyed_in_tree(log, &edited, offsets, &held)?);
             if start > edited.tree_end {
                 destroyed.add(self.held_in_memory(log, &edited, edited.tree_end..start)?);
                 edited.tree = Tree::EMPTY;
@@ -481,6 +479,27 @@ impl Core {
         Ok((edited, destroyed))
     }
 
+    /// What the tree of a root has of `offsets`, all of them in it, where its summary says what that holds.
+    fn destroyed_in_tree(
+        &self,
+        log: &LogState,
+        root: &Root,
+        offsets: Range<u64>,
+        held: &RangeSummary,
+    ) -> Result<Destroyed> {
+        let relative = offsets.start.saturating_sub(root.start)..offsets.end.saturating_sub(root.start);
+        let blocks = root
+            .tree
+            .blocks(self.source.as_ref(), relative)
+            .map_err(|error| self.tree_error(log, error))?;
+        Ok(Destroyed {
+            messages: held.summary.messages,
+            bytes: held.summary.value_bytes.saturating_add(held.summary.key_bytes),
+            is_exact: held.is_exact,
+            blocks: blocks.iter().filter_map(BlockPlace::of).collect(),
+        })
+    }
+
     /// What the chunks of a root have of `offsets`, all of them behind its tree.
     fn held_in_memory(&self, log: &LogState, root: &Root, offsets: Range<u64>) -> Result<Destroyed> {
         let mut held = Destroyed::default();
@@ -496,6 +515,7 @@ impl Core {
                 messages: part.messages(),
                 bytes: part.value_bytes().saturating_add(part.key_bytes()),
                 is_exact: part.is_exact(),
+                blocks: Vec::new(),
             });
             at = until;
         }

@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use common::{memory, open_on, small, value};
 use lanterman::disk::MemoryDisk;
-use lanterman::{Background, Durability, Error, ErrorKind, Log, NewMessage, Retention, Snapshot, Store};
+use lanterman::{
+    Background, Durability, Error, ErrorKind, Log, LogItem, NewMessage, Retention, Snapshot, Store,
+};
 
 const NAMES: [&str; 3] = ["inbox", "audit", "events"];
 
@@ -109,15 +111,48 @@ fn check_snapshot(snapshot: &Snapshot, model: &Model, context: &str) {
         ranged.iter().eq(kept.iter().map(|(offset, _)| offset)),
         "{context}: range"
     );
+    check_items(snapshot, model, context);
     let summary = snapshot.summary().unwrap();
-    // Where a slab with deleted messages was cut once more, its parts are counted in proportion.
-    if summary.is_exact() && kept.len() == model.len() {
-        assert_eq!(
-            summary.messages(),
-            kept.len() as u64,
-            "{context}: messages counted"
-        );
+    let bytes: usize = kept.iter().map(|(_, message)| message.len()).sum();
+    let (counted, expected) = ((summary.messages(), summary.value_bytes()), (kept.len(), bytes));
+    assert_eq!(
+        counted,
+        (expected.0 as u64, expected.1 as u64),
+        "{context}: counted"
+    );
+    assert!(summary.is_exact(), "{context}: nothing was estimated");
+}
+
+/// With what is deleted shown, every offset is answered for, and no two runs stand side by side.
+fn check_items(snapshot: &Snapshot, model: &Model, context: &str) {
+    let mut cursor = snapshot.cursor(0u64).unwrap();
+    let mut at = 0;
+    let mut was_run = false;
+    while let Some(item) = cursor.next_item().unwrap() {
+        match item {
+            LogItem::Message(message) => {
+                let expected = model[usize::try_from(at).unwrap()].as_deref();
+                assert_eq!(message.offset().get(), at, "{context}");
+                assert!(expected == Some(message.value()), "{context}: item {at}");
+                (at, was_run) = (at + 1, false);
+            }
+            LogItem::Deleted(run) => {
+                assert!(
+                    run.start == at && !run.is_empty() && !was_run,
+                    "{context}: {run:?} at {at}"
+                );
+                for offset in run.clone() {
+                    assert!(
+                        model[usize::try_from(offset).unwrap()].is_none(),
+                        "{context}: {offset}"
+                    );
+                }
+                (at, was_run) = (run.end, true);
+            }
+            other => panic!("{context}: {other:?}"),
+        }
     }
+    assert_eq!(at, model.len() as u64, "{context}: items");
 }
 
 fn check(store: &Store, name: &str, model: &Model, context: &str) {
@@ -128,11 +163,13 @@ fn check(store: &Store, name: &str, model: &Model, context: &str) {
     }
 }
 
-fn delete_from(model: &mut Model, range: std::ops::Range<u64>) -> u64 {
-    let mut destroyed = 0;
+/// How many messages that destroyed, and how many bytes.
+fn delete_from(model: &mut Model, range: std::ops::Range<u64>) -> (u64, u64) {
+    let mut destroyed = (0, 0);
     for offset in range {
-        let slot = &mut model[usize::try_from(offset).unwrap()];
-        destroyed += u64::from(slot.take().is_some());
+        if let Some(message) = model[usize::try_from(offset).unwrap()].take() {
+            destroyed = (destroyed.0 + 1, destroyed.1 + message.len() as u64);
+        }
     }
     destroyed
 }
@@ -165,18 +202,18 @@ fn random_work(seed: u64, steps: u64) {
                 let first = random.below(length);
                 let most = 1 + random.below(60);
                 let end = first + random.below((length - first).min(most) + 1);
-                let was_whole = !models[log].contains(&None);
                 let receipt = store.delete(name, first..end).unwrap();
                 let destroyed = delete_from(&mut models[log], first..end);
                 assert_eq!(receipt.offsets, first..end, "{context}");
-                if receipt.is_exact && was_whole {
-                    assert_eq!(receipt.messages, destroyed, "{context}");
-                }
+                let told = (receipt.messages, receipt.bytes);
+                assert_eq!((told, receipt.is_exact), (destroyed, true), "{context}");
             }
             11 if length > 0 => {
                 let from = random.below(length + 1);
-                store.retain(name, &Retention::new().from(from)).unwrap();
-                delete_from(&mut models[log], 0..from);
+                let receipt = store.retain(name, &Retention::new().from(from)).unwrap();
+                let destroyed = delete_from(&mut models[log], 0..from);
+                let told = (receipt.messages, receipt.bytes);
+                assert_eq!((told, receipt.is_exact), (destroyed, true), "{context}");
             }
             12 => {
                 store.checkpoint().unwrap();
@@ -486,10 +523,20 @@ fn whole_slabs_go_without_being_read() {
     drop(writer);
     store.checkpoint().unwrap();
     let receipt = store.delete("events", 200..1800).unwrap();
-    assert!(!receipt.is_exact || receipt.messages == 1600);
+    let told = (receipt.messages, receipt.bytes, receipt.is_exact);
+    assert_eq!(told, (1600, 1_600_000, true));
+    let held: u64 = receipt.blocks.iter().map(|block| block.bytes).sum();
+    assert!(held > 1_600_000, "{held} bytes of blocks held what was deleted");
+    assert!(
+        receipt.blocks.iter().all(|block| !block.is_node),
+        "the tree's only node was changed"
+    );
     let kept: Vec<u64> = (0..200).chain(1800..2000).collect();
     assert_eq!(offsets(&store.log("events").unwrap()), kept);
     store.close().unwrap();
     let again = open_on(disk);
     assert_eq!(offsets(&again.log("events").unwrap()), kept);
+    let rest = again.delete("events", ..).unwrap();
+    assert_eq!((rest.messages, rest.bytes, rest.is_exact), (400, 400_000, true));
+    assert!(offsets(&again.log("events").unwrap()).is_empty());
 }

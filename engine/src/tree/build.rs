@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lanterman_format::{Histogram32, Histogram64};
 
 use super::node::{Branch, Children, Expected, Link, Node};
-use super::summary::{scaled_histogram, scaled_summary};
+use super::summary::scaled_histogram;
 use super::{FAN_OUT, LEVEL_MAX, NodeSource, SlabEntry, Tree, TreeError};
 
 /// What became of a node at whose right end something was to be put.
@@ -61,8 +61,8 @@ impl Tree {
         Ok(Self::over(Link::to(root), level, offset_count))
     }
 
-    /// The first `offset_end` offsets of the tree. The last entry may show only a part of its slab afterwards; its
-    /// summary is then an estimate in proportion, and so are the histograms along the cut.
+    /// The first `offset_end` offsets of the tree. The last entry may show only a part of its slab afterwards. The
+    /// histograms along the cut are estimates in proportion.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Tree {
         }
         let node = root.node(source, self.expected())?;
         let cut = cut(&self.root_link(root, node), self.expected(), source, offset_end)?;
-        Ok(Self::over(cut, node.level(), offset_end).without_lone_roots())
+        Self::over(cut, node.level(), offset_end).lowered(source)
     }
 
     pub(super) fn over(root: Link, level: u8, offset_count: u64) -> Self {
@@ -93,19 +93,6 @@ impl Tree {
             offset_count: self.offset_count,
             summary: *node.summary(),
         }
-    }
-
-    /// The same offsets without roots that have one child only, which a cut leaves behind.
-    pub(super) fn without_lone_roots(mut self) -> Self {
-        while let Some(Children::Nodes(links)) =
-            self.root.as_deref().and_then(Branch::loaded).map(Node::children)
-            && let [only] = links.as_slice()
-        {
-            let branch = Arc::clone(&only.branch);
-            self.level = self.level.and_then(|level| level.checked_sub(1));
-            self.root = Some(branch);
-        }
-        self
     }
 }
 
@@ -160,17 +147,18 @@ impl Addition {
 
 /// The node of `link` with its first `keep` offsets, of which there is at least one.
 fn cut(link: &Link, expected: Expected, source: &dyn NodeSource, keep: u64) -> Result<Link, TreeError> {
-    let node = link.branch.node(source, expected)?;
-    if keep >= node.offset_count() {
+    // Asked of the link, so that a node that is kept whole need not be loaded, nor even be there.
+    if keep >= link.offset_count {
         return Ok(link.clone());
     }
+    let node = link.branch.node(source, expected)?;
     let last = node.child_at(keep.saturating_sub(1));
     let start = last.start;
     let keep_of_last = keep.saturating_sub(start);
     let children = match node.children() {
         Children::Slabs(entries) => {
             let (before, last) = split_at_child(entries, last.index)?;
-            Children::Slabs(with_last(before, last.shortened(keep_of_last)))
+            Children::Slabs(with_last(before, last.part(source, 0..keep_of_last)))
         }
         Children::Nodes(links) => {
             let (before, last) = split_at_child(links, last.index)?;
@@ -197,18 +185,4 @@ fn with_last<T: Clone>(before: &[T], last: T) -> Vec<T> {
     all.extend_from_slice(before);
     all.push(last);
     all
-}
-
-impl SlabEntry {
-    /// The entry with its first `offset_count` offsets.
-    fn shortened(&self, offset_count: u64) -> Self {
-        let offset_count = offset_count.min(self.offset_count);
-        let summary = scaled_summary(&self.summary, offset_count, self.offset_count);
-        Self {
-            offset_count,
-            skip: self.skip,
-            slab: self.slab.clone(),
-            summary,
-        }
-    }
 }

@@ -1,14 +1,16 @@
 //! Nodes from the disk: decoded, checked against their place, and only then believed.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
+use lanterman_format::buffer::ValueType;
 use lanterman_format::weakened;
-use lanterman_format::{NodeEntry, NodeParts, Reference, StoreId, Structure, node};
+use lanterman_format::{NodeEntry, NodeParts, Reference, StoreId, Structure, Summary, node};
 
 use super::node::{Branch, Children, Expected, Link, Node};
 use super::{FAN_OUT, LEVEL_MAX, NodeRule, SlabEntry, TreeError};
-use crate::slab::{SlabError, SlabHandle, SlabMemory, SlabSource, check_block, lost};
+use crate::slab::{ReadContext, SlabError, SlabHandle, SlabMemory, SlabSource, Verify, check_block, lost};
 
 /// Gives nodes for references. Every [`SlabSource`] is one.
 pub(crate) trait NodeSource: Send + Sync + Debug {
@@ -19,9 +21,13 @@ pub(crate) trait NodeSource: Send + Sync + Debug {
     ///
     /// [`TreeError::Fetch`] if the bytes cannot be had, [`TreeError::Damaged`] if they are not a node.
     fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError>;
+
+    /// What the offsets `offsets` of a slab, counted from its first, hold, found by reading them; `None` if they
+    /// cannot be read.
+    fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<Summary>;
 }
 
-impl<S: SlabSource + ?Sized> NodeSource for S {
+impl<S: SlabSource> NodeSource for S {
     fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError> {
         let store = self.store_id();
         // Nodes are small. What claims to be more is not worth being read again at each attempt.
@@ -46,6 +52,31 @@ impl<S: SlabSource + ?Sized> NodeSource for S {
             }
             decoded => decoded,
         }
+    }
+
+    fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<Summary> {
+        let mut summary = Summary::EMPTY;
+        if offsets.is_empty() {
+            return Some(summary);
+        }
+        let source: &dyn SlabSource = self;
+        let context = ReadContext {
+            source,
+            verify: Verify::Once,
+        };
+        let opened = slab.open(source).ok()?;
+        let mut walk = opened.walk(offsets.clone(), context).ok()?;
+        while let Some(walked) = walk.step().ok()? {
+            if walked.buffer.value_type() != ValueType::TOMBSTONES {
+                summary.add_buffer(&walked.buffer);
+                continue;
+            }
+            // A run that may begin before the offsets, or end behind them.
+            let first = walked.relative_offset.max(offsets.start);
+            let end = walked.relative_offset.saturating_add(walked.buffer.count());
+            summary.add_deleted(end.min(offsets.end).saturating_sub(first));
+        }
+        Some(summary)
     }
 }
 

@@ -34,6 +34,7 @@ use crate::slab::SlabHandle;
 pub(crate) use error::{NodeRule, TreeError};
 pub(crate) use load::NodeSource;
 pub(crate) use reach::{Reach, reach_from};
+pub(crate) use summary::RangeSummary;
 pub(crate) use write::NodeWrites;
 
 use node::Branch;

@@ -183,6 +183,14 @@ impl Node {
         &self.children
     }
 
+    /// The children of a node above level 0; none of a leaf.
+    pub(super) fn links(&self) -> &[Link] {
+        match &self.children {
+            Children::Nodes(links) => links,
+            Children::Slabs(_) => &[],
+        }
+    }
+
     pub(super) fn summary(&self) -> &Summary {
         &self.summary
     }

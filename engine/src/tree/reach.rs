@@ -1,8 +1,10 @@
 //! Which blocks a tree reaches: its nodes and slabs on the disk, found without keeping what is read for it.
 
+use std::ops::Range;
+
 use lanterman_format::{NodeParts, Reference, ReferenceKind};
 
-use super::node::{Branch, Children};
+use super::node::{Branch, Children, Expected};
 use super::{LEVEL_MAX, NodeRule, NodeSource, Tree, TreeError};
 
 /// Takes up blocks that something reaches.
@@ -24,6 +26,70 @@ impl Tree {
             Some(root) => reach_branch(root, source, reach, LEVEL_MAX),
             None => Ok(()),
         }
+    }
+}
+
+impl Tree {
+    /// The blocks on the disk that hold something of `range`: slabs, and where `range` covers all of a node, that node in
+    /// the place of what it reaches. Their number grows with the height of the tree, not with the range.
+    ///
+    /// # Errors
+    ///
+    /// Errors of loading the nodes along the two ends of the range.
+    pub(crate) fn blocks(
+        &self,
+        source: &dyn NodeSource,
+        range: Range<u64>,
+    ) -> Result<Vec<Reference>, TreeError> {
+        let mut blocks = Vec::new();
+        let range = range.start..range.end.min(self.offset_count);
+        if let Some(root) = &self.root
+            && !range.is_empty()
+        {
+            collect_blocks(root, self.expected(), source, range, &mut blocks)?;
+        }
+        Ok(blocks)
+    }
+}
+
+/// Adds the blocks of a node that hold something of `range`, counted from its first offset.
+fn collect_blocks(
+    branch: &Branch,
+    expected: Expected,
+    source: &dyn NodeSource,
+    range: Range<u64>,
+    blocks: &mut Vec<Reference>,
+) -> Result<(), TreeError> {
+    if let Some(reference) = branch.reference()
+        && range.start == 0
+        && range.end >= expected.offset_count
+    {
+        blocks.push(reference);
+        return Ok(());
+    }
+    let node = branch.node(source, expected)?;
+    let mut index = node.child_at(range.start).index;
+    loop {
+        let start = node.start_of(index);
+        if index >= node.children().len() || start >= range.end {
+            return Ok(());
+        }
+        match node.children() {
+            Children::Slabs(entries) => {
+                let slab = entries.get(index).and_then(|entry| entry.slab.as_ref());
+                blocks.extend(slab.map(|slab| *slab.reference()));
+            }
+            Children::Nodes(links) => {
+                if let Some(link) = links.get(index) {
+                    let first_offset = expected.first_offset.saturating_add(start);
+                    let below = link.expected(node.level(), first_offset);
+                    let part = range.start.saturating_sub(start)
+                        ..range.end.saturating_sub(start).min(link.offset_count);
+                    collect_blocks(&link.branch, below, source, part, blocks)?;
+                }
+            }
+        }
+        index = index.saturating_add(1);
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use lanterman_format::{Histogram64, Summary};
 
 use super::node::{Children, Node};
-use super::{NodeSource, Tree, TreeError};
+use super::{NodeSource, SlabEntry, Tree, TreeError};
 
 /// A summary of a range of offsets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -14,7 +14,8 @@ pub(crate) struct RangeSummary {
     pub(crate) summary: Summary,
     /// Sizes of messages. In proportion where the range covers only a part of a node.
     pub(crate) histogram: Histogram64,
-    /// Whether the range cut no entry in two, so that no count was made by proportion here.
+    /// Whether every count is exact. A range that cuts an entry in two has the part counted in the slab, and only where that
+    /// cannot be read is it an estimate in proportion.
     pub(crate) is_exact: bool,
 }
 
@@ -71,7 +72,11 @@ impl RangeSummary {
             let part_count = part.end.saturating_sub(part.start);
             let whole_count = end.saturating_sub(start);
             let summary = match node.children() {
-                Children::Slabs(entries) => entries.get(index).map(|entry| entry.summary),
+                Children::Slabs(entries) => entries.get(index).map(|entry| {
+                    let (summary, is_exact) = entry.summary_of(source, part);
+                    self.is_exact &= is_exact;
+                    summary
+                }),
                 Children::Nodes(links) => match links.get(index) {
                     Some(link) if part_count < whole_count => {
                         let first_offset = first_offset.saturating_add(start);
@@ -85,8 +90,6 @@ impl RangeSummary {
                 },
             };
             if let Some(summary) = summary {
-                self.is_exact &= part_count == whole_count;
-                let summary = scaled_summary(&summary, part_count, whole_count);
                 counted = counted.saturating_add(summary.messages);
                 self.summary.merge(&summary);
             }
@@ -100,8 +103,65 @@ impl RangeSummary {
     }
 }
 
+impl SlabEntry {
+    /// The entry with the part `part` of the offsets that it shows, which is not empty.
+    pub(super) fn part(&self, source: &dyn NodeSource, part: Range<u64>) -> Self {
+        let (summary, _) = self.summary_of(source, part.clone());
+        let skip = if self.slab.is_some() { part.start } else { 0 };
+        Self {
+            offset_count: part.end.saturating_sub(part.start),
+            skip: self.skip.saturating_add(skip),
+            slab: self.slab.clone(),
+            summary,
+        }
+    }
+
+    /// What the part `part` of the offsets that the entry shows holds, and whether that is exact. Of the part and the rest
+    /// the smaller one is counted in the slab. Times stay: they are bounds.
+    fn summary_of(&self, source: &dyn NodeSource, part: Range<u64>) -> (Summary, bool) {
+        let whole = self.offset_count;
+        let count = part.end.saturating_sub(part.start);
+        let Some(slab) = self.slab.as_deref().filter(|_| count < whole) else {
+            return (scaled_summary(&self.summary, count, whole), true);
+        };
+        let counted = |range: Range<u64>| {
+            let in_slab = self.skip.saturating_add(range.start)..self.skip.saturating_add(range.end);
+            source.count(slab, in_slab)
+        };
+        let exact = match count <= whole / 2 {
+            true => counted(part).map(|part| with_times_of(part, &self.summary)),
+            false => counted(0..part.start)
+                .zip(counted(part.end..whole))
+                .map(|(before, behind)| without(&without(&self.summary, &before), &behind)),
+        };
+        match exact {
+            Some(exact) => (exact, true),
+            None => (scaled_summary(&self.summary, count, whole), false),
+        }
+    }
+}
+
+fn with_times_of(counts: Summary, times: &Summary) -> Summary {
+    Summary {
+        time_min_ms: times.time_min_ms,
+        time_max_ms: times.time_max_ms,
+        ..counts
+    }
+}
+
+/// What is left of a summary without a part of it.
+fn without(whole: &Summary, part: &Summary) -> Summary {
+    Summary {
+        messages: whole.messages.saturating_sub(part.messages),
+        deleted: whole.deleted.saturating_sub(part.deleted),
+        value_bytes: whole.value_bytes.saturating_sub(part.value_bytes),
+        key_bytes: whole.key_bytes.saturating_sub(part.key_bytes),
+        ..*whole
+    }
+}
+
 /// The part `part` of `whole` of a summary. Times stay: they are bounds.
-pub(super) fn scaled_summary(summary: &Summary, part: u64, whole: u64) -> Summary {
+fn scaled_summary(summary: &Summary, part: u64, whole: u64) -> Summary {
     if part >= whole {
         return *summary;
     }
