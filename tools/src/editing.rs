@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::ops::Range;
 use std::path::Path;
 
-use lanterman::{DeletionPlan, DeletionReceipt, Options, Store};
+use lanterman::{BlockPlace, DeletionPlan, DeletionReceipt, Options, Store};
 use serde::Serialize;
 
 use crate::output::{Output, ask, complain};
@@ -43,11 +43,35 @@ pub(crate) struct Destruction {
     messages: u64,
     /// Of keys and values.
     bytes: u64,
-    /// Whether both counts are exact, and not estimated for a slab that was cut in two.
+    /// Whether both counts are exact, and not estimated for a part of a slab that cannot be read.
     exact: bool,
+    /// The places on the disk that held it, once it is gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocks: Vec<BlockRow>,
     /// The version from which on it is gone; none for a plan.
     version: Option<u64>,
     dry_run: bool,
+}
+
+/// A place on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct BlockRow {
+    segment: u64,
+    position: u64,
+    bytes: u64,
+    /// A node of the log's tree, in the place of all that it leads to.
+    node: bool,
+}
+
+impl BlockRow {
+    fn of(place: &BlockPlace) -> Self {
+        BlockRow {
+            segment: place.segment.get(),
+            position: place.position.get(),
+            bytes: place.bytes,
+            node: place.is_node,
+        }
+    }
 }
 
 impl Destruction {
@@ -60,6 +84,7 @@ impl Destruction {
             messages,
             bytes,
             exact,
+            blocks: Vec::new(),
             version: None,
             dry_run: true,
         }
@@ -98,6 +123,7 @@ impl From<DeletionPlan> for Destruction {
 impl From<DeletionReceipt> for Destruction {
     fn from(receipt: DeletionReceipt) -> Self {
         let version = Some(receipt.version.get());
+        let blocks = receipt.blocks.iter().map(BlockRow::of).collect();
         let plan = Self::planned(
             &receipt.log,
             receipt.offsets,
@@ -107,6 +133,7 @@ impl From<DeletionReceipt> for Destruction {
         );
         Destruction {
             version,
+            blocks,
             dry_run: false,
             ..plan
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use lanterman_format::{
 };
 
 use lanterman_format::weakened;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, SeekFrom, seek};
 use rustix::io::Errno;
 
 use crate::problem::Problem;
@@ -156,6 +157,32 @@ impl SegmentFile {
     }
 
     /// Where a block of it is looked for.
+    /// The holes before `end`, which the file system has no pages for: rising, disjoint. None where it does not tell.
+    pub(crate) fn holes(&self, end: u64) -> Result<Vec<Range<u64>>, Problem> {
+        let mut holes = Vec::new();
+        let mut at = 0;
+        while at < end {
+            let Some(start) = self.seek(SeekFrom::Hole(at))?.filter(|start| *start < end) else {
+                break;
+            };
+            at = self.seek(SeekFrom::Data(start))?.unwrap_or(end).min(end);
+            if at <= start {
+                break;
+            }
+            holes.push(start..at);
+        }
+        Ok(holes)
+    }
+
+    /// The next place of that kind; none behind the last, and where the file system does not know of such.
+    fn seek(&self, to: SeekFrom) -> Result<Option<u64>, Problem> {
+        match seek(&self.file, to) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(None),
+            Err(error) => Err(Problem::io("look for holes in", &self.path, error.into())),
+        }
+    }
+
     pub(crate) fn place(&self, store: StoreId, position: u64) -> Option<Place> {
         let generation = self.generation?;
         Some(Place {

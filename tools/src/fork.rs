@@ -19,11 +19,12 @@ use crate::problem::{Outcome, Problem};
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     lanterman fork demo events experiment\n  \
-    lanterman fork demo events before-the-bug --at 4711 --json\n\n\
+    lanterman fork demo events before-the-bug --at 4711 --json\n  \
+    lanterman fork demo events restored --snapshot monday\n\n\
     Exit codes:\n  \
     0  the new log is there, durably\n  \
     1  the store is damaged\n  \
-    2  no such store or log, a name that is taken or cannot be one, --at is no message of the log or was deleted, or the\n     \
+    2  no such store, log or snapshot, a name that is taken or cannot be one, --at is no message of the log or was deleted, or the\n     \
     store is open for writing elsewhere")]
 pub(crate) struct ForkCall {
     /// The store's directory
@@ -35,6 +36,9 @@ pub(crate) struct ForkCall {
     /// Take only what stands before this offset, which the new log's next message gets
     #[arg(long, value_name = "OFFSET", value_parser = parse_offset, allow_hyphen_values = true)]
     at: Option<u64>,
+    /// Take what the named snapshot with this label holds of the log, also if the log is gone
+    #[arg(long, value_name = "LABEL", conflicts_with = "at")]
+    snapshot: Option<OsString>,
     /// Report as JSON
     #[arg(long)]
     json: bool,
@@ -52,9 +56,10 @@ struct Report<'a> {
 pub(crate) fn run(call: &ForkCall, output: &mut Output) -> Result<Outcome, Problem> {
     let (name, new) = (log_name(&call.log)?, log_name(&call.new)?);
     let store = open(&call.store)?;
-    match call.at {
-        Some(offset) => store.fork_at(name, new, offset)?,
-        None => store.fork(name, new)?,
+    match (&call.snapshot, call.at) {
+        (Some(label), _) => store.named_snapshot(log_name(label)?, name)?.fork(new)?,
+        (None, Some(offset)) => store.fork_at(name, new, offset)?,
+        (None, None) => store.fork(name, new)?,
     }
     let fork = store.log(new)?;
     let report = Report {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use lanterman::{Cursor, Damage, Error, Message, Options};
+use lanterman::{Cursor, Damage, Error, LogItem, Message, Options};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -25,12 +25,14 @@ const FOLLOW_TURN: Duration = Duration::from_millis(100);
 /// quietly. Messages that were deleted are passed over, also with --from.
 ///
 /// --json prints one object a line: offset, value, type, and where the message has them key, time_ms and headers. Bytes
-/// that are not UTF-8 come as hexadecimal digits, in value_hex and key_hex.
+/// that are not UTF-8 come as hexadecimal digits, in value_hex and key_hex. With --deleted a line with offset and deleted,
+/// their number, stands for each run of offsets whose messages are deleted.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     lanterman read demo events | sha256sum\n  \
     lanterman read demo events --from 1000 --count 10 --json\n  \
     lanterman read demo events --follow\n  \
+    lanterman read demo events --json --deleted\n  \
     lanterman read demo files --null | xargs -0 ls -l\n  \
     lanterman read demo users --keys --key-delimiter :\n\n\
     Exit codes:\n  \
@@ -69,6 +71,9 @@ pub(crate) struct ReadCall {
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
+    /// Show where messages were deleted
+    #[arg(long, requires = "json", conflicts_with = "follow")]
+    deleted: bool,
 }
 
 pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Problem> {
@@ -104,11 +109,21 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn all(&mut self, output: &mut Output) -> Result<(), Problem> {
         while self.left > 0 {
-            match self.cursor.next() {
-                Ok(Some(message)) => {
+            let next = match self.call.deleted {
+                true => self.cursor.next_item(),
+                false => self.cursor.next().map(|message| message.map(LogItem::Message)),
+            };
+            match next {
+                Ok(Some(LogItem::Message(message))) => {
                     print(self.call, &message, output)?;
                     self.left -= 1;
                 }
+                Ok(Some(LogItem::Deleted(run))) => output.json(&JsonRun {
+                    offset: run.start,
+                    deleted: run.end - run.start,
+                })?,
+                // Nothing else is shown yet.
+                Ok(Some(_)) => {}
                 Ok(None) if !self.call.follow => break,
                 Ok(None) => self.wait(output)?,
                 Err(error) => self.skip(error)?,
@@ -181,6 +196,12 @@ fn is_output_closed() -> bool {
     let answered = poll(&mut asked, Some(&now)).is_ok_and(|count| count > 0);
     let gone = PollFlags::ERR | PollFlags::NVAL;
     answered && asked.iter().any(|asked| asked.revents().intersects(gone))
+}
+
+#[derive(Serialize)]
+struct JsonRun {
+    offset: u64,
+    deleted: u64,
 }
 
 struct JsonMessage<'a>(&'a Message<'a>);

@@ -16,9 +16,10 @@ use crate::text::Size;
 /// Check every checksum of a store, and that its structures fit each other
 ///
 /// Reads both root slots, all segment headers, the checkpoint, the catalog, every tree node, every slab with all its
-/// messages, and the journal behind the checkpoint; then lets the library open the store read-only and compares. Damage
-/// is named by file, position, log and offsets, and the check goes on behind it. Nothing is written. It may run beside
-/// a writer.
+/// messages, and the journal behind the checkpoint; finds that every page of the segments of slabs is one of live, garbage
+/// and free, and that no two blocks lie over each other; then lets the library open the store read-only and compares.
+/// Damage is named by file, position, log and offsets, and the check goes on behind it. Nothing is written. It may run
+/// beside a writer.
 ///
 /// A journal that ends in a commit which was cut off is no damage: that commit was never acknowledged as durable. It is
 /// told as a note.
@@ -151,6 +152,16 @@ pub(crate) fn tell(report: &Report, output: &mut Output) -> Result<(), Problem> 
         counts.segment_headers,
         Size(counts.bytes),
     ))?;
+    if let Some(space) = &report.space {
+        output.line(format_args!(
+            "{} in {} segments of slabs: {} live, {} garbage, {} free",
+            Size(space.bytes),
+            space.segments,
+            Size(space.live),
+            Size(space.garbage),
+            Size(space.free),
+        ))?;
+    }
     match report.damage.len() {
         0 => output.line("no damage found"),
         1 => output.line("1 place is damaged"),

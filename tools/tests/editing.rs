@@ -378,6 +378,47 @@ fn terminal() -> (File, OwnedFd) {
     (File::from(person), program)
 }
 
+#[test]
+fn deleted_runs_are_shown_where_that_is_asked_for() {
+    let place = Place::new();
+    let store = store_of(&place, "log", 20);
+    well(&run(&["delete", &store, "log", "5..9"]));
+    well(&run(&["delete", &store, "log", "9..10"]));
+    well(&run(&["delete", &store, "log", "18..20"]));
+    let output = run(&["read", &store, "log", "--json", "--deleted", "--from", "4"]);
+    well(&output);
+    let lines = stdout(&output);
+    let items: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(items.len(), 11, "{lines}");
+    assert_eq!(items[0]["value"], "4");
+    assert_eq!(items[1], json!({"offset": 5, "deleted": 5}));
+    assert_eq!(items[2]["offset"], 10);
+    assert_eq!(items[10], json!({"offset": 18, "deleted": 2}));
+    assert_eq!(
+        code(&run(&["read", &store, "log", "--deleted"])),
+        2,
+        "only as JSON"
+    );
+}
+
+#[test]
+fn a_log_comes_back_from_a_named_snapshot() {
+    let place = Place::new();
+    let store = store_of(&place, "log", 30);
+    well(&run(&["snapshot", "create", &store, "monday"]));
+    well(&run(&["drop", &store, "log"]));
+    let fork = ["fork", &store, "log", "back", "--snapshot"];
+    refused(&place, &[&fork[..], &["tuesday"]].concat(), "tuesday");
+    refused(&place, &[&fork[..], &["monday", "--at", "3"]].concat(), "--at");
+    let report = json_of(&run(&[&fork[..], &["monday", "--json"]].concat()));
+    assert_eq!((&report["first"], &report["end"]), (&json!(0), &json!(30)));
+    assert_eq!(read(&store, "back", &[]), (0..30).collect::<Vec<_>>());
+    sound(&store);
+}
+
 /// Runs the tool with a person at its terminal who types something; what it says on standard error comes back.
 fn at_a_terminal(arguments: &[&str], typed: &str) -> Output {
     let (mut person, program) = terminal();

@@ -9,9 +9,10 @@ mod journal;
 pub(crate) mod report;
 mod segments;
 mod slab;
+pub(crate) mod space;
 mod tree;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
@@ -82,8 +83,10 @@ pub(crate) struct Checker<'a> {
     report: Report,
     /// Places of tails that must stand in gathered blocks, and the log of each.
     tails: Vec<(Reference, u64)>,
-    /// Blocks that were counted as live: several logs may share one, and several parts of a log.
-    counted: BTreeSet<(u64, u64)>,
+    /// Blocks that were counted as live, and their bytes: several logs may share one, and several parts of a log.
+    counted: BTreeMap<(u64, u64), u64>,
+    /// Segments that the checkpoint lists and that are not there.
+    absent: Vec<(u64, FileKind)>,
     /// Slabs and subtrees that were found whole: what is shared is read once.
     whole_slabs: HashMap<Reference, u64>,
     whole_subtrees: HashMap<Reference, tree::Subtree>,
@@ -106,7 +109,8 @@ impl<'a> Checker<'a> {
             progress,
             report: Report::default(),
             tails: Vec::new(),
-            counted: BTreeSet::new(),
+            counted: BTreeMap::new(),
+            absent: Vec::new(),
             whole_slabs: HashMap::new(),
             whole_subtrees: HashMap::new(),
             doubts: BTreeMap::new(),
@@ -135,7 +139,22 @@ impl<'a> Checker<'a> {
         if self.depth == Depth::Everything {
             self.gathered(slot.store)?;
         }
+        self.absent_segments();
+        self.space()?;
         Ok(self.report)
+    }
+
+    /// Segments that the checkpoint lists and that are not there. A collection removes segments of slabs to which nothing
+    /// refers any more, and writes no checkpoint for it.
+    fn absent_segments(&mut self) {
+        for (segment, kind) in std::mem::take(&mut self.absent) {
+            let mut blocks = self.counted.range((segment, 0)..=(segment, u64::MAX));
+            if kind == FileKind::Slabs && blocks.next().is_none() {
+                continue;
+            }
+            let detail = "the checkpoint lists a segment that is not there".to_owned();
+            self.report.find(missing(segment, kind, detail));
+        }
     }
 
     fn root_slots(&mut self, root: &RootBytes) {
@@ -191,9 +210,7 @@ impl<'a> Checker<'a> {
             let used = self.report.used_bytes.entry(known.segment.get()).or_default();
             *used = (*used).max(known.used_bytes.get());
             if !known.free && self.files.get(known.segment, known.kind.into()).is_none() {
-                let detail = "the checkpoint lists a segment that is not there".to_owned();
-                self.report
-                    .find(missing(known.segment.get(), known.kind.into(), detail));
+                self.absent.push((known.segment.get(), known.kind.into()));
             }
         }
         for reference in &checkpoint.pages {
@@ -323,7 +340,8 @@ impl<'a> Checker<'a> {
     /// Counts a block that is referred to, once.
     fn live(&mut self, reference: &Reference) {
         let segment = reference.segment.get();
-        if !self.counted.insert((segment, reference.position.get())) {
+        let place = (segment, reference.position.get());
+        if self.counted.insert(place, reference.bytes.get()).is_some() {
             return;
         }
         // What a reference says is under a checksum, and may still be anything.

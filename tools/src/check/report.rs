@@ -7,6 +7,8 @@ use std::ops::Range;
 use lanterman_format::{Generation, SegmentId, SegmentKind, Version};
 use serde::{Serialize, Serializer};
 
+use crate::check::space::SpaceReport;
+
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -200,6 +202,11 @@ pub(crate) struct Report {
     #[serde(serialize_with = "as_list")]
     pub(crate) logs: BTreeMap<u64, LogReport>,
     pub(crate) checked: Counts,
+    /// What the segments of slabs are used for; unknown beside damage.
+    pub(crate) space: Option<SpaceReport>,
+    /// The same of each.
+    #[serde(skip)]
+    pub(crate) space_of: BTreeMap<u64, SpaceReport>,
     /// Bytes of each segment of slabs that something refers to.
     #[serde(skip)]
     pub(crate) live_bytes: BTreeMap<u64, u64>,

@@ -37,6 +37,8 @@ struct SegmentRow {
     /// Bytes that something refers to.
     live_bytes: Option<u64>,
     garbage_bytes: Option<u64>,
+    /// Bytes that are not written: behind the last block, and in holes.
+    free_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -114,9 +116,7 @@ fn segments(files: &StoreFiles, report: &Report) -> Vec<SegmentRow> {
             FileKind::Journal | FileKind::Free => None,
         };
         let live = is_slabs.then(|| report.live_bytes.get(&id).copied().unwrap_or(0));
-        let garbage = live
-            .zip(used)
-            .map(|(live, used)| used.saturating_sub(FIRST_BLOCK).saturating_sub(live));
+        let space = report.space_of.get(&id).filter(|_| is_slabs);
         SegmentRow {
             file: segment.name(),
             segment: id,
@@ -129,7 +129,8 @@ fn segments(files: &StoreFiles, report: &Report) -> Vec<SegmentRow> {
             bytes: segment.bytes,
             used_bytes: used,
             live_bytes: live,
-            garbage_bytes: garbage,
+            garbage_bytes: space.map(|space| space.garbage),
+            free_bytes: space.map(|space| space.free),
         }
     };
     files.segments.values().map(row).collect()
@@ -192,6 +193,7 @@ fn tell(answer: &Answer, output: &mut Output) -> Result<(), Problem> {
         journal.end_position,
     ))?;
     tell_segments(&answer.segments, output)?;
+    tell_space(answer, output)?;
     tell_logs(report, output)?;
     match answer.readers.is_empty() {
         true => output.line("\nno process reads it")?,
@@ -224,6 +226,7 @@ fn tell_segments(segments: &[SegmentRow], output: &mut Output) -> Result<(), Pro
             "used",
             "live",
             "garbage",
+            "free",
             "fill",
         ],
     );
@@ -241,10 +244,42 @@ fn tell_segments(segments: &[SegmentRow], output: &mut Output) -> Result<(), Pro
             size(segment.used_bytes),
             size(segment.live_bytes),
             size(segment.garbage_bytes),
+            size(segment.free_bytes),
             fill.map_or_else(|| "-".to_owned(), |fill| format!("{fill} %")),
         ]);
     }
     output.line(format_args!("\n{table}"))
+}
+
+/// The sums, and what keeps something from being given back that an observer from outside can see.
+fn tell_space(answer: &Answer, output: &mut Output) -> Result<(), Problem> {
+    let Some(space) = &answer.report.space else {
+        return output.line("\nwhat of the segments is garbage cannot be told beside damage");
+    };
+    output.line(format_args!(
+        "\n{} in {} segments of slabs: {} live, {} garbage, {} free, {} of that given back in holes",
+        Size(space.bytes),
+        space.segments,
+        Size(space.live),
+        Size(space.garbage),
+        Size(space.free),
+        Size(space.holes),
+    ))?;
+    let snapshots = answer.report.logs.values().filter(|log| log.snapshot.is_some());
+    let snapshots = snapshots.count();
+    if snapshots > 0 {
+        output.line(format_args!(
+            "named snapshots and history hold what {snapshots} logs had"
+        ))?;
+    }
+    let version = answer.report.checkpoint_version;
+    for reader in answer.readers.iter().filter(|reader| reader.version < version) {
+        output.line(format_args!(
+            "held back: all garbage, by process {}, which stands at version {} and not {version}",
+            reader.process, reader.version
+        ))?;
+    }
+    Ok(())
 }
 
 fn tell_logs(report: &Report, output: &mut Output) -> Result<(), Problem> {
