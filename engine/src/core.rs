@@ -24,7 +24,7 @@ use crate::counters::Counters;
 use crate::disk::FileLock;
 use crate::error::{Error, Result};
 use crate::flush::{Flusher, Incoming};
-use crate::gc::Collector;
+use crate::gc::{Collector, SlowReaders};
 use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
 use crate::log::LogState;
@@ -65,6 +65,7 @@ pub(crate) struct Core {
     /// The newest version that edited a log.
     last_edit: AtomicU64,
     pub(crate) collector: Collector,
+    pub(crate) slow_readers: SlowReaders,
     /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
     pub(crate) snapshots: Mutex<()>,
     pub(crate) history: Mutex<HistoryTurn>,
@@ -131,6 +132,7 @@ impl Core {
             retained_at: Mutex::new(Duration::ZERO),
             last_edit: AtomicU64::new(0),
             collector: Collector::default(),
+            slow_readers: SlowReaders::default(),
             snapshots: Mutex::new(()),
             history: Mutex::default(),
             allocator: Mutex::new(parts.allocator),

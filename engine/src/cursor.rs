@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::{Keeper, Message};
-use crate::pins::{Kept, Pin};
+use crate::pins::{Holder, Kept, Pin};
 use crate::region::chunk::Chunk;
 use crate::slab::{OpenSlab, Opened, ReadContext, SlabError, SlabHandle, SlabWalk, WalkPlace};
 use crate::sys::guard;
@@ -456,7 +456,7 @@ impl Cursor {
 
     /// Goes on from the newest root; of a log that was dropped it keeps the one that it has, which its pin holds.
     fn take_newest_root(&mut self) {
-        let (pin, root) = self.core.pin_root(&self.log);
+        let (pin, root) = self.core.pin_root(&self.log, Holder::Cursor(self.log.id));
         // Asked behind the pin: what was not dropped then is held by it.
         if !self.log.is_dropped() {
             (self.pin, self.root) = (pin, root);
@@ -700,8 +700,8 @@ fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Ran
 
 impl Core {
     /// The newest root of a log, kept from the collector for as long as the pin lives.
-    pub(crate) fn pin_root(&self, log: &LogState) -> (Pin, Root) {
-        self.pins.pin_with(|| {
+    pub(crate) fn pin_root(&self, log: &LogState, holder: Holder) -> (Pin, Root) {
+        self.pins.pin_with(holder, self.clock.monotonic(), || {
             let version = self.catalog.version();
             let root = log.root();
             (version, Kept::Root(root.clone()), root)

@@ -363,7 +363,7 @@ impl Core {
         edit: impl FnOnce(&Root) -> Result<(Root, Destroyed)>,
     ) -> Result<Destroyed> {
         let newest = self.catalog.version();
-        let oldest = self.pins.oldest().map_or(newest, |pin| pin.version.min(newest));
+        let oldest = self.pins.oldest_version().map_or(newest, |held| held.min(newest));
         log.keep_root_before(version, oldest);
         log.change_root(|root| {
             let (edited, destroyed) = edit(root)?;

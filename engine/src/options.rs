@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use crate::disk::{Choice, Disk, MapGrant, SystemDisk, SystemOptions};
 use crate::error::{Error, Result};
+use crate::gc::{SlowReader, SlowReaderWatch};
 use crate::store::Store;
 
 pub use crate::slab::Verify;
@@ -68,6 +69,8 @@ pub struct Options {
     pub(crate) guard_maps: bool,
     pub(crate) when_full: WhenFull,
     pub(crate) collect: bool,
+    pub(crate) collection_budget: CollectionBudget,
+    pub(crate) slow_readers: Option<SlowReaderWatch>,
     pub(crate) protect_reclaimed: bool,
     pub(crate) automatic_commit: Option<AutomaticCommit>,
     pub(crate) history: Option<History>,
@@ -91,6 +94,41 @@ pub(crate) struct History {
     pub(crate) interval: Duration,
 }
 
+/// How much the collection in the background may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CollectionBudget {
+    /// Bytes given back in a second, at most.
+    bytes_per_second: u64,
+    /// The share of the time that it may work: 1 to 100.
+    time_percent: u32,
+}
+
+impl Default for CollectionBudget {
+    fn default() -> Self {
+        CollectionBudget {
+            bytes_per_second: u64::MAX,
+            time_percent: 50,
+        }
+    }
+}
+
+impl CollectionBudget {
+    /// For how long to rest after `worked`, in which `bytes` were given back.
+    pub(crate) fn rest(&self, worked: Duration, bytes: u64) -> Duration {
+        let rests = 100_u32.saturating_sub(self.time_percent);
+        let by_time = worked.saturating_mul(rests).checked_div(self.time_percent);
+        let by_time = by_time.unwrap_or_default();
+        let millis = bytes.saturating_mul(1000).checked_div(self.bytes_per_second);
+        let by_bytes = Duration::from_millis(millis.unwrap_or(0)).saturating_sub(worked);
+        by_time.max(by_bytes)
+    }
+
+    /// How many bytes to give back in one turn: a quarter of a second's.
+    pub(crate) fn turn_bytes(&self, most: u64) -> u64 {
+        (self.bytes_per_second / 4).clamp(1, most)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Options {
@@ -108,6 +146,8 @@ impl Default for Options {
             guard_maps: true,
             when_full: WhenFull::default(),
             collect: true,
+            collection_budget: CollectionBudget::default(),
+            slow_readers: None,
             protect_reclaimed: false,
             automatic_commit: None,
             history: None,
@@ -228,6 +268,36 @@ impl Options {
     #[must_use]
     pub fn collect(mut self, collect: bool) -> Self {
         self.collect = collect;
+        self
+    }
+
+    /// How many bytes a second the collection in the background gives back at most; default without a limit.
+    /// [`crate::Store::collect`] is not bound by it.
+    #[must_use]
+    pub fn collect_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.collection_budget.bytes_per_second = bytes.max(1);
+        self
+    }
+
+    /// The share of the time that the collection in the background may work, in percent from 1 to 100; default 50. The larger
+    /// a store, the longer looking for garbage takes, and the rarer it is done.
+    #[must_use]
+    pub fn collect_time_percent(mut self, percent: u32) -> Self {
+        self.collection_budget.time_percent = percent.clamp(1, 100);
+        self
+    }
+
+    /// Whom to tell of readers that keep garbage from being given back, once they have held it for `age`: snapshots and
+    /// cursors of this process, the oldest at a time, and other processes. Each is told of once, from the thread that
+    /// collects, which holds no lock then. What the callback wants to do for long belongs elsewhere: garbage waits.
+    #[must_use]
+    pub fn on_slow_reader(
+        mut self,
+        age: Duration,
+        tell: impl Fn(&SlowReader) + Send + Sync + 'static,
+    ) -> Self {
+        let tell = Arc::new(tell);
+        self.slow_readers = Some(SlowReaderWatch { age, tell });
         self
     }
 

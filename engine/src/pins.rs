@@ -5,9 +5,11 @@
 //! a reader goes on from, the collector has seen it or a newer one that reaches the same.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use lanterman_format::ids::Version;
+use lanterman_format::ids::{LogId, Version};
 use lanterman_format::weakened;
 
 use crate::atomics::Mutex;
@@ -26,10 +28,53 @@ pub(crate) enum Kept {
     Cut(Cut),
 }
 
+/// What holds a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Holder {
+    /// A [`crate::Cursor`] of the log.
+    Cursor(LogId),
+    /// A [`crate::Snapshot`] of the log.
+    Snapshot(LogId),
+    /// A [`crate::StoreSnapshot`].
+    StoreSnapshot,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Cursor(log) => write!(formatter, "a cursor of log {log}"),
+            Holder::Snapshot(log) => write!(formatter, "a snapshot of log {log}"),
+            Holder::StoreSnapshot => formatter.write_str("a snapshot of all logs"),
+        }
+    }
+}
+
+/// One pin, as the table has it.
+#[derive(Debug, Clone)]
+struct Entry {
+    kept: Kept,
+    version: Version,
+    holder: Holder,
+    /// When it was taken, on the monotonic clock.
+    since: Duration,
+}
+
+/// The pin that was taken first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FirstPin {
+    /// Its number; later ones have higher numbers.
+    pub(crate) number: u64,
+    pub(crate) version: Version,
+    pub(crate) holder: Holder,
+    /// When it was taken, on the monotonic clock.
+    pub(crate) since: Duration,
+}
+
 #[derive(Debug, Default)]
 struct Held {
     next: u64,
-    pins: BTreeMap<u64, Kept>,
+    pins: BTreeMap<u64, Entry>,
     /// How many pins hold each version.
     versions: BTreeMap<u64, u64>,
 }
@@ -53,24 +98,39 @@ struct PinInner {
     version: Version,
 }
 
-/// The oldest version that something holds.
+/// The oldest version that something of this process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OldestPin {
     /// The version.
     pub version: Version,
-    /// How many snapshots hold it.
+    /// How many snapshots and cursors hold it.
     pub holders: u64,
+    /// What has held it for the longest time.
+    pub holder: Holder,
+    /// For how long.
+    pub age: Duration,
 }
 
 impl PinTable {
     /// Pins what `take` loads, under the lock of the table.
-    pub(crate) fn pin_with<T>(self: &Arc<Self>, take: impl FnOnce() -> (Version, Kept, T)) -> (Pin, T) {
+    pub(crate) fn pin_with<T>(
+        self: &Arc<Self>,
+        holder: Holder,
+        since: Duration,
+        take: impl FnOnce() -> (Version, Kept, T),
+    ) -> (Pin, T) {
         let mut held = self.held.lock();
         let (version, kept, taken) = take();
         let number = held.next;
         held.next = number.wrapping_add(1);
-        held.pins.insert(number, kept);
+        let entry = Entry {
+            kept,
+            version,
+            holder,
+            since,
+        };
+        held.pins.insert(number, entry);
         let count = held.versions.entry(version.get()).or_insert(0);
         if *count == 0 || !weakened!("pin-uncounted") {
             *count = count.saturating_add(1);
@@ -87,17 +147,42 @@ impl PinTable {
     /// Pins a version alone.
     #[cfg(test)]
     pub(crate) fn pin(self: &Arc<Self>, version: Version) -> Pin {
-        self.pin_with(|| (version, Kept::Version, ())).0
+        let holder = Holder::StoreSnapshot;
+        self.pin_with(holder, Duration::ZERO, || (version, Kept::Version, ()))
+            .0
     }
 
-    pub(crate) fn oldest(&self) -> Option<OldestPin> {
+    /// The oldest version that is held.
+    pub(crate) fn oldest_version(&self) -> Option<Version> {
         let held = self.held.lock();
         held.versions
             .first_key_value()
-            .map(|(version, holders)| OldestPin {
-                version: Version::new(*version),
-                holders: *holders,
-            })
+            .map(|(version, _)| Version::new(*version))
+    }
+
+    /// The oldest version that is held, and by whom, at the time `now`.
+    pub(crate) fn oldest(&self, now: Duration) -> Option<OldestPin> {
+        let held = self.held.lock();
+        let (version, holders) = held.versions.first_key_value()?;
+        let mut entries = held.pins.values();
+        let entry = entries.find(|entry| entry.version.get() == *version)?;
+        Some(OldestPin {
+            version: entry.version,
+            holders: *holders,
+            holder: entry.holder,
+            age: now.saturating_sub(entry.since),
+        })
+    }
+
+    /// The pin that was taken before all others that are there, and so holds the oldest version.
+    pub(crate) fn first(&self) -> Option<FirstPin> {
+        let held = self.held.lock();
+        held.pins.first_key_value().map(|(number, entry)| FirstPin {
+            number: *number,
+            version: entry.version,
+            holder: entry.holder,
+            since: entry.since,
+        })
     }
 
     /// The number that the next pin gets.
@@ -115,7 +200,12 @@ impl PinTable {
 
     /// What all pins keep now.
     pub(crate) fn kept(&self) -> Vec<Kept> {
-        self.held.lock().pins.values().cloned().collect()
+        self.held
+            .lock()
+            .pins
+            .values()
+            .map(|entry| entry.kept.clone())
+            .collect()
     }
 }
 
@@ -154,10 +244,12 @@ mod tests {
         let _new = table.pin(Version::new(8));
         drop(old);
         assert_eq!(
-            table.oldest().map(|pin| (pin.version.get(), pin.holders)),
+            table
+                .oldest(Duration::ZERO)
+                .map(|pin| (pin.version.get(), pin.holders)),
             Some((3, 1))
         );
         drop(again);
-        assert_eq!(table.oldest().map(|pin| pin.version.get()), Some(8));
+        assert_eq!(table.oldest_version(), Some(Version::new(8)));
     }
 }

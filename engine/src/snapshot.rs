@@ -3,7 +3,7 @@
 use std::ops::{Bound as RangeBound, RangeBounds};
 use std::sync::Arc;
 
-use lanterman_format::ids::{Offset, Version};
+use lanterman_format::ids::{LogId, Offset, Version};
 
 use crate::catalog::Cut;
 use crate::core::Core;
@@ -11,7 +11,7 @@ use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
-use crate::pins::{Kept, Pin};
+use crate::pins::{Holder, Kept, Pin};
 use crate::retention::Retention;
 use crate::store::LogInformation;
 use crate::summary::LogSummary;
@@ -78,6 +78,12 @@ impl Log {
         }
     }
 
+    /// The log's number, which no other log of the store ever has, also when its name is given to another one.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.state.id
+    }
+
     /// A cursor from `offset` on, which follows the log: what is appended later, it reads later.
     ///
     /// # Errors
@@ -85,7 +91,7 @@ impl Log {
     /// at the first message behind. [`Error::UnknownLog`] if the log was dropped.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
-        let pinned = self.core.pin_root(&self.state);
+        let pinned = self.core.pin_root(&self.state, Holder::Cursor(self.state.id));
         // Asked behind the pin: what was not dropped then is held by it.
         self.check_not_dropped()?;
         Cursor::new(
@@ -103,7 +109,7 @@ impl Log {
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
-        let pinned = self.core.pin_root(&self.state);
+        let pinned = self.core.pin_root(&self.state, Holder::Cursor(self.state.id));
         // Asked behind the pin: what was not dropped then is held by it.
         self.check_not_dropped()?;
         Cursor::new(
@@ -119,7 +125,7 @@ impl Log {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
-        let (pin, mut root) = self.core.pin_root(&self.state);
+        let (pin, mut root) = self.core.pin_root(&self.state, Holder::Snapshot(self.state.id));
         // Asked behind the pin: what was not dropped then is held by it.
         if self.state.is_dropped() {
             root = Root::empty_from(root.end());
@@ -148,7 +154,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// What a named snapshot holds.
     pub(crate) fn of_named(core: &Arc<Core>, state: Arc<LogState>) -> Self {
-        let (pin, root) = core.pin_root(&state);
+        let (pin, root) = core.pin_root(&state, Holder::Snapshot(state.id));
         Snapshot {
             core: Arc::clone(core),
             end: root.end(),
@@ -323,10 +329,11 @@ pub struct StoreSnapshot {
 impl Core {
     /// The newest version of all logs, kept from the collector for as long as the pin lives.
     pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
-        self.pins.pin_with(|| {
-            let cut = self.catalog.cut();
-            (cut.version, Kept::Cut(cut.clone()), cut)
-        })
+        self.pins
+            .pin_with(Holder::StoreSnapshot, self.clock.monotonic(), || {
+                let cut = self.catalog.cut();
+                (cut.version, Kept::Cut(cut.clone()), cut)
+            })
     }
 }
 

@@ -362,10 +362,11 @@ impl Store {
         self.core().lost_commits()
     }
 
-    /// The oldest version that a snapshot of this process holds.
+    /// The oldest version that a snapshot or a cursor of this process holds, which one, and for how long.
     #[must_use]
     pub fn oldest_pin(&self) -> Option<OldestPin> {
-        self.core().pins.oldest()
+        let core = self.core();
+        core.pins.oldest(core.clock.monotonic())
     }
 
     /// The newest version.

@@ -17,7 +17,7 @@ use super::reached::{Reached, length, unite, without};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
-use crate::pins::Kept;
+use crate::pins::{Holder, Kept, OldestPin};
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile};
 use crate::tree::reach_from;
 
@@ -39,6 +39,10 @@ pub enum HeldBack {
     Pins {
         /// The oldest version that is held.
         oldest: Version,
+        /// What has held it for the longest time.
+        holder: Holder,
+        /// For how long.
+        age: Duration,
         /// Bytes that nobody else needs.
         bytes: u64,
     },
@@ -63,10 +67,16 @@ pub enum HeldBack {
 impl std::fmt::Display for HeldBack {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            HeldBack::Pins { oldest, bytes } => {
+            HeldBack::Pins {
+                oldest,
+                holder,
+                age,
+                bytes,
+            } => {
                 write!(
                     formatter,
-                    "{bytes} bytes by snapshots and cursors, the oldest of version {oldest}"
+                    "{bytes} bytes by snapshots and cursors, the oldest {holder} at version {oldest}, for {} s",
+                    age.as_secs()
                 )
             }
             HeldBack::Windows { bytes } => write!(formatter, "{bytes} bytes by values that are kept"),
@@ -136,6 +146,8 @@ struct State {
     cannot_punch: bool,
     /// When the background looked last, on the monotonic clock.
     looked_at: Duration,
+    /// Until when the background does nothing, to stay within its budget.
+    rests_until: Duration,
     /// The newest edit when it did.
     looked_behind: Version,
     /// What checkpoints have written since; about as much as they have superseded.
@@ -148,7 +160,7 @@ pub(super) struct Findings {
     pub(super) live: Reached,
     /// That, and what pins reach.
     pub(super) kept: Reached,
-    pub(super) oldest_pin: Option<Version>,
+    pub(super) oldest_pin: Option<OldestPin>,
     /// The segment that is being filled, and from where on nothing is known.
     pub(super) frontier: Option<(u64, u64)>,
 }
@@ -212,10 +224,22 @@ impl Core {
         if !self.options.collect || self.options.read_only {
             return Ok(false);
         }
+        let Some(collected) = self.take_turn()? else {
+            return Ok(false);
+        };
+        self.tell_of_slow_readers(&collected.held);
+        Ok(collected.punched_bytes > 0 || collected.segments > 0)
+    }
+
+    /// One turn of the background, if it is time for one.
+    fn take_turn(&self) -> Result<Option<Collected>> {
         let _busy = self.collector.busy.lock();
         let now = self.clock.monotonic();
         let looks = {
             let mut state = self.collector.state.lock();
+            if now < state.rests_until && !weakened!("collection-unrested") {
+                return Ok(None);
+            }
             if state.waiting.is_empty() {
                 let edited = self.last_edit() > state.looked_behind;
                 let held = state
@@ -224,7 +248,7 @@ impl Core {
                     .any(|held| !matches!(held, HeldBack::UnknownReaders));
                 let due = edited || held || self.is_worth_looking(state.superseded_bytes);
                 if !due || now.saturating_sub(state.looked_at) < LOOK_INTERVAL {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 state.looked_at = now;
                 state.looked_behind = self.last_edit();
@@ -234,11 +258,16 @@ impl Core {
                 false
             }
         };
-        if looks {
-            self.find_garbage()?;
-        }
-        let collected = self.give_back(TURN_BYTES)?;
-        Ok(collected.punched_bytes > 0 || collected.segments > 0)
+        let budget = &self.options.collection_budget;
+        let worked = if looks { self.find_garbage() } else { Ok(()) };
+        let worked = worked.and_then(|()| self.give_back(budget.turn_bytes(TURN_BYTES)));
+        let given_back = worked.as_ref().map_or(0, |collected| {
+            collected.punched_bytes.saturating_add(collected.segment_bytes)
+        });
+        let end = self.clock.monotonic();
+        let rest = budget.rest(end.saturating_sub(now), given_back);
+        self.collector.state.lock().rests_until = end.saturating_add(rest);
+        worked.map(Some)
     }
 
     fn is_worth_looking(&self, superseded_bytes: u64) -> bool {
@@ -321,14 +350,14 @@ impl Core {
             let (mut live, active) = frontier;
             // Roots from before edits that no snapshot of an older version needs any more.
             let newest = self.catalog.version();
-            let oldest = self.pins.oldest().map_or(newest, |pin| pin.version.min(newest));
+            let oldest = self.pins.oldest_version().map_or(newest, |held| held.min(newest));
             let logs = self.catalog.everything();
             for log in &logs {
                 log.forget_roots_before(oldest);
             }
             // Pins before roots: a pin that comes later finds a root that is looked at here, or a newer one.
             let pins = self.pins.kept();
-            let oldest_pin = self.pins.oldest().map(|pin| pin.version);
+            let oldest_pin = self.pins.oldest(self.clock.monotonic());
             live.add(&checkpoint);
             state.pages.values().for_each(|page| live.add(page));
             let source = self.source.as_ref();
@@ -497,7 +526,9 @@ impl Core {
         }
         if let (Some(oldest), true) = (findings.oldest_pin, pinned > 0) {
             held.push(HeldBack::Pins {
-                oldest,
+                oldest: oldest.version,
+                holder: oldest.holder,
+                age: oldest.age,
                 bytes: pinned,
             });
         }

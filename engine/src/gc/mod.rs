@@ -16,6 +16,7 @@
 mod collect;
 mod erase;
 mod reached;
+mod slow;
 mod space;
 
 use std::time::Duration;
@@ -26,6 +27,8 @@ use crate::store::Store;
 
 pub(crate) use collect::Collector;
 pub use collect::{Collected, HeldBack};
+pub use slow::{SlowReader, SlowReaderKind};
+pub(crate) use slow::{SlowReaderWatch, SlowReaders};
 pub use space::{Space, SpaceCheck};
 
 impl Store {
@@ -37,7 +40,10 @@ impl Store {
     /// unknown; the system's errors.
     pub fn collect(&self) -> Result<Collected> {
         self.core().check_writable("collect garbage")?;
-        self.core().collect()
+        let core = self.core();
+        let collected = core.collect()?;
+        core.tell_of_slow_readers(&collected.held);
+        Ok(collected)
     }
 
     /// Waits until nothing of what a deletion destroyed is in any file of the store, doing what is needed for that: slabs
@@ -58,7 +64,10 @@ impl Store {
     /// As `collect`.
     pub fn collect_step(&self, bytes: u64) -> Result<Collected> {
         self.core().check_writable("collect garbage")?;
-        self.core().collect_step(bytes)
+        let core = self.core();
+        let collected = core.collect_step(bytes)?;
+        core.tell_of_slow_readers(&collected.held);
+        Ok(collected)
     }
 
     /// What the segments of slabs are used for. Writes a checkpoint first, and reads the nodes of all trees.

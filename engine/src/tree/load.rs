@@ -56,6 +56,9 @@ impl<S: SlabSource> NodeSource for S {
 
     fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<Summary> {
         let mut summary = Summary::EMPTY;
+        if weakened!("parts-estimated") {
+            return None;
+        }
         if offsets.is_empty() {
             return Some(summary);
         }
