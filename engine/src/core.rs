@@ -262,7 +262,9 @@ impl Core {
 
     /// How long the background may sleep.
     pub(crate) fn turn(&self) -> Duration {
-        self.commit_pause().min(self.history_pause())
+        self.commit_pause()
+            .min(self.history_pause())
+            .min(self.collection_pause())
     }
 
     fn commit_pause(&self) -> Duration {

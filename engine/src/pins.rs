@@ -74,6 +74,8 @@ pub(crate) struct FirstPin {
 #[derive(Debug, Default)]
 struct Held {
     next: u64,
+    /// How many pins have gone.
+    gone: u64,
     pins: BTreeMap<u64, Entry>,
     /// How many pins hold each version.
     versions: BTreeMap<u64, u64>,
@@ -185,6 +187,12 @@ impl PinTable {
         })
     }
 
+    /// How many pins have gone so far, and the number of the first one that is there.
+    pub(crate) fn progress(&self) -> (u64, Option<u64>) {
+        let held = self.held.lock();
+        (held.gone, held.pins.first_key_value().map(|(number, _)| *number))
+    }
+
     /// The number that the next pin gets.
     pub(crate) fn next(&self) -> u64 {
         self.held.lock().next
@@ -219,6 +227,7 @@ impl Drop for PinInner {
     fn drop(&mut self) {
         let mut held = self.table.held.lock();
         let kept = held.pins.remove(&self.number);
+        held.gone = held.gone.wrapping_add(1);
         if let Some(count) = held.versions.get_mut(&self.version.get()) {
             *count = count.saturating_sub(1);
             if *count == 0 {

@@ -58,7 +58,9 @@ fn the_tools_count_what_the_library_counts() {
     for name in ["first", "second"] {
         let mut writer = store.writer(name).unwrap();
         for number in 0..20_000_u64 {
-            writer.append(&[number as u8; 200]).unwrap();
+            writer
+                .append(&[u8::try_from(number % 251).unwrap(); 200])
+                .unwrap();
         }
         writer.commit(Durability::Disk).unwrap();
         drop(writer);

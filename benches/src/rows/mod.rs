@@ -1,7 +1,9 @@
 //! The rows of the table, in groups that share their preparation.
 
 mod append;
+mod collect;
 mod commit;
+mod edit;
 mod follow;
 mod read;
 mod reopen;
@@ -84,5 +86,25 @@ pub(crate) const ALL: &[Group] = &[
         name: "memory",
         about: "memory of idle logs and of an idle store",
         measure: space::memory,
+    },
+    Group {
+        name: "edit",
+        about: "deleting, retaining, forking and holding still, whatever the size (10 GiB on disk)",
+        measure: edit::calls,
+    },
+    Group {
+        name: "space-back",
+        about: "space that comes back after the last pin",
+        measure: edit::space_back,
+    },
+    Group {
+        name: "collection",
+        about: "appends and reads beside deletions, with and without collection",
+        measure: collect::disturbance,
+    },
+    Group {
+        name: "erasing",
+        about: "bytes written to erase what was deleted",
+        measure: collect::amplification,
     },
 ];

@@ -26,6 +26,10 @@ const ATTEMPTS_MAX: u32 = 3;
 
 /// How often the background looks for garbage at most.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it looks at most when the oldest of those who hold garbage back has gone.
+const LAST_PIN_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it asks whether that is so.
+const PIN_TURN: Duration = Duration::from_millis(100);
 /// What the background gives back in one turn: about 20 ms of punching (0.35 ms a MB, design.md section 5).
 const TURN_BYTES: u64 = 64 << 20;
 /// Blocks that checkpoints have superseded are looked for once they may be so many bytes, and a quarter of all.
@@ -148,6 +152,8 @@ struct State {
     looked_at: Duration,
     /// Until when the background does nothing, to stay within its budget.
     rests_until: Duration,
+    /// How many pins had gone when it did, and the first one that was there.
+    looked_at_pins: (u64, Option<u64>),
     /// The newest edit when it did.
     looked_behind: Version,
     /// What checkpoints have written since; about as much as they have superseded.
@@ -241,16 +247,12 @@ impl Core {
                 return Ok(None);
             }
             if state.waiting.is_empty() {
-                let edited = self.last_edit() > state.looked_behind;
-                let held = state
-                    .held
-                    .iter()
-                    .any(|held| !matches!(held, HeldBack::UnknownReaders));
-                let due = edited || held || self.is_worth_looking(state.superseded_bytes);
-                if !due || now.saturating_sub(state.looked_at) < LOOK_INTERVAL {
+                let pins = self.pins.progress();
+                if now.saturating_sub(state.looked_at) < self.look_interval(&state, pins) {
                     return Ok(None);
                 }
                 state.looked_at = now;
+                state.looked_at_pins = pins;
                 state.looked_behind = self.last_edit();
                 state.superseded_bytes = 0;
                 true
@@ -268,6 +270,48 @@ impl Core {
         let rest = budget.rest(end.saturating_sub(now), given_back);
         self.collector.state.lock().rests_until = end.saturating_add(rest);
         worked.map(Some)
+    }
+
+    /// How long after a look the next one is due; never, while nothing has happened that might have made garbage.
+    fn look_interval(&self, state: &State, pins: (u64, Option<u64>)) -> Duration {
+        let (gone, first) = state.looked_at_pins;
+        let awaits = |held: &HeldBack| match held {
+            HeldBack::Pins { .. } => pins.0 != gone,
+            HeldBack::UnknownReaders => false,
+            HeldBack::Windows { .. } | HeldBack::Reader { .. } | HeldBack::Edits => true,
+        };
+        let holds = state
+            .held
+            .iter()
+            .any(|held| matches!(held, HeldBack::Pins { .. }));
+        if holds && pins.1 != first {
+            return LAST_PIN_INTERVAL;
+        }
+        let edited = self.last_edit() > state.looked_behind;
+        match edited || state.held.iter().any(awaits) || self.is_worth_looking(state.superseded_bytes) {
+            true => LOOK_INTERVAL,
+            false => Duration::MAX,
+        }
+    }
+
+    /// How long the background may sleep before there is something to collect.
+    pub(crate) fn collection_pause(&self) -> Duration {
+        if !self.options.collect || self.options.read_only {
+            return Duration::MAX;
+        }
+        let state = self.collector.state.lock();
+        let rest = state.rests_until.saturating_sub(self.clock.monotonic());
+        if !state.waiting.is_empty() {
+            return rest.max(Duration::from_millis(1));
+        }
+        match state
+            .held
+            .iter()
+            .any(|held| matches!(held, HeldBack::Pins { .. }))
+        {
+            true => rest.max(PIN_TURN),
+            false => Duration::MAX,
+        }
     }
 
     fn is_worth_looking(&self, superseded_bytes: u64) -> bool {

@@ -287,6 +287,25 @@ impl OpenSlab {
         SlabWalk::new(self, offsets, context)
     }
 
+    /// Brings the messages at `offsets` into memory at once, and checks what is not known to be good of them. A hint: what is
+    /// damaged is an error here, and again where it is read.
+    ///
+    /// # Errors
+    ///
+    /// As of [`message_at`](Self::message_at).
+    pub(crate) fn bring_in(&self, offsets: Range<u64>, context: ReadContext<'_>) -> Result<(), SlabError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let start = self.find(offsets.start)?.position;
+        let end = match offsets.end < self.layout.offset_count() {
+            true => self.find(offsets.end)?.position,
+            false => self.layout.body_end(),
+        };
+        self.make_ready(self.groups_of(start..end.max(start)), context)
+            .map(|_| ())
+    }
+
     /// Checks the groups `groups`, whatever is remembered of them.
     ///
     /// # Errors

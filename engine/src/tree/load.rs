@@ -68,6 +68,8 @@ impl<S: SlabSource> NodeSource for S {
             verify: Verify::Once,
         };
         let opened = slab.open(source).ok()?;
+        // In one piece, and not page by page as the walk comes to them.
+        opened.bring_in(offsets.clone(), context).ok()?;
         let mut walk = opened.walk(offsets.clone(), context).ok()?;
         while let Some(walked) = walk.step().ok()? {
             if walked.buffer.value_type() != ValueType::TOMBSTONES {
