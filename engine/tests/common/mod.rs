@@ -11,6 +11,7 @@
 )]
 
 pub mod model;
+pub mod stages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

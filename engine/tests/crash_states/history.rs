@@ -79,7 +79,8 @@ impl Lives {
         self.begins.len() as u64
     }
 
-    fn of(&self, log: &str, offset: u64) -> u64 {
+    /// The life that a message of a log is of.
+    pub fn of(&self, log: &str, offset: u64) -> u64 {
         let begun = |begin: &&Found| begin.ends.get(log).copied().unwrap_or(0) <= offset;
         let position = self.begins.iter().rposition(|begin| begun(&begin));
         position.map_or(0, |life| life as u64 + 1)

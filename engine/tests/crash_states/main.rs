@@ -23,10 +23,14 @@
 )]
 
 mod check;
+#[path = "../common/stages.rs"]
+mod common_stages;
 mod edits;
 mod history;
 mod probe;
 mod regressions;
+mod sharing;
+mod stages;
 mod state;
 mod trace;
 mod workload;
@@ -45,19 +49,19 @@ const SEED: u64 = 3;
 /// Changes that a workload must make to the disk to be worth its name.
 const CHANGES_MIN: usize = 200;
 
-fn effort(is_deep: bool) -> Effort {
+fn effort(workload: &dyn Workload, is_deep: bool) -> Effort {
     let seed = std::env::var("LANTERMAN_CRASH_SEED").map_or(SEED, |seed| seed.parse().unwrap());
     if is_deep {
         Effort {
             choices_max: usize::MAX,
-            recoveries_one_in: 100,
+            recoveries_one_in: workload.states_per_recovery(),
             recovery_choices_max: 8,
             seed,
         }
     } else {
         Effort {
             choices_max: 8,
-            recoveries_one_in: 100,
+            recoveries_one_in: workload.states_per_recovery(),
             recovery_choices_max: 2,
             seed,
         }
@@ -78,7 +82,7 @@ fn every_crash_of(workload: &dyn Workload, states_min: usize, states_min_deep: u
         workload,
         operations: disk.operations(),
         oracle: oracle.as_ref(),
-        effort: effort(is_deep),
+        effort: effort(workload, is_deep),
     };
     let changes = trace.operations.len();
     assert!(changes >= CHANGES_MIN, "only {changes} changes");
@@ -150,6 +154,16 @@ fn no_crash_brings_deleted_messages_back_or_takes_others() {
 }
 
 #[test]
+fn no_crash_mixes_what_logs_share_or_leaves_half_an_edit() {
+    every_crash_of(&sharing::Sharing, 1_000, 5_000);
+}
+
+#[test]
+fn no_crash_of_a_collection_takes_what_somebody_reaches() {
+    every_crash_of(&sharing::Collection, 1_000, 5_000);
+}
+
+#[test]
 fn no_crash_with_slabs_in_flight_loses_what_was_acknowledged() {
     every_crash_of(&workload::Slabs, 850, 12_000);
 }
@@ -171,7 +185,7 @@ fn the_same_work_makes_the_same_changes() {
 #[test]
 #[ignore = "the child process of its neighbour above"]
 fn the_same_work_alone() {
-    let workloads: [&dyn Workload; 9] = [
+    let workloads: [&dyn Workload; 11] = [
         &workload::Append,
         &workload::Groups,
         &workload::Transactions,
@@ -181,6 +195,8 @@ fn the_same_work_alone() {
         &workload::Opening,
         &workload::Slabs,
         &workload::Deletion,
+        &sharing::Sharing,
+        &sharing::Collection,
     ];
     for workload in workloads {
         let record = || {

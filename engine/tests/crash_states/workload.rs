@@ -22,6 +22,11 @@ pub trait Workload: Sync {
     /// Works on the disk until it has done enough, and says what was acknowledged when.
     fn run(&self, disk: &Arc<RecordingDisk>) -> Box<dyn Oracle>;
 
+    /// How many states there are for each of which the recovery is crashed too.
+    fn states_per_recovery(&self) -> u64 {
+        100
+    }
+
     /// Bytes of slabs and of the catalog that opening may read beside the journal.
     fn unsealed_read_bytes(&self) -> u64 {
         64 << 10
@@ -72,7 +77,7 @@ fn begin(
     (history, store)
 }
 
-fn reopen(workload: &dyn Workload, disk: &Arc<RecordingDisk>) -> Store {
+pub fn reopen(workload: &dyn Workload, disk: &Arc<RecordingDisk>) -> Store {
     let disk: Arc<dyn Disk> = Arc::<RecordingDisk>::clone(disk);
     open(&workload.options(), disk).unwrap()
 }
