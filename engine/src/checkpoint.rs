@@ -184,6 +184,7 @@ impl Core {
                 self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)
                     .map_err(|error| self.poison_if_sync_failed(error))?;
                 drop(state);
+                self.segments.keep_reserve(self.options.reserve_bytes_max());
                 self.note_superseded(receipt.bytes);
                 self.release_idle(&dirty);
                 Ok(Some(receipt))

@@ -24,6 +24,7 @@ use crate::log::{LogState, Root, TailState};
 use crate::options::Durability;
 use crate::region::chunk::Chunk;
 use crate::region::gated::Intruder;
+use crate::segment::MakingRoom;
 
 /// What is this large is written as a slab and only referred to; less is copied into the journal.
 pub(crate) const ADOPT_BYTES_MIN: u64 = 256 << 10;
@@ -66,6 +67,11 @@ pub(crate) enum Request {
 impl Request {
     fn has_edits(&self) -> bool {
         matches!(self, Request::Transaction { edits, .. } if !edits.is_empty())
+    }
+
+    /// Whether it deletes something, which makes room.
+    fn destroys(&self) -> bool {
+        matches!(self, Request::Transaction { edits, .. } if edits.iter().any(Edit::destroys))
     }
 
     fn durability(&self) -> Durability {
@@ -145,6 +151,7 @@ struct Gathered {
 impl GroupWriter<Request> for Core {
     fn write_group(&self, requests: Vec<Request>) -> Result<Version> {
         let _permit = self.permit()?;
+        let _room = requests.iter().any(Request::destroys).then(MakingRoom::begin);
         self.catch_up_checkpoint()?;
         // Before the journal, as a checkpoint does.
         let _edits = requests.iter().any(Request::has_edits).then(|| self.edits.lock());

@@ -52,7 +52,7 @@ pub(crate) fn create_store(disk: &Arc<dyn Disk>, path: &Path, options: &Options)
     let table = SegmentTable::new(Arc::clone(disk), path, store, true);
     let time_ms = options.clock.wall_ms();
     let bytes = options.journal_segment_bytes_first;
-    let journal = table.create(SegmentKind::Journal, bytes, Version::new(1), time_ms)?;
+    let journal = table.create(SegmentKind::Journal, bytes, bytes, Version::new(1), time_ms)?;
     let slot = RootSlot {
         format: FormatVersion::CURRENT,
         store,

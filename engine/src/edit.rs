@@ -176,7 +176,7 @@ impl Edit {
     }
 
     /// Whether something is reached by fewer than before.
-    fn destroys(&self) -> bool {
+    pub(crate) fn destroys(&self) -> bool {
         matches!(
             self,
             Edit::Delete { .. } | Edit::Retain { .. } | Edit::Drop { .. }

@@ -86,6 +86,7 @@ impl Core {
         bytes: u64,
         entries: u64,
     ) -> Result<Room> {
+        self.segments.check_reserve()?;
         let root = log.root();
         let stored = match root.tail.as_ref().map(|tail| self.tail_body(log, tail)) {
             // What cannot be copied stays where it is: reading it goes on to tell, and appending goes on behind it. So

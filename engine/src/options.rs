@@ -82,6 +82,7 @@ pub struct Options {
     pub(crate) slab_segment_bytes_max: u64,
     pub(crate) journal_segment_bytes_first: u64,
     pub(crate) journal_segment_bytes_max: u64,
+    pub(crate) reserve_bytes: Option<u64>,
 }
 
 /// The longest history that can be asked for.
@@ -159,6 +160,7 @@ impl Default for Options {
             slab_segment_bytes_max: 256 << 20,
             journal_segment_bytes_first: 256 << 10,
             journal_segment_bytes_max: 64 << 20,
+            reserve_bytes: None,
         }
     }
 }
@@ -299,6 +301,22 @@ impl Options {
         let tell = Arc::new(tell);
         self.slow_readers = Some(SlowReaderWatch { age, tell });
         self
+    }
+
+    /// Room on the disk that only deletions and the collection may use, so that both work when the disk is full: a file of
+    /// so many bytes, or of a sixteenth of the store where that is less; 0 for none. Checkpoints write the tails that are in memory, so
+    /// the default is the memory for tails and 1 MiB. Once it is used, appends that need a new segment find the disk full
+    /// until there is room for it again.
+    #[must_use]
+    pub fn reserve_bytes(mut self, bytes: u64) -> Self {
+        self.reserve_bytes = Some(bytes);
+        self
+    }
+
+    /// How large the reserve is in a large store.
+    pub(crate) fn reserve_bytes_max(&self) -> u64 {
+        self.reserve_bytes
+            .unwrap_or_else(|| self.tail_memory_bytes.saturating_add(1 << 20))
     }
 
     /// Whether parts of segments are made inaccessible in this process once they are given back, so that a reader that

@@ -49,5 +49,6 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
             newest = Some((segment, used_bytes.get()));
         }
     }
+    core.segments.find_reserve(core.options.reserve_bytes_max());
     Ok(SlabAllocator::new(newest, first, max))
 }

@@ -148,6 +148,8 @@ enum Room {
     Ballast,
     /// Another store, which filled the disk, is removed.
     OtherStore,
+    /// The store itself deletes its oldest messages and gives back what they took.
+    Deletion,
 }
 
 impl Room {
@@ -155,6 +157,7 @@ impl Room {
     fn take(self, disk: &LoopDisk) {
         match self {
             Room::Ballast => disk.fill_with("ballast", 0),
+            Room::Deletion => {}
             Room::OtherStore => {
                 let store = small().open_copying(disk.path().join("other")).unwrap();
                 let mut writer = store.writer("filling").unwrap();
@@ -164,11 +167,21 @@ impl Room {
         }
     }
 
-    fn make(self, disk: &LoopDisk) {
+    /// Makes room again; gives where the log begins afterwards.
+    fn make(self, disk: &LoopDisk, store: &Store) -> u64 {
+        let log = store.log("events").unwrap();
+        let (start, end) = (log.start().get(), log.end().get());
         match self {
+            Room::Deletion => {
+                let from = start + (end - start) / 2;
+                store.delete("events", start..from).unwrap();
+                store.collect().unwrap();
+                return from;
+            }
             Room::Ballast => std::fs::remove_file(disk.path().join("ballast")).unwrap(),
             Room::OtherStore => std::fs::remove_dir_all(disk.path().join("other")).unwrap(),
         }
+        start
     }
 }
 
@@ -225,17 +238,21 @@ fn fill_a_hundred_times(kind: FileSystem) {
     #[allow(unsafe_code, reason = "maps are what would turn a full disk into a signal")]
     let store = unsafe { small().open(&path) }.unwrap();
     let mut writer = store.writer("events").unwrap();
-    let mut acknowledged = 0;
+    let (mut start, mut acknowledged) = (0, 0);
     for cycle in 0..100 {
         let context = format!("{kind:?}, cycle {cycle}");
-        let room = if cycle % 2 == 0 {
-            Room::Ballast
-        } else {
-            Room::OtherStore
+        let room = match cycle % 10 {
+            9 => Room::Deletion,
+            even if even % 2 == 0 => Room::Ballast,
+            _ => Room::OtherStore,
         };
         within(PATIENCE, &context, || {
             // Cycles are short where little is free. What the store itself takes grows from cycle to cycle.
-            disk.fill_with("weight", 3 << 20);
+            match room {
+                // The store is what fills the disk: a reserve takes a store of some size.
+                Room::Deletion => std::fs::remove_file(disk.path().join("weight")).unwrap(),
+                Room::Ballast | Room::OtherStore => disk.fill_with("weight", 6 << 20),
+            }
             room.take(&disk);
             let error = append_until_full(&mut writer, 8);
             assert!(matches!(error, Error::StorageFull { .. }), "{context}: {error}");
@@ -243,25 +260,29 @@ fn fill_a_hundred_times(kind: FileSystem) {
             assert!(writer.durable_end().get() >= acknowledged, "{context}");
             // Reading goes on: in this process, with all that it has appended, and in others.
             let newest = writer.next_offset().get();
-            assert_eq!(check(&store, newest.saturating_sub(2000)), newest, "{context}");
+            assert_eq!(
+                check(&store, start.max(newest.saturating_sub(2000))),
+                newest,
+                "{context}"
+            );
             let durable = writer.durable_end().get();
             let beside = Options::new().read_only(true).open_copying(&path).unwrap();
             assert!(
-                check(&beside, durable.saturating_sub(500)) >= durable,
+                check(&beside, start.max(durable.saturating_sub(500))) >= durable,
                 "{context}"
             );
             drop(beside);
-            room.make(&disk);
+            start = room.make(&disk, &store);
             // The same store and the same writer go on.
             go_on(&mut writer, &context);
             acknowledged = writer.next_offset().get();
             assert_eq!(writer.durable_end().get(), acknowledged, "{context}");
         });
     }
-    assert_eq!(check(&store, 0), acknowledged);
+    assert_eq!(check(&store, start), acknowledged);
     drop((writer, store));
     let store = small().open_copying(&path).unwrap();
-    assert_eq!(check(&store, 0), acknowledged);
+    assert_eq!(check(&store, start), acknowledged);
     eprintln!("{kind:?}: 100 cycles, {acknowledged} messages, 0 lost");
 }
 

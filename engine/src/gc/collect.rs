@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
 use crate::pins::{Holder, Kept, OldestPin};
-use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile};
+use crate::segment::{FIRST_BLOCK_POSITION, MakingRoom, SegmentFile};
 use crate::tree::reach_from;
 
 /// How often a collection that finds a log edited since its checkpoint writes another one.
@@ -199,7 +199,16 @@ impl Core {
             self.find_garbage()?;
             return self.give_back(u64::MAX);
         }
-        self.rewrite_cut_slabs()?;
+        let _room = MakingRoom::begin();
+        if let Err(error) = self.rewrite_cut_slabs() {
+            let Error::StorageFull { .. } = error else {
+                return Err(error);
+            };
+            // What goes whole makes room for what has to be written anew.
+            self.find_garbage()?;
+            self.give_back(u64::MAX)?;
+            self.rewrite_cut_slabs()?;
+        }
         // The journal may adopt what was written anew just now; behind a checkpoint nothing refers to it.
         self.write_checkpoint_anyway()?;
         if let Some(findings) = self.look(&mut Vec::new())?
@@ -346,6 +355,9 @@ impl Core {
 
     fn find_garbage(&self) -> Result<()> {
         let _permit = self.permit()?;
+        // Only where something was deleted: the reserve is no room for checkpoints that free nothing.
+        let is_edited = self.last_edit() > self.checkpoint.lock().version;
+        let _room = is_edited.then(MakingRoom::begin);
         let mut held = Vec::new();
         let mut waiting = VecDeque::new();
         if self.catalog.version().get() > 0 {
@@ -625,6 +637,9 @@ impl Core {
                     done = done.saturating_add(bytes);
                 }
             }
+        }
+        if done > 0 {
+            self.segments.restore_reserve();
         }
         collected.waiting_bytes = state
             .waiting

@@ -7,6 +7,7 @@
 //! - a segment never shrinks, and it is renamed or unlinked only when nothing refers to it.
 
 mod allocate;
+mod reserve;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
 
 pub(crate) use allocate::{Allocated, SlabAllocator};
+pub(crate) use reserve::MakingRoom;
+use reserve::Reserve;
 pub(crate) use windows::Window;
 use windows::Windows;
 
@@ -214,6 +217,7 @@ pub(crate) struct SegmentTable {
     /// Segments of slabs in use, opened or not.
     slabs: Mutex<BTreeMap<u64, SegmentEntry>>,
     spares: Mutex<Vec<Spare>>,
+    reserve: Mutex<Reserve>,
     next: AtomicU64,
 }
 
@@ -227,6 +231,7 @@ impl SegmentTable {
             open: RwLock::new(BTreeMap::new()),
             slabs: Mutex::new(BTreeMap::new()),
             spares: Mutex::new(Vec::new()),
+            reserve: Mutex::default(),
             next: AtomicU64::new(1),
         }
     }
@@ -374,7 +379,8 @@ impl SegmentTable {
         self.open.read().values().cloned().collect()
     }
 
-    /// Makes a new segment of at least `bytes`, out of a spare if one fits.
+    /// Makes a new segment of at least `bytes`, out of a spare if one fits; of at least `least` on a full disk, if
+    /// [room is being made](MakingRoom).
     ///
     /// # Errors
     /// [`Error::StorageFull`] when its blocks cannot be reserved; nothing is left behind then.
@@ -382,6 +388,7 @@ impl SegmentTable {
         &self,
         kind: SegmentKind,
         bytes: u64,
+        least: u64,
         first_version: Version,
         time_ms: i64,
     ) -> Result<Arc<SegmentFile>> {
@@ -392,7 +399,10 @@ impl SegmentTable {
                 let next_life = Generation::new(spare.generation.get().wrapping_add(1).max(1));
                 (spare.path, next_life, spare.bytes)
             }
-            None => (self.reserve_new(id, bytes)?, Generation::new(1), bytes),
+            None => {
+                let (path, bytes) = self.reserve_room(id, bytes, least.min(bytes))?;
+                (path, Generation::new(1), bytes)
+            }
         };
         let header = SegmentHeader {
             format: FormatVersion::CURRENT,
@@ -699,4 +709,13 @@ pub(crate) fn next_segment_bytes(previous: Option<u64>, first: u64, max: u64, ne
         .clamp(first, max);
     let wanted = needed.saturating_add(FIRST_BLOCK_POSITION);
     doubled.max(wanted.next_multiple_of(FIRST_BLOCK_POSITION))
+}
+
+/// How large a segment must be at least in which a block of `needed` bytes begins: with room for some more like it.
+pub(crate) fn least_segment_bytes(needed: u64) -> u64 {
+    let some = needed.max(32 << 10);
+    needed
+        .saturating_add(some)
+        .saturating_add(FIRST_BLOCK_POSITION)
+        .next_multiple_of(FIRST_BLOCK_POSITION)
 }

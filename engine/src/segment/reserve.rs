@@ -1,0 +1,178 @@
+//! Room that is kept back for making room: a spare file that no append gets.
+//!
+//! On a full disk a deletion needs a commit, and giving back what it leaves needs checkpoints and slabs written anew. For
+//! these, and for nothing else, the reserve is given up: its file is removed, and what is written takes its place. Until
+//! there is room for another reserve, new segments for anything else find the disk full, so that appends do not take what
+//! was freed.
+//!
+//! The reserve is an ordinary spare that has never been a segment: an opening finds it again by that, and a version of the
+//! format that knows nothing of it uses it as a spare.
+
+use std::cell::Cell;
+use std::io;
+use std::path::PathBuf;
+
+use lanterman_format::ids::{Generation, SegmentId};
+use lanterman_format::weakened;
+
+use super::{SegmentTable, Spare};
+use crate::error::{Error, Result};
+
+/// A reserve smaller than this helps nobody, and a store that would have one is small.
+const RESERVE_BYTES_MIN: u64 = 256 << 10;
+/// A store has so many times the bytes of its reserve at least.
+const STORE_TO_RESERVE: u64 = 16;
+
+thread_local! {
+    /// How many calls of this thread, one in the other, make room.
+    static MAKING_ROOM: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, segments that this thread makes may take the place of the reserve.
+#[derive(Debug)]
+pub(crate) struct MakingRoom(());
+
+impl MakingRoom {
+    pub(crate) fn begin() -> Self {
+        MAKING_ROOM.with(|depth| depth.set(depth.get().saturating_add(1)));
+        MakingRoom(())
+    }
+
+    fn is_going_on() -> bool {
+        MAKING_ROOM.with(Cell::get) > 0 && !weakened!("reserve-untouchable")
+    }
+}
+
+impl Drop for MakingRoom {
+    fn drop(&mut self) {
+        MAKING_ROOM.with(|depth| depth.set(depth.get().saturating_sub(1)));
+    }
+}
+
+/// The reserve of a store.
+#[derive(Debug, Default)]
+pub(super) struct Reserve {
+    /// How large it should be; 0 while the store needs none.
+    wanted: u64,
+    file: Option<Spare>,
+}
+
+impl SegmentTable {
+    /// Sees to a reserve of `most` bytes, or a part of that in a small store. A full disk is no error: then there is none.
+    pub(crate) fn keep_reserve(&self, most: u64) {
+        self.find_reserve(most);
+        self.enlarge(&mut self.reserve.lock());
+    }
+
+    /// Notes how large the reserve should be, and takes the one that an earlier opening of the store has left.
+    pub(crate) fn find_reserve(&self, most: u64) {
+        let slabs: u64 = self
+            .known_slabs()
+            .iter()
+            .map(|known| known.segment_bytes.get())
+            .sum();
+        let wanted = most.min(slabs / STORE_TO_RESERVE);
+        // By doubling, so that a store that grows does not make a new one all the time.
+        let wanted = if wanted < RESERVE_BYTES_MIN {
+            0
+        } else {
+            most.min(wanted.next_power_of_two())
+        };
+        let mut reserve = self.reserve.lock();
+        reserve.wanted = reserve.wanted.max(wanted);
+        if reserve.wanted > 0 && reserve.file.is_none() {
+            reserve.file = self.take_unused_spare();
+        }
+    }
+
+    /// A spare that has never been a segment, large enough to be a reserve.
+    fn take_unused_spare(&self) -> Option<Spare> {
+        let is_unused =
+            |spare: &Spare| spare.generation == Generation::new(0) && spare.bytes >= RESERVE_BYTES_MIN;
+        let mut spares = self.spares.lock();
+        let index = spares.iter().position(is_unused)?;
+        Some(spares.swap_remove(index))
+    }
+
+    /// Makes the reserve that is wanted, if there is none; says whether there is one.
+    fn restore(&self, reserve: &mut Reserve) -> bool {
+        // One that is too small is replaced by a checkpoint.
+        if reserve.wanted == 0 || reserve.file.is_some() {
+            return true;
+        }
+        self.enlarge(reserve)
+    }
+
+    /// Makes a reserve of the length that is wanted, in the place of a smaller one.
+    fn enlarge(&self, reserve: &mut Reserve) -> bool {
+        let has = reserve.file.as_ref().map_or(0, |file| file.bytes);
+        if has >= reserve.wanted {
+            return true;
+        }
+        let make = || {
+            let id = self.take_number()?;
+            let path = self.reserve_new(id, reserve.wanted)?;
+            self.sync_names()?;
+            Ok(Spare {
+                path,
+                bytes: reserve.wanted,
+                generation: Generation::new(0),
+            })
+        };
+        match make() {
+            Ok(file) => {
+                if let Some(smaller) = reserve.file.replace(file) {
+                    self.spares.lock().push(smaller);
+                }
+            }
+            Err(Error::StorageFull { .. }) => {}
+            Err(error) => tracing::warn!(%error, "no reserve could be made for a full disk"),
+        }
+        // A smaller one from when the store was smaller is one too.
+        reserve.file.is_some()
+    }
+
+    /// A new file of `bytes`; one of `least` in the place of the reserve, if the disk is full and room is being made.
+    /// Gives its path and length.
+    pub(super) fn reserve_room(&self, id: SegmentId, bytes: u64, least: u64) -> Result<(PathBuf, u64)> {
+        let mut reserve = self.reserve.lock();
+        if MakingRoom::is_going_on() {
+            // With the reserve used up already, there is no room for more than what is needed.
+            let is_used_up = reserve.wanted > 0 && reserve.file.is_none();
+            match self.reserve_new(id, if is_used_up { least } else { bytes }) {
+                Err(Error::StorageFull { .. }) if !is_used_up => {}
+                made => return Ok((made?, if is_used_up { least } else { bytes })),
+            }
+            if let Some(file) = reserve.file.take() {
+                self.disk
+                    .unlink(&file.path)
+                    .map_err(|source| Error::io("remove", &file.path, source))?;
+                tracing::warn!(path = %file.path.display(), bytes = file.bytes, "the disk is full: the reserve is used to make room");
+            }
+            return Ok((self.reserve_new(id, least)?, least));
+        }
+        self.check(&mut reserve)?;
+        Ok((self.reserve_new(id, bytes)?, bytes))
+    }
+
+    /// Fails while the reserve is used up and cannot be had again, for what takes memory now and room later.
+    ///
+    /// # Errors
+    /// [`Error::StorageFull`].
+    pub(crate) fn check_reserve(&self) -> Result<()> {
+        self.check(&mut self.reserve.lock())
+    }
+
+    fn check(&self, reserve: &mut Reserve) -> Result<()> {
+        if self.restore(reserve) || weakened!("reserve-for-everybody") {
+            return Ok(());
+        }
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        Err(Error::io("keep a reserve in", &self.directory, full))
+    }
+
+    /// Tries to have a reserve again, when room was made.
+    pub(crate) fn restore_reserve(&self) {
+        self.restore(&mut self.reserve.lock());
+    }
+}
