@@ -1,6 +1,6 @@
 //! What a log must hold, message by message, and how that is compared with what it holds; for work at random.
 
-use lanterman::{Error, Snapshot};
+use lanterman::{Error, LogItem, Snapshot};
 
 /// What a log must hold: a message or nothing at each offset.
 pub type Model = Vec<Option<Vec<u8>>>;
@@ -97,6 +97,46 @@ pub fn check_snapshot(snapshot: &Snapshot, model: &Model, context: &str) {
         ranged.iter().eq(kept.iter().map(|(offset, _)| offset)),
         "{context}: range"
     );
-    // Parts of slabs are counted in proportion: the counts are not compared here.
-    snapshot.summary().unwrap();
+    check_items(snapshot, model, context);
+    let summary = snapshot.summary().unwrap();
+    let bytes: usize = kept.iter().map(|(_, message)| message.len()).sum();
+    let (counted, expected) = ((summary.messages(), summary.value_bytes()), (kept.len(), bytes));
+    assert_eq!(
+        counted,
+        (expected.0 as u64, expected.1 as u64),
+        "{context}: counted"
+    );
+    assert!(summary.is_exact(), "{context}: nothing was estimated");
+}
+
+/// With what is deleted shown, every offset is answered for, and no two runs stand side by side.
+fn check_items(snapshot: &Snapshot, model: &Model, context: &str) {
+    let mut cursor = snapshot.cursor(0u64).unwrap();
+    let mut at = 0;
+    let mut was_run = false;
+    while let Some(item) = cursor.next_item().unwrap() {
+        match item {
+            LogItem::Message(message) => {
+                let expected = model[usize::try_from(at).unwrap()].as_deref();
+                assert_eq!(message.offset().get(), at, "{context}");
+                assert!(expected == Some(message.value()), "{context}: item {at}");
+                (at, was_run) = (at + 1, false);
+            }
+            LogItem::Deleted(run) => {
+                assert!(
+                    run.start == at && !run.is_empty() && !was_run,
+                    "{context}: {run:?} at {at}"
+                );
+                for offset in run.clone() {
+                    assert!(
+                        model[usize::try_from(offset).unwrap()].is_none(),
+                        "{context}: {offset}"
+                    );
+                }
+                (at, was_run) = (run.end, true);
+            }
+            other => panic!("{context}: {other:?}"),
+        }
+    }
+    assert_eq!(at, model.len() as u64, "{context}: items");
 }
