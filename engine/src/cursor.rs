@@ -701,7 +701,16 @@ fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Ran
 impl Core {
     /// The newest root of a log, kept from the collector for as long as the pin lives.
     pub(crate) fn pin_root(&self, log: &LogState, holder: Holder) -> (Pin, Root) {
-        self.pins.pin_with(holder, self.clock.monotonic(), || {
+        self.pin_root_since(log, holder, self.clock.monotonic())
+    }
+
+    /// The same for as long as one call takes, which is never slow.
+    pub(crate) fn pin_root_for_a_call(&self, log: &LogState) -> (Pin, Root) {
+        self.pin_root_since(log, Holder::Snapshot(log.id), Duration::MAX)
+    }
+
+    fn pin_root_since(&self, log: &LogState, holder: Holder, since: Duration) -> (Pin, Root) {
+        self.pins.pin_with(holder, since, || {
             let version = self.catalog.version();
             let root = log.root();
             (version, Kept::Root(root.clone()), root)

@@ -9,7 +9,6 @@ use crate::deletion::{BlockPlace, DeletionReceipt};
 use crate::edit::{Destroyed, Edit};
 use crate::error::{Error, Result};
 use crate::log::{LogState, TailState};
-use crate::pins::Holder;
 use crate::region::gated::Owner;
 
 impl Core {
@@ -73,7 +72,7 @@ impl Core {
             log: Arc::clone(&log),
         };
         // What it holds is counted afterwards, when nothing comes to it any more.
-        let _pin = self.pin_root(&log, Holder::Snapshot(log.id));
+        let _pin = self.pin_root_for_a_call(&log);
         let (version, _) = self.commit_edits(vec![edit])?;
         let destroyed = self.destroyed_with(&log);
         let root = log.root();

@@ -138,6 +138,8 @@ impl Checkpoint {
     fn check(&self) -> Result<(), FormatError> {
         let position = self.journal_position.get();
         RULES.require(position.is_multiple_of(4096), Rule::Alignment, 80, 4096, position)?;
+        // Reserved: whoever writes a list of what is dead counts on it that nobody passes over one.
+        RULES.require(self.garbage.is_empty(), Rule::Reserved, 120, 0, 1)?;
         let mut least = 0;
         for (number, entry) in self.segments.iter().enumerate() {
             let at = wide(number.saturating_mul(ENTRY_BYTES).saturating_add(LISTS_AT));
@@ -203,6 +205,7 @@ fn decode_block(block: &[u8]) -> Result<Checkpoint, FormatError> {
         wide(block.len()),
         wide(needed),
     )?;
+    let garbage = Reference::from_raw_to(&header.garbage, BlockKind::Garbage, 120)?;
     let position = |number: usize| number.saturating_mul(ENTRY_BYTES).saturating_add(LISTS_AT);
     let checkpoint = Checkpoint {
         version: Version::new(header.version.get()),
@@ -211,7 +214,7 @@ fn decode_block(block: &[u8]) -> Result<Checkpoint, FormatError> {
         next_log: LogId::new(header.next_log.get()),
         next_segment: SegmentId::new(header.next_segment.get()),
         last_commit_crc: Crc::new(header.last_commit_crc.get()),
-        garbage: Reference::from_raw_to(&header.garbage, BlockKind::Garbage, 120)?,
+        garbage,
         segments: (0..segments)
             .map(|number| decode_segment(block, position(number)))
             .collect::<Result<_, _>>()?,
@@ -328,6 +331,16 @@ mod tests {
         assert_eq!(
             refused(|it| it.journal_position = Position::new(64)),
             Rule::Alignment
+        );
+        assert_eq!(
+            refused(|it| {
+                let target = Some(BlockKind::Garbage);
+                it.garbage = Reference {
+                    target,
+                    ..it.pages[0]
+                };
+            }),
+            Rule::Reserved
         );
         assert_eq!(refused(|it| it.segments.swap(0, 1)), Rule::Order);
         assert_eq!(refused(|it| it.segments[1] = it.segments[0]), Rule::Order);

@@ -40,8 +40,6 @@ pub enum Structure {
     Gathered,
     /// The settings of a log.
     Settings,
-    /// A page of the accounts of garbage.
-    Garbage,
 }
 
 impl Structure {
@@ -89,7 +87,6 @@ impl Structure {
             Self::Checkpoint => "checkpoint",
             Self::Gathered => "gathered block",
             Self::Settings => "settings of a log",
-            Self::Garbage => "garbage page",
         }
     }
 }
