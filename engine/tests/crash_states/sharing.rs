@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lanterman::Store;
 use lanterman::disk::RecordingDisk;
 
 use crate::common_stages::Stages;
@@ -13,9 +14,35 @@ fn value_bytes(number: u64) -> usize {
     9 + number as usize * 977 % 2_900
 }
 
-fn stages_on(disk: &Arc<RecordingDisk>) -> Stages {
-    let disk = Arc::clone(disk);
-    Stages::new(move || disk.operation_count(), value_bytes)
+/// A store, the notes of what is done to it, and the number of the next message.
+struct Run {
+    stages: Stages,
+    store: Store,
+    next: u64,
+}
+
+impl Run {
+    fn begin(workload: &dyn Workload, disk: &Arc<RecordingDisk>) -> Self {
+        let recording = Arc::clone(disk);
+        Self {
+            stages: Stages::new(move || recording.operation_count(), value_bytes),
+            store: reopen(workload, disk),
+            next: 0,
+        }
+    }
+
+    /// Appends so many new messages to each of the logs.
+    fn append(&mut self, logs: &[&str], count: u64) {
+        let numbers = self.next..self.next + count;
+        self.next = numbers.end;
+        self.stages.append(&self.store, logs, numbers).unwrap();
+    }
+
+    /// What the store does when it is dropped belongs to nobody.
+    fn end(self) -> Box<dyn Oracle> {
+        std::mem::forget(self.store);
+        Box::new(self.stages)
+    }
 }
 
 fn log_name(number: u64) -> String {
@@ -35,72 +62,73 @@ impl Workload for Sharing {
     }
 
     fn run(&self, disk: &Arc<RecordingDisk>) -> Box<dyn Oracle> {
-        let stages = stages_on(disk);
-        let store = reopen(self, disk);
-        let mut numbers = 0;
-        let mut append = |logs: &[&str], count: u64| {
-            stages.append(&store, logs, numbers..numbers + count).unwrap();
-            numbers += count;
-        };
-        append(&["log-0", "log-1", "log-2"], 14);
+        let mut run = Run::begin(self, disk);
+        run.append(&["log-0", "log-1", "log-2"], 14);
         for round in 0..15u64 {
             let (name, other) = (log_name(round % 3), log_name((round + 1) % 3));
             let fork = format!("fork-{round}");
-            append(&[&name, &other], 3 + round * 7 % 9);
-            let end = stages.log(&name).len() as u64;
+            run.append(&[&name, &other], 3 + round * 7 % 9);
+            let end = run.stages.log(&name).len() as u64;
             match round % 4 {
-                0 => stages.fork(&store, &name, &fork, None).unwrap(),
-                1 => stages
-                    .fork(&store, &name, &fork, Some(stages.next_shown(&name, end / 2)))
+                0 => run.stages.fork(&run.store, &name, &fork, None).unwrap(),
+                1 => run
+                    .stages
+                    .fork(
+                        &run.store,
+                        &name,
+                        &fork,
+                        Some(run.stages.next_shown(&name, end / 2)),
+                    )
                     .unwrap(),
                 2 => {
-                    stages
-                        .create_snapshot(&store, &format!("label-{round}"), &[&name])
+                    run.stages
+                        .create_snapshot(&run.store, &format!("label-{round}"), &[&name])
                         .unwrap();
-                    stages
-                        .fork_named(&store, &format!("label-{round}"), &name, &fork)
+                    run.stages
+                        .fork_named(&run.store, &format!("label-{round}"), &name, &fork)
                         .unwrap();
                 }
                 _ => {
-                    stages
-                        .create_snapshot(&store, &format!("label-{round}"), &[])
+                    run.stages
+                        .create_snapshot(&run.store, &format!("label-{round}"), &[])
                         .unwrap();
-                    stages.fork(&store, &other, &fork, None).unwrap();
+                    run.stages.fork(&run.store, &other, &fork, None).unwrap();
                 }
             }
-            append(&[&fork, &name], 2);
-            let old = stages.next_shown(&name, 3);
-            stages.delete(&store, &name, old..old + 2).unwrap();
-            let forked = stages.next_shown(&fork, 1);
-            if forked + 1 < stages.log(&fork).len() as u64 {
-                stages.delete(&store, &fork, forked..forked + 1).unwrap();
+            run.append(&[&fork, &name], 2);
+            let old = run.stages.next_shown(&name, 3);
+            run.stages.delete(&run.store, &name, old..old + 2).unwrap();
+            let forked = run.stages.next_shown(&fork, 1);
+            if forked + 1 < run.stages.log(&fork).len() as u64 {
+                run.stages.delete(&run.store, &fork, forked..forked + 1).unwrap();
             }
             if round % 3 == 1 {
-                let end = stages.log(&fork).len() as u64;
-                stages.splice(&store, &name, &fork, end / 3..end).unwrap();
-                append(&[&name], 1);
+                let end = run.stages.log(&fork).len() as u64;
+                run.stages.splice(&run.store, &name, &fork, end / 3..end).unwrap();
+                run.append(&[&name], 1);
             }
             if round % 5 == 4 {
-                stages.drop_log(&store, &format!("fork-{}", round - 1)).unwrap();
+                run.stages
+                    .drop_log(&run.store, &format!("fork-{}", round - 1))
+                    .unwrap();
             }
             if round % 6 == 5 {
                 let labelled = (0..round - 1).rev().find(|round| round % 4 >= 2).unwrap();
-                stages
-                    .drop_snapshot(&store, &format!("label-{labelled}"))
+                run.stages
+                    .drop_snapshot(&run.store, &format!("label-{labelled}"))
                     .unwrap();
-                stages
-                    .retain(&store, &other, stages.next_shown(&other, end / 3) + 1)
+                run.stages
+                    .retain(&run.store, &other, run.stages.next_shown(&other, end / 3) + 1)
                     .unwrap();
             }
             if round % 3 == 2 {
-                while store.step().unwrap() {}
+                while run.store.step().unwrap() {}
             }
             if round % 8 == 7 {
-                store.checkpoint().unwrap();
+                run.store.checkpoint().unwrap();
             }
         }
-        std::mem::forget(store);
-        Box::new(stages)
+        run.end()
     }
 }
 
@@ -117,53 +145,49 @@ impl Workload for Collection {
     }
 
     fn run(&self, disk: &Arc<RecordingDisk>) -> Box<dyn Oracle> {
-        let stages = stages_on(disk);
-        let store = reopen(self, disk);
-        let mut numbers = 0;
-        let mut append = |logs: &[&str], count: u64| {
-            stages.append(&store, logs, numbers..numbers + count).unwrap();
-            numbers += count;
-        };
-        append(&["log-0", "log-1", "log-2"], 40);
+        let mut run = Run::begin(self, disk);
+        run.append(&["log-0", "log-1", "log-2"], 40);
         for round in 0..16u64 {
             let name = log_name(round % 3);
-            append(&[&name], 20 + round * 7 % 30);
-            while store.step().unwrap() {}
-            let end = stages.log(&name).len() as u64;
-            let first = stages.next_shown(&name, end / 4);
+            run.append(&[&name], 20 + round * 7 % 30);
+            while run.store.step().unwrap() {}
+            let end = run.stages.log(&name).len() as u64;
+            let first = run.stages.next_shown(&name, end / 4);
             let receipt = match round % 4 {
                 // A message in the middle of a slab, a slab or two, and all but the ends.
-                0 => stages.delete(&store, &name, first..first + 1).unwrap(),
-                1 => stages
-                    .delete(&store, &name, first..(first + 30).min(end))
+                0 => run.stages.delete(&run.store, &name, first..first + 1).unwrap(),
+                1 => run
+                    .stages
+                    .delete(&run.store, &name, first..(first + 30).min(end))
                     .unwrap(),
-                2 => stages.delete(&store, &name, first..end - 2).unwrap(),
+                2 => run.stages.delete(&run.store, &name, first..end - 2).unwrap(),
                 _ => {
-                    stages
-                        .fork(&store, &name, &format!("fork-{round}"), None)
+                    run.stages
+                        .fork(&run.store, &name, &format!("fork-{round}"), None)
                         .unwrap();
-                    stages
-                        .delete(&store, &name, first..(first + 25).min(end))
+                    run.stages
+                        .delete(&run.store, &name, first..(first + 25).min(end))
                         .unwrap()
                 }
             };
             match round % 5 {
-                0 => drop(store.collect().unwrap()),
+                0 => drop(run.store.collect().unwrap()),
                 1 | 3 => {
-                    store.checkpoint().unwrap();
+                    run.store.checkpoint().unwrap();
                     for _ in 0..3 {
-                        store.collect_step(24 << 10).unwrap();
+                        run.store.collect_step(24 << 10).unwrap();
                     }
                 }
-                2 => store.wait_erased(&receipt, Duration::from_secs(60)).unwrap(),
+                2 => run.store.wait_erased(&receipt, Duration::from_secs(60)).unwrap(),
                 _ => {}
             }
             if round % 8 == 7 {
-                stages.drop_log(&store, &format!("fork-{}", round - 4)).unwrap();
-                store.collect().unwrap();
+                run.stages
+                    .drop_log(&run.store, &format!("fork-{}", round - 4))
+                    .unwrap();
+                run.store.collect().unwrap();
             }
         }
-        std::mem::forget(store);
-        Box::new(stages)
+        run.end()
     }
 }
