@@ -12,6 +12,8 @@ fn segments_of_full_size_are_kept_for_reuse_and_the_small_ones_of_the_first_minu
     let path = directory.path().join("store");
     let options = Options::new()
         .background(Background::Manual)
+        // The reserve is a spare too, of another length.
+        .reserve_bytes(0)
         .journal_segment_bytes(64 << 10, SEGMENT_BYTES_MAX);
     let store = options.open_copying(&path).unwrap();
     let mut writer = store.writer("log").unwrap();

@@ -16,6 +16,7 @@ use lanterman_format::name::{LogName, parse_segment_file_name, segment_file_name
 use lanterman_format::root_slot::{RootSlot, choose};
 use lanterman_format::scan::{proof_of_durability, scan_from};
 use lanterman_format::segment::SegmentHeader;
+use lanterman_format::settings::Settings;
 use lanterman_format::slab::SlabLayout;
 use lanterman_format::{gathered, node};
 
@@ -306,6 +307,18 @@ pub fn segment_scan(input: &[u8]) {
         last = Some(scanned.position);
     }
     let _ = proof_of_durability(input, &header, Position::new(PAGE as u64), Version::new(1));
+}
+
+/// The settings of a log, which have one form.
+pub fn settings(input: &[u8]) {
+    let Ok(settings) = Settings::decode(input) else {
+        return;
+    };
+    let encoded = settings.encode().expect("what was read can be written");
+    assert!(
+        Settings::decode(&encoded).as_ref() == Ok(&settings),
+        "settings that are other ones when they are written"
+    );
 }
 
 /// Names of logs and of files.

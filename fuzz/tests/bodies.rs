@@ -97,8 +97,9 @@ fn a_planted_mistake_is_found() {
 #[ignore = "writes the corpus, from a store of the present format"]
 fn the_corpus_is_made_from_a_small_store() {
     use lanterman_format::block::{BlockKind, Place, decode_block_header};
-    use lanterman_format::ids::Position;
+    use lanterman_format::ids::{Position, Version};
     use lanterman_format::segment::SegmentHeader;
+    use lanterman_format::settings::{Retention, Settings, SnapshotSettings};
     let save = |target: &str, name: &str, bytes: &[u8]| {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         std::fs::create_dir_all(&directory).unwrap();
@@ -162,6 +163,29 @@ fn the_corpus_is_made_from_a_small_store() {
         "plain",
         &[5, 0, 0, 0, 0, 0, 0, 1, 104, 101, 108, 108, 111, 0, 0, 0],
     );
+    let retention = Retention {
+        max_age_ms: Some(86_400_000),
+        max_value_bytes: Some(1 << 30),
+        max_messages: None,
+    };
+    let snapshot = SnapshotSettings {
+        label: "monday".to_owned(),
+        version: Version::new(7),
+        time_ms: 1_700_000_000_000,
+        automatic: false,
+    };
+    for (name, retention, snapshot) in [
+        ("retention", retention, None),
+        ("snapshot", Retention::default(), Some(snapshot.clone())),
+        ("both", retention, Some(snapshot)),
+    ] {
+        let settings = Settings {
+            retention,
+            snapshot,
+            unknown: Vec::new(),
+        };
+        save("settings", name, &settings.encode().unwrap());
+    }
     save("names", "file", b"0000000000000001.journal");
     save("names", "path", "../\u{e9}/log".as_bytes());
     for seed in 0..3 {
