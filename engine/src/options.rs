@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use crate::disk::{Choice, Disk, MapGrant, SystemDisk, SystemOptions};
 use crate::error::{Error, Result};
-use crate::gc::{SlowReader, SlowReaderWatch};
+use crate::slow_reader::{SlowReader, SlowReaderWatch};
 use crate::store::Store;
 
 pub use crate::slab::Verify;

@@ -18,6 +18,9 @@ const SMALL: &str = "small";
 /// The logs that are made of them and dropped again.
 const FORK: &str = "fork";
 
+/// What durable edits are compared with.
+const DEVICE: &str = "a durable write of 4 KiB";
+
 /// Appends equal messages to a log.
 pub(super) fn fill(store: &Store, log: &str, messages: u64) -> Outcome<()> {
     let mut writer = store.writer(log)?;
@@ -78,7 +81,6 @@ pub(super) fn calls(context: &mut Context) -> Outcome<Vec<Sample>> {
         bare::durable_write(&block, 0, &page)?;
         Ok(start.elapsed())
     })?;
-    let device = "a durable write of 4 KiB";
     let mut samples = Vec::new();
     // Each in its own turn, so that the caches of one do not help the other more.
     for (rows, edit, edit_small) in [
@@ -108,8 +110,18 @@ pub(super) fn calls(context: &mut Context) -> Outcome<Vec<Sample>> {
         let ours = edit_of_fork(&store, LARGE, edit)?;
         let of_small = edit_of_fork(&store, SMALL, edit_small)?;
         samples.push(Sample::cost(rows[0], "us", ours, of_small, "in a log of 10 MiB"));
-        samples.push(Sample::cost(rows[1], "us", ours, durable, device));
+        samples.push(Sample::cost(rows[1], "us", ours, durable, DEVICE));
     }
+    samples.extend(forking(&store, durable)?);
+    samples.extend(looking(&store, large_bytes)?);
+    store.close()?;
+    std::fs::remove_file(&block_path)?;
+    Ok(samples)
+}
+
+/// Forks and snapshots; `durable_us` is what a durable write takes.
+fn forking(store: &Store, durable_us: f64) -> Outcome<Vec<Sample>> {
+    let mut samples = Vec::new();
     let fork = |log: &'static str| {
         median_us(TURNS, || {
             let time = timed(|| store.fork(log, FORK))?;
@@ -125,7 +137,7 @@ pub(super) fn calls(context: &mut Context) -> Outcome<Vec<Sample>> {
         of_small,
         "a log of 10 MiB",
     ));
-    samples.push(Sample::cost("the same fork", "us", ours, durable, device));
+    samples.push(Sample::cost("the same fork", "us", ours, durable_us, DEVICE));
     let snapshot = |log: &str| {
         median_us(TURNS * 11, || {
             let start = Instant::now();
@@ -143,9 +155,6 @@ pub(super) fn calls(context: &mut Context) -> Outcome<Vec<Sample>> {
         of_small,
         "a log of 10 MiB",
     ));
-    samples.extend(looking(&store, large_bytes)?);
-    store.close()?;
-    std::fs::remove_file(&block_path)?;
     Ok(samples)
 }
 

@@ -27,8 +27,7 @@ use crate::store::Store;
 
 pub(crate) use collect::Collector;
 pub use collect::{Collected, HeldBack};
-pub use slow::{SlowReader, SlowReaderKind};
-pub(crate) use slow::{SlowReaderWatch, SlowReaders};
+pub(crate) use slow::SlowReaders;
 pub use space::{Space, SpaceCheck};
 
 impl Store {
