@@ -417,7 +417,8 @@ impl Core {
             live.add(&checkpoint);
             state.pages.values().for_each(|page| live.add(page));
             let source = self.source.as_ref();
-            for entry in state.entries.values().flat_map(BTreeMap::values) {
+            let entries = state.entries.values().flat_map(BTreeMap::values);
+            for entry in entries.filter(|_| !weakened!("checkpoint-unreached")) {
                 live.add(&entry.tail);
                 if !entry.tree.is_empty() {
                     let failed = |error| {

@@ -174,6 +174,9 @@ impl Workload for Collection {
                 0 => drop(run.store.collect().unwrap()),
                 1 | 3 => {
                     run.store.checkpoint().unwrap();
+                    // The newest values no longer reach all that the checkpoint does.
+                    run.append(&[&name], 40);
+                    while run.store.step().unwrap() {}
                     for _ in 0..3 {
                         run.store.collect_step(24 << 10).unwrap();
                     }
