@@ -15,6 +15,11 @@ fn counted(store: &str, command: &str) -> (u64, Parts) {
     let output = run(&[command, store, "--json"]);
     well(&output);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        report.get("notes"),
+        Some(&Value::Array(Vec::new())),
+        "nothing is odd"
+    );
     let space = |name: &str| {
         report
             .get("space")
