@@ -4,7 +4,7 @@
 //! machine. So every row measures both, next to each other and in turns, several rounds of all rows are interleaved,
 //! and what is shown are medians of the rounds' ratios with their spread.
 //!
-//! Needs: a file system that takes direct writes for figures that mean something, up to 6 GiB of room in `--directory`,
+//! Needs: a file system that takes direct writes for figures that mean something, up to 12 GiB of room in `--directory`,
 //! and a quiet machine. Cold reads need the right to drop caches, or a file system that honours `posix_fadvise`.
 #![allow(
     clippy::unwrap_used,
