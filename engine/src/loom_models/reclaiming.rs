@@ -127,11 +127,11 @@ fn a_version_is_held_until_its_last_holder_goes() {
         let another = table.pin(Version::new(3));
         let other = thread::spawn(move || drop(another));
         let later = table.pin(Version::new(5));
-        assert_eq!(table.oldest().map(|oldest| oldest.version), Some(Version::new(3)));
+        assert_eq!(table.oldest_version(), Some(Version::new(3)));
         drop(pin);
         other.join().unwrap();
-        assert_eq!(table.oldest().map(|oldest| oldest.version), Some(Version::new(5)));
+        assert_eq!(table.oldest_version(), Some(Version::new(5)));
         drop(later);
-        assert_eq!(table.oldest(), None);
+        assert_eq!(table.oldest_version(), None);
     });
 }
