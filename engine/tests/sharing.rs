@@ -18,7 +18,7 @@ use std::sync::Arc;
 use common::model::{Model, Random, check_snapshot, message};
 use common::{large_slabs, memory, small};
 use lanterman::disk::MemoryDisk;
-use lanterman::{Durability, Error, Snapshot, Store};
+use lanterman::{Durability, Error, Retention, Snapshot, Store};
 
 const LOGS_MAX: usize = 8;
 
@@ -106,6 +106,52 @@ impl Work {
         for slot in &mut self.models.get_mut(name).unwrap()[first as usize..end as usize] {
             *slot = None;
         }
+    }
+
+    fn retain(&mut self, name: &str) {
+        if self.store.log(name).is_err() {
+            return;
+        }
+        let from = self.random.below(self.models[name].len() as u64 + 1);
+        let retention = Retention::new().from(from);
+        let receipt = self.store.retain(name, &retention).unwrap();
+        let kept = &mut self.models.get_mut(name).unwrap()[..from as usize];
+        let destroyed = kept.iter().flatten().count() as u64;
+        assert_eq!(
+            (receipt.messages, receipt.is_exact),
+            (destroyed, true),
+            "{}",
+            self.context
+        );
+        kept.fill(None);
+    }
+
+    /// Deletes in one log and appends to another in one version.
+    fn transact(&mut self, name: &str) {
+        let other = self.any_log();
+        let length = self.models[name].len() as u64;
+        if length == 0 || other == name {
+            return;
+        }
+        self.messages += 1;
+        let message = message(&mut self.random, self.messages);
+        let first = self.random.below(length);
+        let end = (first + 5).min(length);
+        self.store
+            .transaction(|transaction| {
+                transaction.delete(name, first..end)?;
+                transaction.append(&other, &message)
+            })
+            .unwrap();
+        self.models.get_mut(name).unwrap()[first as usize..end as usize].fill(None);
+        self.models.get_mut(&other).unwrap().push(Some(message));
+    }
+
+    fn collect_some(&mut self) {
+        let bytes = self.random.below(1 << 20);
+        self.store.collect_step(bytes).unwrap();
+        let faults = self.store.check_space().unwrap().faults;
+        assert!(faults.is_empty(), "{}: {faults:?}", self.context);
     }
 
     fn fork(&mut self, name: &str) {
@@ -290,7 +336,7 @@ impl Work {
     fn step(&mut self, step: u64) {
         self.context = format!("seed {}, step {step}", self.seed);
         let name = self.any_log();
-        match self.random.below(28) {
+        match self.random.below(32) {
             0..=7 => self.append(&name),
             8..=10 => self.delete(&name),
             11 | 12 => self.fork(&name),
@@ -308,6 +354,9 @@ impl Work {
             24 => self.drop_snapshot(),
             25 => self.fork_named(),
             26 => drop(self.store.collect().unwrap()),
+            27 => self.retain(&name),
+            28 => self.transact(&name),
+            29 => self.collect_some(),
             _ => self.check(&name),
         }
     }
