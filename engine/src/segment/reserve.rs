@@ -111,8 +111,8 @@ impl SegmentTable {
         }
         let make = || {
             let id = self.take_number()?;
+            // Nothing is synced: a reserve that a power cut takes is made anew.
             let path = self.reserve_new(id, reserve.wanted)?;
-            self.sync_names()?;
             Ok(Spare {
                 path,
                 bytes: reserve.wanted,
