@@ -160,6 +160,13 @@ struct State {
     superseded_bytes: u64,
 }
 
+impl State {
+    /// Whether snapshots and cursors held something back at the last look.
+    fn is_held_by_pins(&self) -> bool {
+        self.held.iter().any(|held| matches!(held, HeldBack::Pins { .. }))
+    }
+}
+
 /// What is reached, and where garbage ends.
 pub(super) struct Findings {
     /// What the newest checkpoint and the newest roots reach.
@@ -289,11 +296,7 @@ impl Core {
             HeldBack::UnknownReaders => false,
             HeldBack::Windows { .. } | HeldBack::Reader { .. } | HeldBack::Edits => true,
         };
-        let holds = state
-            .held
-            .iter()
-            .any(|held| matches!(held, HeldBack::Pins { .. }));
-        if holds && pins.1 != first {
+        if state.is_held_by_pins() && pins.1 != first {
             return LAST_PIN_INTERVAL;
         }
         let edited = self.last_edit() > state.looked_behind;
@@ -313,11 +316,7 @@ impl Core {
         if !state.waiting.is_empty() {
             return rest.max(Duration::from_millis(1));
         }
-        match state
-            .held
-            .iter()
-            .any(|held| matches!(held, HeldBack::Pins { .. }))
-        {
+        match state.is_held_by_pins() {
             true => rest.max(PIN_TURN),
             false => Duration::MAX,
         }

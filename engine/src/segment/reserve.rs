@@ -139,9 +139,10 @@ impl SegmentTable {
         if MakingRoom::is_going_on() {
             // With the reserve used up already, there is no room for more than what is needed.
             let is_used_up = reserve.wanted > 0 && reserve.file.is_none();
-            match self.reserve_new(id, if is_used_up { least } else { bytes }) {
+            let first = if is_used_up { least } else { bytes };
+            match self.reserve_new(id, first) {
                 Err(Error::StorageFull { .. }) if !is_used_up => {}
-                made => return Ok((made?, if is_used_up { least } else { bytes })),
+                made => return Ok((made?, first)),
             }
             if let Some(file) = reserve.file.take() {
                 self.disk
