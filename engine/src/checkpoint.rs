@@ -175,6 +175,7 @@ impl Core {
         if dirty.is_empty() && cut.version == state.version && !always {
             return Ok(None);
         }
+        let edits = (!weakened!("checkpoint-beside-edits")).then_some(edits);
         if weakened!("segment-reused-early") {
             self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)?;
         }
@@ -202,7 +203,7 @@ impl Core {
         cut: &Cut,
         dirty: &BTreeMap<u64, Arc<LogState>>,
         end: &crate::journal::JournalEnd,
-        edits: MutexGuard<'_, ()>,
+        edits: Option<MutexGuard<'_, ()>>,
     ) -> Result<CheckpointReceipt> {
         let mut sink = BlockSink {
             core: self,
@@ -213,6 +214,7 @@ impl Core {
         let mut nodes = NodeWrites::default();
         let mut entries = Vec::with_capacity(dirty.len());
         let mut dropped = Vec::new();
+        let mut edit_counts = BTreeMap::new();
         for log in dirty.values() {
             let Some(committed) = cut.logs.get(&log.id.get()) else {
                 dropped.push(log.id);
@@ -221,6 +223,7 @@ impl Core {
             let tail = tails.get(&log.id.get());
             let tree_end = tail.map_or(committed.end, |tail| tail.first);
             let root = log.root();
+            edit_counts.insert(log.id.get(), root.edits);
             let tree = root
                 .tree
                 .truncate_to(self.source.as_ref(), tree_end.saturating_sub(root.start))
@@ -268,7 +271,7 @@ impl Core {
         for (page, entries) in changed {
             state.entries.insert(page, entries);
         }
-        self.apply_tails(dirty, tails, cut);
+        self.apply_tails(dirty, &tails, &edit_counts, cut);
         if let Some(readers) = &self.readers {
             readers.tell_root(Sequence::new(state.root.sequence()));
         }
@@ -502,9 +505,16 @@ impl Core {
     }
 
     /// Remembers the tail slabs, so that quiet logs can live from them.
-    fn apply_tails(&self, dirty: &BTreeMap<u64, Arc<LogState>>, tails: BTreeMap<u64, TailSlab>, cut: &Cut) {
+    fn apply_tails(
+        &self,
+        dirty: &BTreeMap<u64, Arc<LogState>>,
+        tails: &BTreeMap<u64, TailSlab>,
+        edit_counts: &BTreeMap<u64, u64>,
+        cut: &Cut,
+    ) {
         for (id, log) in dirty {
             let mut persisted = log.persisted.lock();
+            persisted.edits = edit_counts.get(id).copied().unwrap_or_default();
             persisted.end = cut.logs.get(id).map_or(0, |committed| committed.end);
             persisted.tail = tails.get(id).cloned();
             drop(persisted);
@@ -546,11 +556,13 @@ impl Core {
 
     /// Logs that nobody appended to since the last checkpoint give their memory back.
     fn release_idle(&self, dirty: &BTreeMap<u64, Arc<LogState>>) {
+        let edits = self.edits.lock();
         for log in self.catalog.with_memory() {
             if !dirty.contains_key(&log.id.get()) {
                 self.release(&log);
             }
         }
+        drop(edits);
         self.pool.trim();
     }
 }

@@ -19,7 +19,7 @@ use crate::disk::{AlignedBuffer, BulkWriter, Completion, SharedBytes};
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
 use crate::log::LogState;
-use crate::region::chunk::{Chunk, ChunkSealed};
+use crate::region::chunk::{Chunk, ChunkSealed, ChunkWriter};
 use crate::segment::Allocated;
 use crate::slab::{SlabBuilder, SlabHandle};
 use crate::tree::{SlabEntry, Tree};
@@ -59,8 +59,11 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn push(&self, log: Arc<LogState>, chunk: Arc<Chunk>) {
-        self.queue.lock().push_back((log, chunk));
+    /// Closes a chunk that its log has and queues it. Both under the lock of the queue: whoever sees that it is closed
+    /// finds it here, or in the tree of its log.
+    pub(crate) fn close(&self, log: &Arc<LogState>, writer: ChunkWriter) {
+        let mut queue = self.queue.lock();
+        queue.push_back((Arc::clone(log), writer.close()));
     }
 
     /// Forgets the chunks of a log whose messages stand in slabs already, as replay finds out.

@@ -6,7 +6,9 @@
 //!   slab stands in for the chunks of a log that holds no memory;
 //! - `start <= tree_end`, and the tree covers exactly `start..tree_end`: what retention or deletion takes at the front is
 //!   cut off, and a chunk whose first messages went that way lands with them hidden;
-//! - deleted offsets behind `tree_end` stand in `masks` until their chunk lands; those before are entries of the tree;
+//! - deleted offsets behind `tree_end` stand in `masks` until their chunk lands; those before are entries of the tree. A
+//!   tail slab has as runs whatever masks there are: it takes the place of chunks only while nobody edits the log, and an
+//!   edit moves it into the tree first;
 //! - a root is swapped whole, under `changing`; whoever loaded an old one goes on reading it;
 //! - bytes and offsets of a message never change, so two roots that both hold an offset agree on it.
 
@@ -215,6 +217,8 @@ pub(crate) struct TailState {
 pub(crate) struct Persisted {
     /// The log's end in that checkpoint.
     pub(crate) end: u64,
+    /// The number of its edits in that checkpoint, as [`Root::edits`] counts them.
+    pub(crate) edits: u64,
     /// What of it is not in the tree.
     pub(crate) tail: Option<TailSlab>,
 }

@@ -280,12 +280,24 @@ impl Core {
         let end = tail.first.saturating_add(tail.count);
         let (entry, histogram) = self.tail_entry(log, tail)?;
         log.change_root(|root| {
-            let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
-            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
-            root.tree_end = end;
             root.tail = None;
-            Ok(())
+            self.push_tail(log, root, (entry, &histogram), end)
         })
+    }
+
+    /// Puts the tail slab of `root` behind its tree, which ends at `end` then. The slab has all masks as runs.
+    fn push_tail(
+        &self,
+        log: &LogState,
+        root: &mut Root,
+        (entry, histogram): (SlabEntry, &Histogram32),
+        end: u64,
+    ) -> Result<()> {
+        let pushed = root.tree.push(self.source.as_ref(), entry, histogram);
+        root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
+        root.tree_end = end;
+        root.take_masks(end);
+        Ok(())
     }
 
     /// The newest root of a log, with its tail slab in the tree: what an edit would find there.
@@ -296,9 +308,7 @@ impl Core {
         {
             let end = tail.first.saturating_add(tail.count);
             let (entry, histogram) = self.tail_entry(log, tail)?;
-            let pushed = root.tree.push(self.source.as_ref(), entry, &histogram);
-            root.tree = pushed.map_err(|error| self.tree_error(log, error))?;
-            root.tree_end = end;
+            self.push_tail(log, &mut root, (entry, &histogram), end)?;
         }
         Ok(root)
     }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lanterman_format::weakened;
+
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::flush::Progress;
@@ -141,8 +143,7 @@ impl Core {
             });
             return;
         }
-        let chunk = writer.close();
-        self.incoming.push(Arc::clone(log), chunk);
+        self.incoming.close(log, writer);
         self.background.ask_for_flush();
     }
 
@@ -192,7 +193,8 @@ impl Core {
         Ok(closed)
     }
 
-    /// Takes the memory of a log that is wholly in the newest checkpoint, if nobody is at its tail.
+    /// Takes the memory of a log that is wholly in the newest checkpoint, if nobody is at its tail. Who calls it holds the
+    /// lock of edits: an edit that has found no tail slab must not find one a moment later.
     pub(crate) fn release(&self, log: &Arc<LogState>) {
         let Some(mut tail) = log.tail.try_intrude() else {
             return;
@@ -209,7 +211,10 @@ impl Core {
             let covered = kept
                 .as_ref()
                 .map_or(root.tree_end, |tail| tail.first.saturating_add(tail.count));
+            // What was deleted since the checkpoint is a mask that the tail slab does not know of.
+            let is_newest = persisted.edits == root.edits || weakened!("released-behind-edit");
             let whole = covered == persisted.end
+                && is_newest
                 && root.pending.is_empty()
                 && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
             if whole {

@@ -292,8 +292,8 @@ pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loa
         }
         let log = LogState::new(entry.log, entry.name.clone(), root, settings);
         log.set_created();
-        let tail = log.root().tail;
-        *log.persisted.lock() = Persisted { end, tail };
+        let Root { tail, edits, .. } = log.root();
+        *log.persisted.lock() = Persisted { end, edits, tail };
         catalog.restore(Arc::new(log), end, entry.created_version, entry.modified_version);
     }
     Ok(())
@@ -515,17 +515,20 @@ impl Core {
             return Ok((entry, Histogram32::default()));
         }
         let slab = Arc::new(SlabHandle::new(adoption.slab));
-        let (summary, histogram) = self.look_at_adopted(log, adoption, &slab, header)?;
+        let (summary, histogram, whole) = self.look_at_adopted(log, adoption, &slab, header)?;
         let entry = SlabEntry {
-            offset_count,
-            skip: adoption.skip.saturating_add(known),
+            offset_count: whole,
+            skip: 0,
             slab: Some(slab),
             summary,
         };
-        Ok((entry, histogram))
+        let shown = adoption.skip.saturating_add(known);
+        // Counted, not taken from the slab: it may have been cut before it was adopted.
+        let part = shown..shown.saturating_add(offset_count);
+        Ok((entry.part(self.source.as_ref(), part), histogram))
     }
 
-    /// What an adopted slab says of itself. One that was durable and cannot be read is damage of its own offsets: reading
+    /// What an adopted slab says of itself, and how many offsets it has. One that was durable and cannot be read is damage of its own offsets: reading
     /// them answers so, and the store opens all the same.
     fn look_at_adopted(
         &self,
@@ -533,7 +536,7 @@ impl Core {
         adoption: &SlabAdoption,
         slab: &SlabHandle,
         header: &BlockHeader,
-    ) -> Result<(Summary, Histogram32)> {
+    ) -> Result<(Summary, Histogram32, u64)> {
         let first = adoption.first_offset.get();
         let offsets = first..first.saturating_add(adoption.offset_count);
         let opened = match slab.open(self.source.as_ref()) {
@@ -545,7 +548,8 @@ impl Core {
                         messages: adoption.offset_count,
                         ..Summary::EMPTY
                     };
-                    return Ok((summary, Histogram32::default()));
+                    let whole = adoption.skip.saturating_add(adoption.offset_count);
+                    return Ok((summary, Histogram32::default(), whole));
                 }
                 other => return Err(other),
             },
@@ -564,7 +568,7 @@ impl Core {
                 error,
             )
         })?;
-        Ok((*layout.summary(), histogram))
+        Ok((*layout.summary(), histogram, layout.offset_count()))
     }
 
     /// Appends what the log does not have yet of a frame.

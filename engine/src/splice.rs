@@ -210,18 +210,17 @@ impl Core {
             ..
         } = addition;
         let active = if ends_in_memory { copied.pop() } else { None };
-        let closed: Vec<_> = copied.into_iter().map(ChunkWriter::close).collect();
         log.change_root(|root| {
             let waiting = root.pending.iter().cloned().chain(shared);
             root.pending = waiting.collect();
-            let new = closed.iter().chain(active.as_ref().map(ChunkWriter::chunk));
+            let new = copied.iter().chain(active.as_ref()).map(ChunkWriter::chunk);
             root.chunks = root.chunks.iter().chain(new).cloned().collect();
             masks.into_iter().for_each(|mask| root.add_mask(mask));
             self.absorb_pending(log, root)
         })?;
         // Behind the change of the root: a chunk lands where its log's tree ends.
-        for chunk in closed {
-            self.incoming.push(Arc::clone(log), chunk);
+        for writer in copied {
+            self.incoming.close(log, writer);
             self.background.ask_for_flush();
         }
         tail.writer = active;

@@ -290,7 +290,9 @@ fn reading_beside_collection() {
         let begin = Instant::now();
         let mut turn = 0;
         // On a slow machine for as long as it takes to show something.
-        let shows_little = || run.given_back.load(Ordering::Relaxed) < 1 << 20;
+        let shows_little = || {
+            run.given_back.load(Ordering::Relaxed) <= 1 << 20 || run.compared.load(Ordering::Relaxed) <= 1000
+        };
         let lasts = |time| time < duration() || shows_little() && time < Duration::from_secs(120);
         while lasts(begin.elapsed()) && !churning.iter().any(|thread| thread.is_finished()) {
             run.collect(turn);
@@ -310,7 +312,7 @@ fn reading_beside_collection() {
     );
     assert!(
         given_back > 1 << 20 && compared > 1000,
-        "too little to show anything"
+        "too little to show anything: {compared} messages compared while {given_back} bytes were given back"
     );
     for (name, model) in &left {
         run.compare(&run.store.snapshot(name).unwrap(), model);
@@ -328,7 +330,6 @@ fn reading_beside_collection() {
 }
 
 #[test]
-#[ignore = "finds a fault that is not mended: now and then a deleted message is shown again beside collection (seed 1)"]
 fn whoever_reads_beside_collection_touches_nothing_that_was_given_back() {
     let child = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["reading_beside_collection", "--exact", "--ignored", "--nocapture"])

@@ -1,7 +1,7 @@
 //! Promise: logs that share what they hold, because one was forked from the other, or spliced into it, or appended to it,
 //! are as separate as copies would be: what is appended to one or deleted in one, or what becomes of it when it is dropped,
-//! changes no other, through crashes and openings; snapshots hold what they held. Shown by random work on several logs
-//! beside a model that copies; each failure says the seed that replays it.
+//! changes no other, through crashes and openings; snapshots hold what they held, and cursors that were held meanwhile go
+//! on. Shown by random work on several logs beside a model that copies; each failure says the seed that replays it.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
@@ -18,9 +18,65 @@ use std::sync::Arc;
 use common::model::{Model, Random, check_snapshot, message};
 use common::{large_slabs, memory, small};
 use lanterman::disk::MemoryDisk;
-use lanterman::{Durability, Error, Retention, Snapshot, Store};
+use lanterman::{Cursor, Durability, Error, Retention, Snapshot, Store};
 
 const LOGS_MAX: usize = 8;
+const CURSORS_MAX: usize = 6;
+
+/// A cursor that is held while its log is edited.
+struct Reading {
+    cursor: Cursor,
+    /// What its snapshot held, or what its log had when it was last used.
+    model: Model,
+    /// The log that it follows, or none where it reads a snapshot.
+    follows: Option<String>,
+    next: u64,
+}
+
+impl Reading {
+    /// Compares up to `most` messages. `now` is what the log has that it follows, or nothing once that was dropped.
+    fn read(&mut self, most: u64, now: Option<&Model>, context: &str) {
+        for _ in 0..most {
+            let found = self.cursor.next().unwrap();
+            let offset = found.as_ref().map(|message| message.offset().get());
+            let until = offset.unwrap_or(match (&self.follows, now) {
+                (None, _) => self.model.len() as u64,
+                (Some(_), Some(now)) => now.len() as u64,
+                (Some(_), None) => self.next,
+            });
+            assert!(until >= self.next, "{context}: {until} behind {}", self.next);
+            // Of a log it passes over what is deleted by now, of a snapshot what was deleted then.
+            // Nobody knows what was deleted before its log was dropped.
+            let shown = if self.follows.is_some() {
+                now
+            } else {
+                Some(&self.model)
+            };
+            let passed = shown.map(|shown| &shown[self.next as usize..until as usize]);
+            let missed = passed.and_then(|passed| passed.iter().position(Option::is_some));
+            assert!(
+                missed.is_none(),
+                "{context}: passed over {missed:?} behind {}, to {until}",
+                self.next
+            );
+            let Some(message) = found else {
+                self.next = until;
+                return;
+            };
+            let expected = match (&self.follows, self.model.get(until as usize)) {
+                // Appended since, and deleted before it was looked at.
+                (Some(_), None) => now.and_then(|now| now[until as usize].as_ref()),
+                (_, expected) => expected.and_then(Option::as_ref),
+            };
+            let is_known = self.follows.is_none() || expected.is_some();
+            assert!(
+                !is_known || expected.is_some_and(|expected| message.value() == &expected[..]),
+                "{context}: another message at {until}"
+            );
+            self.next = until + 1;
+        }
+    }
+}
 
 /// The store, what it must hold, and what is held of it.
 struct Work {
@@ -30,6 +86,7 @@ struct Work {
     store: Store,
     models: BTreeMap<String, Model>,
     held: Vec<(Snapshot, Model)>,
+    reading: Vec<Reading>,
     /// Named snapshots, by label and log.
     named: BTreeMap<(String, String), Model>,
     messages: u64,
@@ -57,6 +114,7 @@ impl Work {
             disk,
             models: BTreeMap::from([("log 0".to_owned(), Model::new())]),
             held: Vec::new(),
+            reading: Vec::new(),
             named: BTreeMap::new(),
             messages: 0,
             names: 0,
@@ -188,9 +246,17 @@ impl Work {
             return;
         }
         let length = model.len() as u64;
-        let first = self.random.below(length + 1);
-        let end = first + self.random.below(length - first + 1);
-        match self.store.splice(name, &source, first..end) {
+        let whole = self.random.below(4) == 0;
+        let (first, end, spliced) = if whole {
+            // A log in a log: from its start on, which may stand behind what was deleted first.
+            let first = self.store.log(&source).unwrap().start().get();
+            (first, length, self.store.append_log(name, &source))
+        } else {
+            let first = self.random.below(length + 1);
+            let end = first + self.random.below(length - first + 1);
+            (first, end, self.store.splice(name, &source, first..end))
+        };
+        match spliced {
             Ok(receipt) => {
                 assert_ne!(name, source, "{}: a splice into itself", self.context);
                 let taken = &model[first as usize..end as usize];
@@ -227,6 +293,46 @@ impl Work {
         }
         if self.held.len() > 4 {
             self.held.remove(0);
+        }
+    }
+
+    /// Begins to read a log, or the newest snapshot that is held, anywhere.
+    fn begin_reading(&mut self, name: &str) {
+        let follows = self.random.below(2) == 0;
+        let (cursor, model, next) = match self.held.last() {
+            Some((snapshot, model)) if !follows => {
+                let next = self.random.below(model.len() as u64 + 1);
+                (snapshot.cursor(next).unwrap(), model.clone(), next)
+            }
+            _ => {
+                let Ok(log) = self.store.log(name) else { return };
+                let model = self.models[name].clone();
+                let next = self.random.below(model.len() as u64 + 1);
+                (log.cursor(next).unwrap(), model, next)
+            }
+        };
+        let follows = (follows || self.held.is_empty()).then(|| name.to_owned());
+        self.reading.push(Reading {
+            cursor,
+            model,
+            follows,
+            next,
+        });
+        if self.reading.len() > CURSORS_MAX {
+            self.reading.remove(0);
+        }
+    }
+
+    fn read_on(&mut self) {
+        for reading in &mut self.reading {
+            let now = reading.follows.as_ref().and_then(|name| self.models.get(name));
+            let context = format!("{}, cursor on {:?}", self.context, reading.follows);
+            reading.read(self.random.below(40), now, &context);
+            // It may show for a while what was deleted since: that is no longer in the model, but was when it was used.
+            if let (Some(_), Some(now)) = (&reading.follows, now) {
+                let known = reading.model.len();
+                reading.model.extend_from_slice(&now[known..]);
+            }
         }
     }
 
@@ -294,6 +400,7 @@ impl Work {
 
     fn reopen(&mut self) {
         self.held.clear();
+        self.reading.clear();
         // What was appended and never committed is not promised to anybody.
         self.store.commit_all(Durability::Disk).unwrap();
         if self.random.below(2) == 0 {
@@ -336,7 +443,7 @@ impl Work {
     fn step(&mut self, step: u64) {
         self.context = format!("seed {}, step {step}", self.seed);
         let name = self.any_log();
-        match self.random.below(32) {
+        match self.random.below(34) {
             0..=7 => self.append(&name),
             8..=10 => self.delete(&name),
             11 | 12 => self.fork(&name),
@@ -357,6 +464,8 @@ impl Work {
             27 => self.retain(&name),
             28 => self.transact(&name),
             29 => self.collect_some(),
+            30 => self.begin_reading(&name),
+            31 => self.read_on(),
             _ => self.check(&name),
         }
     }

@@ -105,7 +105,7 @@ impl RangeSummary {
 
 impl SlabEntry {
     /// The entry with the part `part` of the offsets that it shows, which is not empty.
-    pub(super) fn part(&self, source: &dyn NodeSource, part: Range<u64>) -> Self {
+    pub(crate) fn part(&self, source: &dyn NodeSource, part: Range<u64>) -> Self {
         let (summary, _) = self.summary_of(source, part.clone());
         let skip = if self.slab.is_some() { part.start } else { 0 };
         Self {
