@@ -280,8 +280,10 @@ impl Core {
         let end = tail.first.saturating_add(tail.count);
         let (entry, histogram) = self.tail_entry(log, tail)?;
         log.change_root(|root| {
+            // In this order: what fails leaves the root as it is.
+            self.push_tail(log, root, (entry, &histogram), end)?;
             root.tail = None;
-            self.push_tail(log, root, (entry, &histogram), end)
+            Ok(())
         })
     }
 
