@@ -320,7 +320,7 @@ impl Core {
                 what: "a tail is in a chunk",
             })?;
             let from = first.saturating_sub(chunk.first_offset());
-            let mut builder = self.masked_part(log, &root, chunk, first..committed.end)?;
+            let mut builder = self.masked_part(log, &root, chunk, first..committed.end, self.now_ms())?;
             if weakened!("masks-forgotten-in-tail") {
                 builder = None;
             }

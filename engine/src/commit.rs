@@ -151,6 +151,7 @@ struct Gathered {
 impl GroupWriter<Request> for Core {
     fn write_group(&self, requests: Vec<Request>) -> Result<Version> {
         let _permit = self.permit()?;
+        let asked = requests.len() as u64;
         let _room = requests.iter().any(Request::destroys).then(MakingRoom::begin);
         self.catch_up_checkpoint()?;
         // Before the journal, as a checkpoint does.
@@ -179,6 +180,7 @@ impl GroupWriter<Request> for Core {
         }
         let behind = journal.replay_bytes() > self.options.journal_bytes_max;
         drop(journal);
+        self.counters.group_written(asked);
         self.committed();
         if behind {
             self.background.ask_for_checkpoint();
@@ -538,7 +540,9 @@ impl Core {
             changed.note(&staged.log, staged.first.saturating_add(staged.count));
         }
         drop(window);
+        let mut messages = 0u64;
         for (log, end) in &changed.ends {
+            messages = messages.saturating_add(end.saturating_sub(log.journaled_end()));
             log.set_journaled_end(*end);
             if durable {
                 log.set_durable_end(*end);
@@ -571,12 +575,12 @@ impl Core {
         }
         if version > self.catalog.version() {
             self.catalog.advance(version, &changed.ends);
+            self.counters.committed(messages, durable, journal.replay_bytes());
         }
         drop(staged);
         for written in gathered.written {
             written.store(version.get(), Ordering::Release);
         }
-        self.counters.committed(journal.replay_bytes());
         Ok(())
     }
 }

@@ -1,24 +1,39 @@
 //! What the engine counts of itself.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of an open store; see [`crate::Store::counters`] for what is shown of them.
+/// Counters of an open store; see [`crate::Store::counters`] for what is shown of them. None of them is touched by an
+/// append.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    commits: AtomicU64,
+    groups: AtomicU64,
     versions: AtomicU64,
+    durable_versions: AtomicU64,
+    messages: AtomicU64,
     slabs: AtomicU64,
     slab_bytes: AtomicU64,
     checkpoints: AtomicU64,
     journal_replay_bytes: AtomicU64,
     waits_for_memory: AtomicU64,
+    collected_bytes: AtomicU64,
 }
 
 /// A reading of a store's counters, since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CounterReadings {
+    /// Commits that were asked for and were not done already: of logs, transactions and edits.
+    pub commits: u64,
+    /// Groups in which they were written; `commits / groups` share a write on the average.
+    pub groups: u64,
     /// Commit blocks written.
     pub versions_written: u64,
+    /// Commit blocks that were made durable at once, each with one sync.
+    pub durable_versions_written: u64,
+    /// Messages in commit blocks, and in slabs that these refer to.
+    pub messages_committed: u64,
     /// Slabs written.
     pub slabs_written: u64,
     /// Bytes of these slabs on disk.
@@ -29,10 +44,131 @@ pub struct CounterReadings {
     pub journal_replay_bytes: u64,
     /// Appends that had to wait for tail memory.
     pub waits_for_memory: u64,
+    /// Bytes of garbage given back to the file system or to recycling.
+    pub collected_bytes: u64,
     /// Bytes of memory held by tails, counting those kept for readers.
     pub tail_memory_bytes: u64,
     /// Bytes of segments mapped.
     pub mapped_bytes: u64,
+    /// Snapshots and cursors that are held.
+    pub pins: u64,
+}
+
+/// Whether a number only rises while the store is open.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+impl CounterReadings {
+    fn listed(&self) -> [(&'static str, Kind, &'static str, u64); 14] {
+        use Kind::{Counter, Gauge};
+        [
+            ("commits_total", Counter, "Commits asked for.", self.commits),
+            (
+                "commit_groups_total",
+                Counter,
+                "Groups in which commits were written.",
+                self.groups,
+            ),
+            (
+                "versions_written_total",
+                Counter,
+                "Commit blocks written.",
+                self.versions_written,
+            ),
+            (
+                "durable_versions_written_total",
+                Counter,
+                "Commit blocks made durable at once.",
+                self.durable_versions_written,
+            ),
+            (
+                "messages_committed_total",
+                Counter,
+                "Messages committed.",
+                self.messages_committed,
+            ),
+            (
+                "slabs_written_total",
+                Counter,
+                "Slabs written.",
+                self.slabs_written,
+            ),
+            (
+                "slab_written_bytes_total",
+                Counter,
+                "Bytes of slabs written.",
+                self.slab_bytes_written,
+            ),
+            (
+                "checkpoints_total",
+                Counter,
+                "Checkpoints made.",
+                self.checkpoints,
+            ),
+            (
+                "memory_waits_total",
+                Counter,
+                "Appends that waited for tail memory.",
+                self.waits_for_memory,
+            ),
+            (
+                "collected_bytes_total",
+                Counter,
+                "Bytes of garbage given back.",
+                self.collected_bytes,
+            ),
+            (
+                "journal_replay_bytes",
+                Gauge,
+                "Bytes of journal that a recovery would read.",
+                self.journal_replay_bytes,
+            ),
+            (
+                "tail_memory_bytes",
+                Gauge,
+                "Bytes of memory held by tails.",
+                self.tail_memory_bytes,
+            ),
+            (
+                "mapped_bytes",
+                Gauge,
+                "Bytes of segments mapped.",
+                self.mapped_bytes,
+            ),
+            ("pins", Gauge, "Snapshots and cursors held.", self.pins),
+        ]
+    }
+
+    /// The readings in the text format of Prometheus, version 0.0.4: each with its help and type, named `lanterman_…`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), lanterman::Error> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// let store = lanterman::Store::open_copying(directory.path().join("data"))?;
+    /// let text = store.counters().to_prometheus();
+    /// assert!(text.contains("# TYPE lanterman_commits_total counter\nlanterman_commits_total 0\n"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn to_prometheus(&self) -> String {
+        let mut text = String::new();
+        for (name, kind, help, value) in self.listed() {
+            let kind = match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            };
+            // A string takes whatever is written to it.
+            let _never_fails = write!(
+                text,
+                "# HELP lanterman_{name} {help}\n# TYPE lanterman_{name} {kind}\nlanterman_{name} {value}\n"
+            );
+        }
+        text
+    }
 }
 
 impl Counters {
@@ -41,30 +177,53 @@ impl Counters {
         self.slab_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn committed(&self, replay_bytes: u64) {
-        self.versions.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn group_written(&self, commits: u64) {
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        self.commits.fetch_add(commits, Ordering::Relaxed);
+    }
+
+    pub(crate) fn replayable(&self, replay_bytes: u64) {
         self.journal_replay_bytes.store(replay_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn committed(&self, messages: u64, is_durable: bool, replay_bytes: u64) {
+        self.versions.fetch_add(1, Ordering::Relaxed);
+        self.durable_versions
+            .fetch_add(u64::from(is_durable), Ordering::Relaxed);
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+        self.replayable(replay_bytes);
     }
 
     pub(crate) fn checkpointed(&self, replay_bytes: u64) {
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.journal_replay_bytes.store(replay_bytes, Ordering::Relaxed);
+        self.replayable(replay_bytes);
     }
 
     pub(crate) fn waited_for_memory(&self) {
         self.waits_for_memory.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn collected(&self, bytes: u64) {
+        self.collected_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> CounterReadings {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CounterReadings {
-            versions_written: self.versions.load(Ordering::Relaxed),
-            slabs_written: self.slabs.load(Ordering::Relaxed),
-            slab_bytes_written: self.slab_bytes.load(Ordering::Relaxed),
-            checkpoints: self.checkpoints.load(Ordering::Relaxed),
-            journal_replay_bytes: self.journal_replay_bytes.load(Ordering::Relaxed),
-            waits_for_memory: self.waits_for_memory.load(Ordering::Relaxed),
+            commits: load(&self.commits),
+            groups: load(&self.groups),
+            versions_written: load(&self.versions),
+            durable_versions_written: load(&self.durable_versions),
+            messages_committed: load(&self.messages),
+            slabs_written: load(&self.slabs),
+            slab_bytes_written: load(&self.slab_bytes),
+            checkpoints: load(&self.checkpoints),
+            journal_replay_bytes: load(&self.journal_replay_bytes),
+            waits_for_memory: load(&self.waits_for_memory),
+            collected_bytes: load(&self.collected_bytes),
             tail_memory_bytes: 0,
             mapped_bytes: 0,
+            pins: 0,
         }
     }
 }
@@ -82,6 +241,7 @@ impl crate::core::Core {
         CounterReadings {
             tail_memory_bytes: in_use.saturating_add(retired),
             mapped_bytes: mapped.sum(),
+            pins: self.pins.count(),
             ..self.counters.read()
         }
     }

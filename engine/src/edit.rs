@@ -522,20 +522,22 @@ impl Core {
         Ok(held)
     }
 
-    /// The messages `offsets` of a chunk and runs in the place of those that are deleted, if any is.
+    /// The messages `offsets` of a chunk and runs in the place of those that are deleted, if any is. None was appended after
+    /// `last_ms`.
     pub(crate) fn masked_part(
         &self,
         log: &LogState,
         root: &Root,
         chunk: &Chunk,
         offsets: Range<u64>,
+        last_ms: i64,
     ) -> Result<Option<SlabBuilder>> {
         let is_masked = |mask: &Range<u64>| mask.start < offsets.end && offsets.start < mask.end;
         if offsets.start >= root.start && !root.masks.iter().any(is_masked) {
             return Ok(None);
         }
         let opened_ms = chunk.opened_ms();
-        let mut builder = SlabBuilder::new(log.id, offsets.start, opened_ms..=self.now_ms().max(opened_ms));
+        let mut builder = SlabBuilder::new(log.id, offsets.start, opened_ms..=last_ms.max(opened_ms));
         let mut at = offsets.start;
         while at < offsets.end {
             let deleted = match root.start > at {

@@ -38,6 +38,7 @@ enum JobState {
 struct Job {
     log: Arc<LogState>,
     chunk: Arc<Chunk>,
+    closed_ms: i64,
     state: JobState,
     place: Option<(Allocated, ChunkSealed)>,
     /// Deleted offsets that the slab has as runs.
@@ -52,25 +53,39 @@ struct Recent {
     bytes: u64,
 }
 
+/// A chunk that nobody appends to any more.
+#[derive(Debug)]
+struct Closed {
+    log: Arc<LogState>,
+    chunk: Arc<Chunk>,
+    /// None of its messages was appended later.
+    closed_ms: i64,
+}
+
 /// Chunks that wait to be written, without the lock under which they are written.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
-    queue: Mutex<VecDeque<(Arc<LogState>, Arc<Chunk>)>>,
+    queue: Mutex<VecDeque<Closed>>,
 }
 
 impl Incoming {
     /// Closes a chunk that its log has and queues it. Both under the lock of the queue: whoever sees that it is closed
     /// finds it here, or in the tree of its log.
-    pub(crate) fn close(&self, log: &Arc<LogState>, writer: ChunkWriter) {
+    pub(crate) fn close(&self, log: &Arc<LogState>, writer: ChunkWriter, now_ms: i64) {
         let mut queue = self.queue.lock();
-        queue.push_back((Arc::clone(log), writer.close()));
+        let chunk = writer.close();
+        queue.push_back(Closed {
+            log: Arc::clone(log),
+            closed_ms: now_ms.max(chunk.opened_ms()),
+            chunk,
+        });
     }
 
     /// Forgets the chunks of a log whose messages stand in slabs already, as replay finds out.
     pub(crate) fn forget(&self, log: &Arc<LogState>) {
         self.queue
             .lock()
-            .retain(|(waiting, _)| !Arc::ptr_eq(waiting, log));
+            .retain(|waiting| !Arc::ptr_eq(&waiting.log, log));
     }
 
     /// Forgets everything, in a store that is only read.
@@ -123,9 +138,10 @@ impl Flusher {
     /// [`Error::StorageFull`] when no room is found, with the job still queued; a failed write poisons the store.
     pub(crate) fn drive(&mut self, core: &Core, wait: bool) -> Result<Progress> {
         self.jobs
-            .extend(core.incoming.queue.lock().drain(..).map(|(log, chunk)| Job {
-                log,
-                chunk,
+            .extend(core.incoming.queue.lock().drain(..).map(|closed| Job {
+                log: closed.log,
+                chunk: closed.chunk,
+                closed_ms: closed.closed_ms,
                 state: JobState::Queued,
                 place: None,
                 runs: Arc::from([]),
@@ -169,7 +185,7 @@ impl Flusher {
             let version = Version::new(core.catalog.version().get().saturating_add(1));
             let time_ms = core.now_ms();
             let whole = job.chunk.first_offset()..offsets.end;
-            let mut builder = core.masked_part(&job.log, &root, &job.chunk, whole)?;
+            let mut builder = core.masked_part(&job.log, &root, &job.chunk, whole, job.closed_ms)?;
             if weakened!("masks-forgotten-at-sealing") && builder.take().is_some() {
                 job.runs = Arc::clone(&root.masks);
             }
@@ -189,7 +205,7 @@ impl Flusher {
                     core.build_slab(builder, &place, &identity)?
                 }
                 None => {
-                    let sealed = job.chunk.seal(job.log.id, time_ms, &identity)?;
+                    let sealed = job.chunk.seal(job.log.id, job.closed_ms, &identity)?;
                     let image = job.chunk.image(&sealed);
                     (sealed, image)
                 }

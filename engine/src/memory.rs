@@ -143,7 +143,7 @@ impl Core {
             });
             return;
         }
-        self.incoming.close(log, writer);
+        self.incoming.close(log, writer, self.now_ms());
         self.background.ask_for_flush();
     }
 

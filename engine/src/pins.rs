@@ -198,6 +198,11 @@ impl PinTable {
         self.held.lock().next
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.held.lock().pins.len() as u64
+    }
+
     /// Whether any pin with a lower number is still there.
     pub(crate) fn any_before(&self, number: u64) -> bool {
         let held = self.held.lock();

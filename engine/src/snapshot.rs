@@ -1,6 +1,6 @@
 //! Logs and stores held still, and logs as they go on.
 
-use std::ops::{Bound as RangeBound, RangeBounds};
+use std::ops::{Bound as RangeBound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use lanterman_format::ids::{LogId, Offset, Version};
@@ -203,6 +203,58 @@ impl Snapshot {
         self.core.summarise(&self.state, &self.root, self.end)
     }
 
+    /// The same of a range of offsets, of which some may be deleted. Exact: where the range cuts a slab in two, the smaller
+    /// part is counted in it, so at most two slabs are read, in part; the rest is O(log n).
+    ///
+    /// # Errors
+    /// As [`summary`](Self::summary); [`Error::OutOfRange`] if the range ends behind the end.
+    pub fn summary_of(&self, offsets: impl RangeBounds<u64>) -> Result<LogSummary> {
+        let (from, until) = self.bounds(&offsets);
+        self.check_until(until)?;
+        let offsets = from.clamp(self.root.start, until.max(self.root.start))..until;
+        self.core.summarise_offsets(&self.state, &self.root, offsets)
+    }
+
+    /// The same of the messages whose times, in milliseconds since 1970, are in a range.
+    ///
+    /// A message without a time of its own has the time span of its slab: from when its first message was appended to when
+    /// it was written. No slab is read: of one whose span is only partly in the range that part is taken of its counts,
+    /// and [`LogSummary::is_exact`] says so. In O(log n), if times rise with offsets; otherwise more slabs are cut.
+    ///
+    /// # Errors
+    /// As [`summary`](Self::summary).
+    pub fn summary_between(&self, times_ms: RangeInclusive<i64>) -> Result<LogSummary> {
+        self.core
+            .summarise_times(&self.state, &self.root, self.end, times_ms)
+    }
+
+    /// A range of offsets as numbers.
+    fn bounds(&self, offsets: &impl RangeBounds<u64>) -> (u64, u64) {
+        let from = match offsets.start_bound() {
+            RangeBound::Included(from) => *from,
+            RangeBound::Excluded(from) => from.saturating_add(1),
+            RangeBound::Unbounded => self.root.start,
+        };
+        let until = match offsets.end_bound() {
+            RangeBound::Included(until) => until.saturating_add(1),
+            RangeBound::Excluded(until) => *until,
+            RangeBound::Unbounded => self.end,
+        };
+        (from, until)
+    }
+
+    fn check_until(&self, until: u64) -> Result<()> {
+        if until > self.end {
+            return Err(Error::OutOfRange {
+                name: self.name().to_owned(),
+                offset: Offset::new(until),
+                start: self.start(),
+                end: self.end(),
+            });
+        }
+        Ok(())
+    }
+
     /// Makes the log `new` with what the snapshot holds; see [`Store::fork`](crate::Store::fork).
     ///
     /// In O(1) too, unless messages of the log were deleted since, or it was dropped: then a checkpoint is made on the way.
@@ -257,24 +309,8 @@ impl Snapshot {
     /// # Errors
     /// [`Error::OutOfRange`] if the range ends behind the end. Deleted messages are passed over.
     pub fn range(&self, offsets: impl RangeBounds<u64>) -> Result<Messages> {
-        let from = match offsets.start_bound() {
-            RangeBound::Included(from) => *from,
-            RangeBound::Excluded(from) => from.saturating_add(1),
-            RangeBound::Unbounded => self.root.start,
-        };
-        let until = match offsets.end_bound() {
-            RangeBound::Included(until) => until.saturating_add(1),
-            RangeBound::Excluded(until) => *until,
-            RangeBound::Unbounded => self.end,
-        };
-        if until > self.end {
-            return Err(Error::OutOfRange {
-                name: self.name().to_owned(),
-                offset: Offset::new(until),
-                start: self.start(),
-                end: self.end(),
-            });
-        }
+        let (from, until) = self.bounds(&offsets);
+        self.check_until(until)?;
         Ok(Messages {
             cursor: self.cursor(from)?,
             until,

@@ -110,7 +110,12 @@ impl Core {
     }
 
     /// The part `offsets` of a root's tail slab, as a tree; and how far it goes.
-    fn tail_as_tree(&self, log: &LogState, root: &Root, offsets: Range<u64>) -> Result<(Tree, u64)> {
+    pub(crate) fn tail_as_tree(
+        &self,
+        log: &LogState,
+        root: &Root,
+        offsets: Range<u64>,
+    ) -> Result<(Tree, u64)> {
         let tail = root.tail.as_ref().ok_or(Error::Internal {
             what: "a log's pieces follow each other without a gap",
         })?;
@@ -220,7 +225,7 @@ impl Core {
         })?;
         // Behind the change of the root: a chunk lands where its log's tree ends.
         for writer in copied {
-            self.incoming.close(log, writer);
+            self.incoming.close(log, writer, self.now_ms());
             self.background.ask_for_flush();
         }
         tail.writer = active;

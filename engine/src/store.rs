@@ -691,7 +691,7 @@ fn open_core(
     core.pool.set_unbounded(true);
     core.replay(&mut scan)?;
     core.pool.set_unbounded(false);
-    core.counters.committed(scan.replayed_bytes());
+    core.counters.replayable(scan.replayed_bytes());
     if let Some(error) = instead_of
         && core.catalog.version() < newest.version
     {

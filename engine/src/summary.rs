@@ -1,15 +1,19 @@
 //! What a log holds, from the summaries that slabs and tree nodes carry; no slab is read for it.
 
-use std::ops::Range;
+use std::borrow::Cow;
+use std::ops::{Range, RangeInclusive};
 
-use lanterman_format::buffer;
-use lanterman_format::summary::{Histogram64, Summary};
+use lanterman_format::buffer::{self, ValueType};
+use lanterman_format::summary::{HISTOGRAM_BUCKETS, Histogram64, Summary};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
+use crate::region::chunk::Chunk;
+use crate::tree::{RangeSummary, Tree};
 
-/// Counts, bytes and times of a log; see [`crate::Snapshot::summary`].
+/// Counts, bytes, sizes, types and times of a log or of a part of it; see [`crate::Snapshot::summary`],
+/// [`summary_of`](crate::Snapshot::summary_of) and [`summary_between`](crate::Snapshot::summary_between).
 #[derive(Debug, Clone, Copy)]
 pub struct LogSummary {
     summary: Summary,
@@ -62,101 +66,226 @@ impl LogSummary {
         self.is_exact
     }
 
-    fn add(&mut self, body: &[u8]) -> Result<()> {
-        for found in buffer::walk(body) {
-            let (_, message) = found.map_err(|_| Error::Internal {
-                what: "a published buffer parses",
-            })?;
-            self.summary.add_buffer(&message);
-            self.histogram
-                .add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
-        }
-        Ok(())
+    /// How many values have which size: for each size that occurs the greatest number of bytes that counts as it, which is
+    /// a power of two less one, and how many values there are. They are counted in proportion where a part of a slab, or
+    /// of a node of the log's tree, is asked for, and for deleted messages they may lag behind.
+    pub fn value_sizes(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let largest = (0..HISTOGRAM_BUCKETS).map(|bucket| {
+            let values = u64::MAX.checked_shr(u64::BITS.saturating_sub(u32::try_from(bucket).unwrap_or(0)));
+            values.unwrap_or(0)
+        });
+        largest
+            .zip(self.histogram.buckets)
+            .filter(|(_, count)| *count > 0)
     }
+
+    /// Types of values with a number below 63. Of deleted messages they may still be there.
+    pub fn value_types(&self) -> impl Iterator<Item = ValueType> + use<> {
+        self.summary.types.iter()
+    }
+
+    /// Whether there are types with greater numbers.
+    #[must_use]
+    pub fn has_other_value_types(&self) -> bool {
+        self.summary.types.has_others()
+    }
+
+    fn empty() -> Self {
+        LogSummary {
+            summary: Summary::EMPTY,
+            histogram: Histogram64::default(),
+            is_exact: true,
+        }
+    }
+
+    fn merge(&mut self, part: &RangeSummary) {
+        self.summary.merge(&part.summary);
+        self.histogram.merge(&part.histogram);
+        self.is_exact &= part.is_exact;
+    }
+
+    fn add(&mut self, message: &buffer::BufferView<'_>) {
+        self.summary.add_buffer(message);
+        self.histogram
+            .add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
+    }
+}
+
+/// What stands behind a log's tree, piece by piece.
+enum Part<'a> {
+    /// Messages of a chunk, by their offsets in the log.
+    InMemory(&'a Chunk, Range<u64>),
+    /// A part of a tree that is not joined to the log's yet, by its own offsets.
+    InTree(Cow<'a, Tree>, Range<u64>),
+    Deleted(u64),
+}
+
+/// Cuts `offsets` at the masks of a root; of each part it is told whether it is deleted.
+fn unmasked_parts(root: &Root, offsets: Range<u64>) -> impl Iterator<Item = (Range<u64>, bool)> + '_ {
+    let mut from = offsets.start;
+    std::iter::from_fn(move || {
+        if from >= offsets.end {
+            return None;
+        }
+        let mask = root.mask_at(from);
+        let until = match mask {
+            Some(mask) => mask.end,
+            None => root.next_mask(from).unwrap_or(u64::MAX),
+        };
+        let part = from..until.min(offsets.end);
+        from = part.end;
+        Some((part, mask.is_some()))
+    })
 }
 
 impl Core {
     /// The summary of the messages of `root` below `end`.
     pub(crate) fn summarise(&self, log: &LogState, root: &Root, end: u64) -> Result<LogSummary> {
-        let tree_end = root.tree_end.min(end);
+        self.summarise_offsets(log, root, root.start..end)
+    }
+
+    /// The summary of `offsets`, none of which stand before the root's start.
+    pub(crate) fn summarise_offsets(
+        &self,
+        log: &LogState,
+        root: &Root,
+        offsets: Range<u64>,
+    ) -> Result<LogSummary> {
+        let mut sum = LogSummary::empty();
+        let in_tree = offsets.start.min(root.tree_end)..offsets.end.min(root.tree_end);
+        let relative = in_tree.start.saturating_sub(root.start)..in_tree.end.saturating_sub(root.start);
         let from_tree = root
             .tree
-            .summary(self.source.as_ref(), 0..tree_end.saturating_sub(root.start))
+            .summary(self.source.as_ref(), relative)
             .map_err(|error| self.tree_error(log, error))?;
-        let mut sum = LogSummary {
-            summary: from_tree.summary,
-            histogram: from_tree.histogram,
-            is_exact: from_tree.is_exact,
-        };
-        let behind = self.summarise_behind_tree(log, root, tree_end..end)?;
-        sum.summary.merge(&behind.summary);
-        sum.histogram.merge(&behind.histogram);
-        sum.is_exact &= behind.is_exact;
-        if let Some(tail) = root
-            .tail
-            .as_ref()
-            .filter(|tail| root.chunks.is_empty() && tail.first >= tree_end)
-        {
-            let offsets = tail.first..tail.first.saturating_add(tail.count);
-            let failed = |error| self.slab_error(log, Some(offsets.clone()), error);
-            let opened = tail.slab.open(self.source.as_ref()).map_err(failed)?;
-            sum.summary.merge(opened.layout().summary());
-            sum.histogram.merge(&opened.histogram().map_err(failed)?.into());
-            sum.is_exact &= tail.skip == 0 && opened.layout().offset_count() == tail.count;
+        sum.merge(&from_tree);
+        let behind = offsets.start.max(root.tree_end)..offsets.end;
+        let behind = self.summarise_behind_tree(log, root, behind)?;
+        sum.merge(&RangeSummary {
+            summary: behind.summary,
+            histogram: behind.histogram,
+            is_exact: behind.is_exact,
+        });
+        Ok(sum)
+    }
+
+    /// The summary of the messages of `root` below `end` with times in `times_ms`.
+    pub(crate) fn summarise_times(
+        &self,
+        log: &LogState,
+        root: &Root,
+        end: u64,
+        times_ms: RangeInclusive<i64>,
+    ) -> Result<LogSummary> {
+        let failed = |error| self.tree_error(log, error);
+        let source = self.source.as_ref();
+        let mut sum = LogSummary::empty();
+        let tree_end = end.min(root.tree_end).saturating_sub(root.start);
+        let tree = root.tree.truncate_to(source, tree_end).map_err(failed)?;
+        sum.merge(&tree.summary_between(source, &times_ms).map_err(failed)?);
+        for part in self.parts_behind_tree(log, root, root.tree_end..end)? {
+            match part {
+                Part::Deleted(_) => {}
+                Part::InTree(tree, offsets) => {
+                    let tree = tree.slice(source, offsets).map_err(failed)?;
+                    sum.merge(&tree.summary_between(source, &times_ms).map_err(failed)?);
+                }
+                Part::InMemory(chunk, offsets) => {
+                    // When those without a time of their own were appended.
+                    let opened_ms = chunk.opened_ms();
+                    let span = opened_ms..=self.now_ms().max(opened_ms);
+                    let is_apart = span.start() > times_ms.end() || times_ms.start() > span.end();
+                    let is_within = times_ms.contains(span.start()) && times_ms.contains(span.end());
+                    each_message(chunk, offsets, |message| {
+                        sum.is_exact &= message.time_ms().is_some() || is_apart || is_within;
+                        if times_ms.contains(&message.time_ms().unwrap_or(opened_ms)) {
+                            sum.add(message);
+                        }
+                    })?;
+                }
+            }
         }
         Ok(sum)
     }
 
-    /// What chunks and pending runs of `root` hold of `offsets`, none of which are in the tree.
+    /// What chunks, pending runs and the tail slab of `root` hold of `offsets`, none of which are in the tree.
     pub(crate) fn summarise_behind_tree(
         &self,
         log: &LogState,
         root: &Root,
         offsets: Range<u64>,
     ) -> Result<LogSummary> {
-        let mut sum = LogSummary {
-            summary: Summary::EMPTY,
-            histogram: Histogram64::default(),
-            is_exact: true,
-        };
-        for chunk in root.chunks.iter() {
-            let until = chunk.end_offset().min(offsets.end);
-            let mut from = chunk.first_offset().max(offsets.start);
-            while from < until {
-                if let Some(mask) = root.mask_at(from) {
-                    let behind = mask.end.min(until);
-                    sum.summary.deleted = sum.summary.deleted.saturating_add(behind.saturating_sub(from));
-                    from = behind;
-                    continue;
+        let mut sum = LogSummary::empty();
+        for part in self.parts_behind_tree(log, root, offsets)? {
+            match part {
+                Part::Deleted(count) => sum.summary.add_deleted(count),
+                Part::InMemory(chunk, offsets) => each_message(chunk, offsets, |message| sum.add(message))?,
+                Part::InTree(tree, offsets) => {
+                    let part = tree.summary(self.source.as_ref(), offsets);
+                    sum.merge(&part.map_err(|error| self.tree_error(log, error))?);
                 }
-                let part_end = root.next_mask(from).unwrap_or(u64::MAX).min(until);
-                let entry = from.saturating_sub(chunk.first_offset());
-                sum.add(chunk.entries_bytes(entry, part_end.saturating_sub(from))?)?;
-                from = part_end;
-            }
-        }
-        for pending in root.pending.iter() {
-            let until = pending.end().min(offsets.end);
-            let mut from = pending.first.max(offsets.start);
-            while from < until {
-                if let Some(mask) = root.mask_at(from) {
-                    let behind = mask.end.min(until);
-                    sum.summary.deleted = sum.summary.deleted.saturating_add(behind.saturating_sub(from));
-                    from = behind;
-                    continue;
-                }
-                let part_end = root.next_mask(from).unwrap_or(u64::MAX).min(until);
-                let relative = from.saturating_sub(pending.first)..part_end.saturating_sub(pending.first);
-                let part = pending
-                    .tree
-                    .summary(self.source.as_ref(), relative)
-                    .map_err(|error| self.tree_error(log, error))?;
-                sum.summary.merge(&part.summary);
-                sum.histogram.merge(&part.histogram);
-                sum.is_exact &= part.is_exact;
-                from = part_end;
             }
         }
         Ok(sum)
     }
+
+    /// The pieces of `root` that hold `offsets`, none of which are in the tree.
+    fn parts_behind_tree<'a>(
+        &self,
+        log: &LogState,
+        root: &'a Root,
+        offsets: Range<u64>,
+    ) -> Result<Vec<Part<'a>>> {
+        let mut parts = Vec::new();
+        let deleted = |part: &Range<u64>| Part::Deleted(part.end.saturating_sub(part.start));
+        for chunk in root.chunks.iter() {
+            let held = chunk.first_offset().max(offsets.start)..chunk.end_offset().min(offsets.end);
+            parts.extend(
+                unmasked_parts(root, held).map(|(part, is_deleted)| match is_deleted {
+                    true => deleted(&part),
+                    false => Part::InMemory(chunk, part),
+                }),
+            );
+        }
+        for pending in root.pending.iter() {
+            let held = pending.first.max(offsets.start)..pending.end().min(offsets.end);
+            parts.extend(unmasked_parts(root, held).map(|(part, is_deleted)| {
+                let relative =
+                    part.start.saturating_sub(pending.first)..part.end.saturating_sub(pending.first);
+                match is_deleted {
+                    true => deleted(&part),
+                    false => Part::InTree(Cow::Borrowed(&pending.tree), relative),
+                }
+            }));
+        }
+        if let Some(tail) = root.tail.as_ref().filter(|_| root.chunks.is_empty()) {
+            let held = tail.first.max(offsets.start)..tail.first.saturating_add(tail.count).min(offsets.end);
+            if !held.is_empty() {
+                // The slab has runs for what is masked.
+                let (tree, until) = self.tail_as_tree(log, root, held.clone())?;
+                parts.push(Part::InTree(
+                    Cow::Owned(tree),
+                    0..until.saturating_sub(held.start),
+                ));
+            }
+        }
+        Ok(parts)
+    }
+}
+
+/// Calls `look` for each message of a chunk at `offsets`.
+fn each_message(
+    chunk: &Chunk,
+    offsets: Range<u64>,
+    mut look: impl FnMut(&buffer::BufferView<'_>),
+) -> Result<()> {
+    let entry = offsets.start.saturating_sub(chunk.first_offset());
+    let body = chunk.entries_bytes(entry, offsets.end.saturating_sub(offsets.start))?;
+    for found in buffer::walk(body) {
+        let (_, message) = found.map_err(|_| Error::Internal {
+            what: "a published buffer parses",
+        })?;
+        look(&message);
+    }
+    Ok(())
 }

@@ -78,5 +78,5 @@ pub use root_slot::RootSlot;
 pub use segment::{SegmentHeader, SegmentKind};
 pub use settings::{Retention, Settings, SnapshotSettings};
 pub use slab::{SlabDescription, SlabLayout};
-pub use summary::{Histogram32, Histogram64, Summary};
+pub use summary::{Histogram32, Histogram64, Summary, ValueTypes};
 pub use version::FormatVersion;

@@ -12,7 +12,55 @@ wire_struct! {
         24 key_bytes: U64,
         32 time_min_ms: I64,
         40 time_max_ms: I64,
-        48 reserved: [u8; 16],
+        48 types: U64,
+        56 reserved_56: U64,
+    }
+}
+
+/// A set of value types: exact for those below 63, and one element for all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ValueTypes(u64);
+
+impl ValueTypes {
+    /// The empty set.
+    pub const EMPTY: Self = Self(0);
+    const OTHERS: u32 = 63;
+
+    /// Adds a type.
+    #[inline]
+    pub fn insert(&mut self, value_type: ValueType) {
+        let number = u32::try_from(value_type.get()).unwrap_or(Self::OTHERS);
+        self.0 |= 1_u64.wrapping_shl(number.min(Self::OTHERS));
+    }
+
+    /// Adds the types of another set.
+    #[inline]
+    pub fn merge(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether it has a type; of types above 62 it says whether it has any of them.
+    pub fn contains(self, value_type: ValueType) -> bool {
+        let mut alone = Self::EMPTY;
+        alone.insert(value_type);
+        self.0 & alone.0 != 0
+    }
+
+    /// Its types below 63.
+    pub fn iter(self) -> impl Iterator<Item = ValueType> {
+        (1..u64::from(Self::OTHERS))
+            .map(ValueType::new)
+            .filter(move |value_type| self.contains(*value_type))
+    }
+
+    /// Whether it has types above 62.
+    pub fn has_others(self) -> bool {
+        self.0 >> Self::OTHERS != 0
+    }
+
+    /// Whether it has none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -34,6 +82,9 @@ pub struct Summary {
     pub time_min_ms: i64,
     /// Greatest time of any message.
     pub time_max_ms: i64,
+    /// Types of values. Where a part was deleted some may occur no more; and a summary that says nothing of types, of an
+    /// earlier program, has none.
+    pub types: ValueTypes,
 }
 
 impl Default for Summary {
@@ -51,6 +102,7 @@ impl Summary {
         key_bytes: 0,
         time_min_ms: i64::MAX,
         time_max_ms: i64::MIN,
+        types: ValueTypes::EMPTY,
     };
 
     /// Adds what another summary counts.
@@ -61,6 +113,7 @@ impl Summary {
         self.key_bytes = self.key_bytes.saturating_add(other.key_bytes);
         self.time_min_ms = self.time_min_ms.min(other.time_min_ms);
         self.time_max_ms = self.time_max_ms.max(other.time_max_ms);
+        self.types.merge(other.types);
     }
 
     /// Adds one message.
@@ -88,6 +141,7 @@ impl Summary {
         let key_bytes = buffer.key().map_or(0, |key| wide(key.len()));
         self.add_message(wide(buffer.value().len()), key_bytes, buffer.time_ms());
         self.messages = self.messages.saturating_add(buffer.count().saturating_sub(1));
+        self.types.insert(buffer.value_type());
     }
 
     /// Least and greatest time, if any message has one.
@@ -103,7 +157,8 @@ impl Summary {
             key_bytes: U64::new(self.key_bytes),
             time_min_ms: I64::new(self.time_min_ms),
             time_max_ms: I64::new(self.time_max_ms),
-            reserved: [0; 16],
+            types: U64::new(self.types.0),
+            reserved_56: U64::ZERO,
         }
     }
 
@@ -115,7 +170,15 @@ impl Summary {
             key_bytes: raw.key_bytes.get(),
             time_min_ms: raw.time_min_ms.get(),
             time_max_ms: raw.time_max_ms.get(),
+            types: ValueTypes(raw.types.get() & !1),
         }
+    }
+}
+
+impl RawSummary {
+    /// Whether what is reserved is zero: there is no value type 0.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.reserved_56 == U64::ZERO && self.types.get() & 1 == 0
     }
 }
 
@@ -216,6 +279,24 @@ impl From<Histogram32> for Histogram64 {
 mod tests {
     use super::*;
     use crate::buffer::BufferFields;
+
+    #[test]
+    fn a_set_of_types_has_what_was_put_in_and_one_place_for_great_numbers() {
+        let mut set = ValueTypes::EMPTY;
+        assert!(set.is_empty() && !set.has_others());
+        for number in [1, 6, 62] {
+            set.insert(ValueType::new(number));
+        }
+        assert_eq!(set.iter().map(ValueType::get).collect::<Vec<_>>(), [1, 6, 62]);
+        assert!(!set.has_others() && !set.contains(ValueType::new(63)));
+        let mut others = ValueTypes::EMPTY;
+        others.insert(ValueType::new(1 << 40));
+        set.merge(others);
+        assert!(set.has_others() && set.contains(ValueType::new(255)));
+        let mut summary = Summary::EMPTY;
+        summary.types = set;
+        assert_eq!(Summary::from_raw(&summary.to_raw()), summary);
+    }
 
     #[test]
     fn merging_parts_gives_what_adding_all_gives() {

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Read(crate::read::ReadCall),
     /// List the logs of a store
     Logs(crate::logs::LogsCall),
+    /// Show what a log, or a part of it, holds: counts, sizes, types, rates
+    Stats(crate::stats::StatsCall),
     /// Delete a range of offsets of a log
     Delete(crate::delete::DeleteCall),
     /// Keep the newest part of a log, and delete what is older

@@ -26,6 +26,7 @@ mod read;
 mod repair;
 mod retain;
 mod snapshot;
+mod stats;
 mod text;
 mod verify;
 
@@ -71,6 +72,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Append(call) => append::run(&call, output),
         Command::Read(call) => read::run(&call, output),
         Command::Logs(call) => logs::run(&call, output),
+        Command::Stats(call) => stats::run(&call, output),
         Command::Delete(call) => delete::run(&call, output),
         Command::Retain(call) => retain::run(&call, output),
         Command::Fork(call) => fork::run(&call, output),

@@ -105,6 +105,21 @@ impl fmt::Display for Size {
     }
 }
 
+/// A share of a greatest number, drawn, and as wide as any other.
+pub(crate) struct Bar(pub(crate) u64, pub(crate) u64);
+
+impl fmt::Display for Bar {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const WIDTH: usize = 40;
+        let Bar(part, most) = *self;
+        let length = (u128::from(part) * WIDTH as u128).checked_div(u128::from(most));
+        // Whatever is there is seen.
+        let length = length.unwrap_or(0).max(u128::from(part > 0));
+        let bar = "#".repeat(usize::try_from(length).unwrap_or(WIDTH));
+        write!(formatter, "{bar:<WIDTH$}")
+    }
+}
+
 /// Columns of text, each as wide as its widest cell; the first `left` columns are aligned to the left.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -192,6 +207,21 @@ mod tests {
         assert!(!json.chars().any(steers), "{json:?}");
         assert!(json.contains("é ☃"), "{json:?}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_share_and_never_vanishes() {
+        let drawn = |part, most| Bar(part, most).to_string().trim_end().len();
+        assert_eq!(
+            [
+                drawn(0, 9),
+                drawn(1, 1 << 40),
+                drawn(5, 10),
+                drawn(u64::MAX, u64::MAX)
+            ],
+            [0, 1, 20, 40]
+        );
+        assert_eq!((drawn(0, 0), Bar(1, 2).to_string().len()), (0, 40));
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Disk for SystemDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn FileLock>>> {
         let file = open_or_create(path)?;
         if weakened!("lock-not-taken") || lock::try_lock(file.buffered().as_fd(), Extent::Whole)? {
-            Ok(Some(Box::new(SystemLock { _file: file })))
+            Ok(Some(Box::new(SystemLock { file })))
         } else {
             Ok(None)
         }
@@ -208,10 +208,18 @@ fn open_or_create(path: &Path) -> io::Result<KernelFile> {
 /// The descriptor is the lock: the kernel frees it when the last copy is closed, also when the process dies.
 #[derive(Debug)]
 struct SystemLock {
-    _file: KernelFile,
+    file: KernelFile,
 }
 
 impl FileLock for SystemLock {}
+
+impl Drop for SystemLock {
+    fn drop(&mut self) {
+        // A child that another thread is starting has a copy until it runs its program, and would keep the lock for so
+        // long. What the system refuses here, closing does.
+        let _closed_anyway = lock::unlock(self.file.buffered().as_fd(), Extent::Whole);
+    }
+}
 
 #[derive(Debug)]
 struct SystemFile {

@@ -232,6 +232,13 @@ impl Core {
         Ok(collected)
     }
 
+    fn give_back(&self, bytes: u64) -> Result<Collected> {
+        let collected = self.give_back_pieces(bytes)?;
+        self.counters
+            .collected(collected.punched_bytes.saturating_add(collected.segment_bytes));
+        Ok(collected)
+    }
+
     /// Gives back about `bytes` of what was found; finds more when nothing waits.
     pub(crate) fn collect_step(&self, bytes: u64) -> Result<Collected> {
         let _busy = self.collector.busy.lock();
@@ -595,7 +602,7 @@ impl Core {
     }
 
     /// Gives back pieces until about `bytes` of them are.
-    fn give_back(&self, bytes: u64) -> Result<Collected> {
+    fn give_back_pieces(&self, bytes: u64) -> Result<Collected> {
         let _permit = self.permit()?;
         let mut state = self.collector.state.lock();
         let mut collected = Collected {

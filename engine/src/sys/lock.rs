@@ -86,3 +86,25 @@ fn call(file: BorrowedFd<'_>, command: i32, request: &mut libc::flock) -> io::Re
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_given_back_is_free_though_a_copy_of_its_descriptor_is_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let file = std::fs::File::create(&path).unwrap();
+        let copy = file.try_clone().unwrap();
+        let other = std::fs::File::options().write(true).open(&path).unwrap();
+        assert!(try_lock(file.as_fd(), Extent::Whole).unwrap());
+        assert!(!try_lock(other.as_fd(), Extent::Whole).unwrap());
+        unlock(file.as_fd(), Extent::Whole).unwrap();
+        drop(file);
+        assert!(try_lock(other.as_fd(), Extent::Whole).unwrap());
+        drop(copy);
+    }
+}

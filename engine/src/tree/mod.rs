@@ -20,6 +20,7 @@ mod node;
 mod reach;
 mod splice;
 mod summary;
+mod times;
 mod write;
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ fn without(whole: &Summary, part: &Summary) -> Summary {
 }
 
 /// The part `part` of `whole` of a summary. Times stay: they are bounds.
-fn scaled_summary(summary: &Summary, part: u64, whole: u64) -> Summary {
+pub(super) fn scaled_summary(summary: &Summary, part: u64, whole: u64) -> Summary {
     if part >= whole {
         return *summary;
     }

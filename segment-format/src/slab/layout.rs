@@ -208,7 +208,7 @@ fn check_fields(raw: &RawSlabHeader) -> Result<IndexKind, FormatError> {
         shift,
     )?;
     let reserved = u64::from(raw.reserved_30.get()) | u64::from(raw.reserved_60.get());
-    let clean = reserved == 0 && raw.reserved == [0; 64] && raw.summary.reserved == [0; 16];
+    let clean = reserved == 0 && raw.reserved == [0; 64] && raw.summary.is_clean();
     RULES.require(clean, Rule::Reserved, 94, 0, reserved)?;
     let (entries, offsets) = (u64::from(raw.entry_count.get()), raw.offset_count.get());
     RULES.require(entries != 0, Rule::Zero, 88, 1, 0)?;

@@ -205,6 +205,7 @@ fn summarise(
         if message.is_plain() {
             summary.messages = summary.messages.saturating_add(1);
             summary.value_bytes = summary.value_bytes.saturating_add(u64::from(value_bytes));
+            summary.types.insert(message.value_type());
         } else {
             summary.add_buffer(&message);
         }
