@@ -15,6 +15,7 @@ use lanterman_format::weakened;
 use parking_lot::MutexGuard;
 
 use crate::catalog::Cut;
+use crate::constrained::Judged;
 use crate::core::Core;
 use crate::edit::{Changed, Edit, EditOutcome, Rehearsal};
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ pub(crate) struct StagedLog {
     /// Offset of the first staged message.
     pub(crate) first: u64,
     pub(crate) count: u64,
+    /// What the staged messages changed in the memory of the log's rules.
+    pub(crate) judged: Judged,
 }
 
 /// What somebody wants committed.
@@ -537,6 +540,7 @@ impl Core {
             if let Some(writer) = staged.tail.writer.as_mut() {
                 writer.publish_staged();
             }
+            staged.judged.keep();
             changed.note(&staged.log, staged.first.saturating_add(staged.count));
         }
         drop(window);

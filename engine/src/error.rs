@@ -77,6 +77,45 @@ impl std::fmt::Display for Damage {
     }
 }
 
+/// How a message breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// Name of the log.
+    pub log: String,
+    /// Name of the rule.
+    pub rule: String,
+    /// Which message of a batch or of a transaction's messages to the log it was, from 0; of a log that is checked, its
+    /// offset.
+    pub index: u64,
+    /// The offset that it would have got, or has.
+    pub offset: Offset,
+    /// Where in the message: `value`, `value at /a/b`, `key`, `headers`, `time`, or `rate`.
+    pub place: String,
+    /// What the rule requires.
+    pub expected: String,
+    /// What was found.
+    pub found: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            log,
+            rule,
+            index,
+            place,
+            expected,
+            found,
+            ..
+        } = self;
+        write!(
+            formatter,
+            "message {index} breaks the rule {rule:?} of log {log:?}: {place}: expected {expected}, found {found}"
+        )
+    }
+}
+
 /// Which stored bytes could not be read, and whose they are.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
@@ -139,6 +178,35 @@ pub enum Error {
         operation: &'static str,
         /// File or directory concerned.
         path: PathBuf,
+    },
+    /// A message breaks a rule of its log; nothing of the call was done.
+    #[error("{0}")]
+    Constraint(Box<Violation>),
+    /// A message breaks a rule of its log and went where the rule says.
+    #[error("{violation}; it went to log {log:?}, offset {offset}")]
+    Diverted {
+        /// The rule, and how it is broken.
+        violation: Box<Violation>,
+        /// Name of the log that has it now, with headers that name the log, the rule and the place.
+        log: String,
+        /// Its offset there.
+        offset: Offset,
+    },
+    /// Constraints that cannot be understood or compiled.
+    #[error("constraints are not valid{}, at {place}: {reason}", rule.as_ref().map(|rule| format!(", rule {rule:?}")).unwrap_or_default())]
+    InvalidConstraints {
+        /// Name of the rule, if it is one that is wrong.
+        rule: Option<String>,
+        /// Where in the document, or in the rule.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// The log has constraints, and what should be taken by reference was not judged by them.
+    #[error("log {name:?} has constraints: append messages to it one by one, or splice into a log without")]
+    Constrained {
+        /// Name of the log.
+        name: String,
     },
     /// The directory does not exist and creating it was not asked for.
     #[error("{} does not exist", path.display())]
@@ -352,7 +420,11 @@ impl Error {
             Error::Io { .. } => ErrorKind::System,
             Error::Unreadable(_) => ErrorKind::CheckTheDevice,
             Error::StorageFull { .. } => ErrorKind::FreeSpace,
-            Error::NoStore { .. }
+            Error::Constraint(_)
+            | Error::Diverted { .. }
+            | Error::InvalidConstraints { .. }
+            | Error::Constrained { .. }
+            | Error::NoStore { .. }
             | Error::NotAStore { .. }
             | Error::NewerFormat { .. }
             | Error::ReadOnly { .. }

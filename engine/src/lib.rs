@@ -51,6 +51,8 @@
 //!
 //! # Features
 //!
+//! - `json-schema`, `cel`: constraints that are JSON Schemas, and expressions in CEL; see [`Constraints`]. A program without
+//!   them refuses to append to a log that has such constraints.
 //! - `testing`: disks in memory that lose what was not synced, fail by plan or record what is done to them, for tests of
 //!   programs that embed a store. See [`disk`].
 //!
@@ -63,6 +65,8 @@ mod checkpoint;
 mod clock;
 mod closing;
 mod commit;
+mod constrained;
+mod constraints;
 mod core;
 mod counters;
 mod create;
@@ -112,10 +116,11 @@ mod writer;
 
 pub use checkpoint::CheckpointReceipt;
 pub use clock::{Clock, Randomness, SystemClock, SystemRandomness};
+pub use constraints::Constraints;
 pub use counters::CounterReadings;
 pub use cursor::{Cursor, LogItem, ToOffset};
 pub use deletion::{BlockPlace, DeletionPlan, DeletionReceipt};
-pub use error::{Damage, Error, ErrorKind, Result, Unreadable};
+pub use error::{Damage, Error, ErrorKind, Result, Unreadable, Violation};
 pub use gc::{Collected, HeldBack, Space, SpaceCheck};
 pub use lanterman_format::{FormatError, LogId, Offset, Position, SegmentId, ValueType, Version};
 pub use lost::{LostCommits, LostMessages};

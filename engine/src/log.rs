@@ -21,6 +21,7 @@ use lanterman_format::settings::{Settings, SnapshotSettings};
 use lanterman_format::weakened;
 
 use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, order};
+use crate::constraints::Compiled;
 use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
 use crate::region::root::RootCell;
@@ -249,6 +250,12 @@ pub(crate) struct LogState {
     /// Set once the log is dropped: its name may be another's by now.
     dropped: AtomicBool,
     settings: Mutex<Arc<Settings>>,
+    /// Whether the settings have constraints: one load for each append.
+    constrained: AtomicBool,
+    /// How often the constraints have changed in this process.
+    constraint_changes: AtomicU64,
+    /// The constraints, once they were needed, with how often they had changed.
+    compiled: Mutex<Option<(u64, Arc<Compiled>)>>,
     /// What is told of it if it is a named snapshot, which has no name of its own and is never written to.
     snapshot: Option<SnapshotSettings>,
     pub(crate) persisted: Mutex<Persisted>,
@@ -275,6 +282,9 @@ impl LogState {
             open_end: AtomicU32::new(0),
             dropped: AtomicBool::new(false),
             snapshot: settings.snapshot.clone(),
+            constrained: AtomicBool::new(settings.constraints.is_some()),
+            constraint_changes: AtomicU64::new(0),
+            compiled: Mutex::new(None),
             settings: Mutex::new(Arc::new(settings)),
             persisted: Mutex::new(Persisted::default()),
             before_edits: Mutex::new(Vec::new()),
@@ -337,7 +347,39 @@ impl LogState {
     }
 
     pub(crate) fn set_settings(&self, settings: Settings) {
-        *self.settings.lock() = Arc::new(settings);
+        let mut known = self.settings.lock();
+        let changes = known.constraints != settings.constraints;
+        self.constrained
+            .store(settings.constraints.is_some(), Ordering::Release);
+        *known = Arc::new(settings);
+        if changes {
+            // Behind the settings: whoever counts before he reads them never takes old ones for new.
+            self.constraint_changes.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The compiled constraints; `compile` makes them of the settings if those have changed since, and says nothing if there
+    /// are none.
+    pub(crate) fn compiled<E>(
+        &self,
+        compile: impl FnOnce(&Settings) -> Result<Option<Compiled>, E>,
+    ) -> Result<Option<Arc<Compiled>>, E> {
+        let changes = self.constraint_changes.load(Ordering::Acquire);
+        let mut compiled = self.compiled.lock();
+        if let Some((of_changes, known)) = compiled.as_ref()
+            && *of_changes == changes
+        {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let made = compile(&self.settings())?.map(Arc::new);
+        *compiled = made.as_ref().map(|made| (changes, Arc::clone(made)));
+        Ok(made)
+    }
+
+    /// Whether what is appended must be judged.
+    #[inline]
+    pub(crate) fn is_constrained(&self) -> bool {
+        self.constrained.load(Ordering::Relaxed)
     }
 
     /// What is told of it if it is a named snapshot.

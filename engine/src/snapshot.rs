@@ -6,9 +6,10 @@ use std::sync::Arc;
 use lanterman_format::ids::{LogId, Offset, Version};
 
 use crate::catalog::Cut;
+use crate::constraints::Constraints;
 use crate::core::Core;
 use crate::cursor::{Bound, Cursor, ToOffset};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Violation};
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
 use crate::pins::{Holder, Kept, Pin};
@@ -64,6 +65,16 @@ impl Log {
     #[must_use]
     pub fn retention(&self) -> Option<Retention> {
         Retention::of_setting(&self.state.settings().retention)
+    }
+
+    /// What it demands of the messages that are appended to it ([`crate::Store::set_constraints`]).
+    ///
+    /// # Errors
+    /// [`Error::InvalidConstraints`] if a later program has set some that this one cannot read.
+    pub fn constraints(&self) -> Result<Option<Constraints>> {
+        let settings = self.state.settings();
+        let told = settings.constraints.as_ref();
+        told.map(|told| Constraints::stored(&told.document)).transpose()
     }
 
     /// Name, start, end and watermarks.
@@ -226,6 +237,20 @@ impl Snapshot {
     pub fn summary_between(&self, times_ms: RangeInclusive<i64>) -> Result<LogSummary> {
         self.core
             .summarise_times(&self.state, &self.root, self.end, times_ms)
+    }
+
+    /// Judges its messages by `constraints` as if they came now, in order; rules about rates are left out. Calls `tell` for
+    /// each rule that one breaks, until it says `false`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConstraints`], [`Error::Damaged`], [`Error::Unreadable`].
+    pub fn check_constraints(
+        &self,
+        constraints: &Constraints,
+        tell: impl FnMut(Violation) -> bool,
+    ) -> Result<()> {
+        self.core
+            .review(&self.state, &self.root, self.end, constraints, tell)
     }
 
     /// A range of offsets as numbers.

@@ -17,6 +17,7 @@ use lanterman_format::ids::{Offset, Version};
 use lanterman_format::name::LogName;
 
 use crate::commit::{ADOPT_BYTES_MIN, StagedLog};
+use crate::constrained::Judged;
 use crate::core::Core;
 use crate::deletion::WantedRange;
 use crate::edit::Edit;
@@ -317,6 +318,11 @@ impl Core {
         }
         let from = self.find_log(source)?;
         let log = self.find_log(name.as_str())?;
+        if log.is_constrained() {
+            return Err(Error::Constrained {
+                name: name.as_str().to_owned(),
+            });
+        }
         let mut offsets = WantedRange::of(range).within(&from)?;
         if range.start_bound() == Bound::Unbounded {
             // The whole of a log is what it has: not what retention took at its front.
@@ -384,6 +390,7 @@ impl Core {
             log: Arc::clone(log),
             first: log.end(),
             count: 0,
+            judged: Judged::default(),
             tail,
         })
     }

@@ -1,19 +1,23 @@
 //! Many logs, one version: all or nothing.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lanterman_format::buffer::{self, BufferFields};
 use lanterman_format::ids::Version;
 use lanterman_format::name::LogName;
 use lanterman_format::settings::Settings;
 
 use crate::commit::{Request, StagedLog};
+use crate::constrained::{Judged, Turned, fields_of};
+use crate::constraints::Constraints;
 use crate::core::Core;
 use crate::deletion::{DeletionReceipt, WantedRange};
 use crate::edit::{Destroyed, Edit, EditOutcome, Rehearsal};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Violation};
 use crate::log::{LogState, Root};
 use crate::memory::Room;
 use crate::options::Durability;
@@ -28,6 +32,16 @@ pub const TRANSACTION_BYTES_MAX: u64 = 64 << 20;
 struct Part {
     body: Vec<u8>,
     count: u64,
+    /// Messages that rules of other logs sent here, which no rule judges once more.
+    turned: Vec<u8>,
+    turned_count: u64,
+}
+
+/// A part as it goes into its log.
+struct Ready<'a> {
+    body: Cow<'a, [u8]>,
+    count: u64,
+    judged: Judged,
 }
 
 /// Collects what a transaction does; see [`crate::Store::transaction`].
@@ -87,6 +101,17 @@ impl Transaction {
         Ok(())
     }
 
+    /// Adds a message that a rule turned away to the log that the rule names.
+    pub(crate) fn append_turned(
+        &mut self,
+        log: &str,
+        fields: &BufferFields<'_>,
+        violation: &Violation,
+    ) -> Result<()> {
+        let part = self.parts.entry(LogName::parse(log)?).or_default();
+        part.turn_in(fields, violation)
+    }
+
     /// Deletes the messages of a range of offsets of `log`. What the same transaction appends is not concerned: a range
     /// without an end goes up to the messages that were there before.
     ///
@@ -101,6 +126,28 @@ impl Transaction {
     /// What the commit promises; the default is [`Durability::Disk`].
     pub fn durability(&mut self, durability: Durability) {
         self.durability = durability;
+    }
+}
+
+impl Part {
+    /// Takes a message that a rule turned away, with headers that say which rule it was.
+    fn turn_in(&mut self, fields: &BufferFields<'_>, violation: &Violation) -> Result<()> {
+        let told: [(&[u8], &[u8]); 3] = [
+            (b"lanterman-log", violation.log.as_bytes()),
+            (b"lanterman-rule", violation.rule.as_bytes()),
+            (b"lanterman-place", violation.place.as_bytes()),
+        ];
+        let mut headers: Vec<(&[u8], &[u8])> = fields.headers.to_vec();
+        headers.extend(told);
+        let mut turned = *fields;
+        turned.headers = &headers;
+        if check_fields(&turned, usize::MAX).is_err() {
+            // There is no room beside its own.
+            turned.headers = &told;
+        }
+        encode(&turned, &mut self.turned)?;
+        self.turned_count = self.turned_count.saturating_add(1);
+        Ok(())
     }
 }
 
@@ -128,7 +175,9 @@ impl Core {
             durability: Durability::Disk,
         };
         work(&mut transaction)?;
-        transaction.parts.retain(|_, part| part.count > 0);
+        transaction
+            .parts
+            .retain(|_, part| part.count > 0 || part.turned_count > 0);
         let (edits, deleted) = self.edits_of(std::mem::take(&mut transaction.deletions))?;
         if transaction.parts.is_empty() && edits.is_empty() {
             return Ok(TransactionReceipt {
@@ -141,6 +190,7 @@ impl Core {
             .into_iter()
             .map(|(name, part)| (self.log_named(&name), part))
             .collect();
+        self.add_diverted(&mut logs)?;
         // One order for everybody: two transactions over the same logs never wait for each other in a circle.
         logs.sort_by_key(|(log, _)| log.id);
         let staged = self.stage(&logs)?;
@@ -252,6 +302,88 @@ impl Core {
         self.catalog.find_or_insert(name, make).0
     }
 
+    /// Adds the logs that rules may send messages to.
+    fn add_diverted(&self, logs: &mut Vec<(Arc<LogState>, Part)>) -> Result<()> {
+        let mut wanted = BTreeSet::new();
+        for (log, _) in logs
+            .iter()
+            .filter(|(log, part)| log.is_constrained() && part.count > 0)
+        {
+            if let Some(told) = &log.settings().constraints {
+                let constraints = Constraints::stored(&told.document)?;
+                wanted.extend(constraints.diverted_to().map(str::to_owned));
+            }
+        }
+        for name in wanted {
+            if !logs.iter().any(|(log, _)| log.name.as_str() == name) {
+                logs.push((self.log_named(&LogName::parse(&name)?), Part::default()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the messages of a transaction, the gates of their logs held; gives each log what goes into it.
+    fn judge_parts<'a>(&self, logs: &'a [(Arc<LogState>, Part)]) -> Result<Vec<Ready<'a>>> {
+        let mut ready = Vec::with_capacity(logs.len());
+        let mut diverted: BTreeMap<String, Part> = BTreeMap::new();
+        for (log, part) in logs {
+            let mut taken = Ready {
+                body: Cow::Borrowed(&part.body),
+                count: part.count,
+                judged: Judged::default(),
+            };
+            if let Some(mut judge) = self.judge_of(log)?.filter(|_| part.count > 0) {
+                let end = log.end();
+                let mut kept = Vec::with_capacity(part.body.len());
+                taken.count = 0;
+                for found in buffer::walk(&part.body) {
+                    let (position, message) = found.map_err(|_| Error::Internal {
+                        what: "a message that was encoded parses",
+                    })?;
+                    let headers: Vec<(&[u8], &[u8])> = message.headers().collect();
+                    let fields = fields_of(&message, &headers);
+                    match judge.judge(&fields, end.saturating_add(taken.count)) {
+                        Ok(()) => {
+                            let at = position as usize;
+                            let stored = at..at.saturating_add(message.stored_bytes() as usize);
+                            kept.extend_from_slice(part.body.get(stored).unwrap_or_default());
+                            taken.count = taken.count.saturating_add(1);
+                        }
+                        Err(Turned {
+                            violation,
+                            divert: Some(log),
+                        }) => diverted.entry(log).or_default().turn_in(&fields, &violation)?,
+                        Err(turned) => return Err(turned.into()),
+                    }
+                }
+                taken.body = Cow::Owned(kept);
+                taken.judged = judge.done();
+            }
+            ready.push(taken);
+        }
+        for ((log, part), taken) in logs.iter().zip(&mut ready) {
+            let from_others = diverted.remove(log.name.as_str());
+            for (body, count) in [
+                (&part.turned, part.turned_count),
+                from_others
+                    .as_ref()
+                    .map_or((&Vec::new(), 0), |part| (&part.turned, part.turned_count)),
+            ] {
+                if count > 0 {
+                    taken.body.to_mut().extend_from_slice(body);
+                    taken.count = taken.count.saturating_add(count);
+                }
+            }
+        }
+        if !diverted.is_empty() {
+            // The constraints were set anew between: another attempt finds all logs.
+            return Err(Error::Internal {
+                what: "a message is diverted to a log of the transaction",
+            });
+        }
+        Ok(ready)
+    }
+
     /// Puts the messages behind the ends of their logs, unseen, and keeps the gates closed.
     fn stage(&self, logs: &[(Arc<LogState>, Part)]) -> Result<Vec<StagedLog>> {
         loop {
@@ -261,9 +393,13 @@ impl Core {
             }
             let mut has_memory = true;
             let tails = Gated::intrude_all(logs.iter().map(|(log, _)| &log.tail));
-            for ((log, part), mut tail) in logs.iter().zip(tails) {
+            let ready = self.judge_parts(logs)?;
+            for (((log, _), part), mut tail) in logs.iter().zip(ready).zip(tails) {
                 if tail.reserved {
                     return Err(reserved(log));
+                }
+                if part.count == 0 {
+                    continue;
                 }
                 let room = self.make_room(log, &mut tail, part.body.len() as u64, part.count)?;
                 if room == Room::NoMemory {
@@ -280,6 +416,7 @@ impl Core {
                     tail,
                     first,
                     count: part.count,
+                    judged: part.judged,
                 });
             }
             if !has_memory {

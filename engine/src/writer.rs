@@ -10,6 +10,7 @@ use lanterman_format::buffer::{BufferFields, ValueType};
 use lanterman_format::ids::{Offset, Version};
 
 use crate::commit::ADOPT_BYTES_MIN;
+use crate::constrained::Judge;
 use crate::error::{Error, Result};
 use crate::journal::group::GroupFuture;
 use crate::log::{LogState, TailState};
@@ -115,10 +116,12 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::WouldBlock`] if the options say so, [`Error::StorageFull`] when tail memory is
-    /// used up and slabs find no room on disk; nothing was appended then.
+    /// used up and slabs find no room on disk; nothing was appended then. Where the log has constraints
+    /// ([`Store::set_constraints`](crate::Store::set_constraints)), [`Error::Constraint`] for a message that breaks one, and
+    /// [`Error::Diverted`] if it went to another log for that.
     #[inline]
     pub fn append(&mut self, value: &[u8]) -> Result<Offset> {
-        if value.len() <= self.message_bytes_max {
+        if value.len() <= self.message_bytes_max && !self.log.is_constrained() {
             let mut tail = self.owner.enter();
             if let Some(writer) = tail.writer.as_mut()
                 && let Ok(offset) = writer.append_plain(value, ValueType::BYTES)
@@ -162,12 +165,19 @@ impl Writer {
     /// Appends all messages or none, next to each other, and gives the offset of the first. Readers see them at once.
     ///
     /// # Errors
-    /// As [`append`](Self::append); a batch must fit in one slab, or be at most as large as one message may be.
+    /// As [`append`](Self::append); a batch must fit in one slab, or be at most as large as one message may be. A message
+    /// that breaks a rule of the log refuses the batch, also where the rule would divert it: [`Error::Constraint`] says
+    /// which it is.
     pub fn append_batch<'a>(&mut self, messages: impl IntoIterator<Item = NewMessage<'a>>) -> Result<Offset> {
         let mut body = Vec::new();
         let mut count = 0u64;
+        let mut judged = Vec::new();
+        let is_constrained = self.log.is_constrained();
         for message in messages {
             check_fields(&message.fields, self.message_bytes_max)?;
+            if is_constrained {
+                judged.push(message.fields);
+            }
             encode(&message.fields, &mut body)?;
             count = count.saturating_add(1);
         }
@@ -199,7 +209,14 @@ impl Writer {
                 what: "room has a chunk",
             })?;
             let first = writer.next_offset();
+            let mut judge = self.store.core.judge_of(&self.log)?.filter(|_| is_constrained);
+            if let Some(judge) = &mut judge {
+                (first..)
+                    .zip(&judged)
+                    .try_for_each(|(offset, fields)| judge.judge(fields, offset))?;
+            }
             writer.append_stored(&body, count)?;
+            Judge::keep(judge);
             drop(tail);
             self.count_bytes(body.len() as u64);
             return Ok(Offset::new(first));
@@ -268,8 +285,18 @@ impl Writer {
                     found,
                 });
             }
+            let mut judge = self.store.core.judge_of(&self.log)?;
+            if let Some(judge) = &mut judge
+                && let Err(turned) = judge.judge(fields, found.get())
+            {
+                drop(tail);
+                return Err(self.store.core.divert(turned, fields));
+            }
             match writer.append_fields(fields) {
-                Ok(offset) => break offset,
+                Ok(offset) => {
+                    Judge::keep(judge);
+                    break offset;
+                }
                 Err(Full) => {
                     return Err(Error::Internal {
                         what: "room takes what it was made for",
@@ -487,17 +514,33 @@ impl Reservation<'_> {
     /// Appends the message and gives its offset.
     ///
     /// # Errors
+    /// [`Error::Constraint`] and [`Error::Diverted`] as [`Writer::append`]; the reservation is gone then.
     /// [`Error::Internal`] if the room is not there, which would be a mistake of the store.
     pub fn publish(self) -> Result<Offset> {
+        let core = Arc::clone(&self.writer.store.core);
         let mut tail = self.writer.owner.enter();
         let writer = tail.writer.as_mut().ok_or(Error::Internal {
             what: "a reservation has its chunk",
         })?;
+        let no_room = || Error::Internal {
+            what: "a reservation has its room",
+        };
+        let mut judge = core.judge_of(&self.writer.log)?;
+        if let Some(judge) = &mut judge {
+            let offset = writer.next_offset();
+            let value = writer.reserved(self.bytes).ok_or_else(no_room)?;
+            let fields = BufferFields::plain(self.value_type, value);
+            if let Err(turned) = judge.judge(&fields, offset) {
+                let (value, value_type) = (value.to_vec(), self.value_type);
+                drop(tail);
+                drop(self);
+                return Err(core.divert(turned, &BufferFields::plain(value_type, &value)));
+            }
+        }
         let offset = writer
             .publish_reserved(self.bytes, self.value_type)
-            .map_err(|Full| Error::Internal {
-                what: "a reservation has its room",
-            })?;
+            .map_err(|Full| no_room())?;
+        Judge::keep(judge);
         drop(tail);
         Ok(Offset::new(offset))
     }

@@ -99,7 +99,7 @@ fn the_corpus_is_made_from_a_small_store() {
     use lanterman_format::block::{BlockKind, Place, decode_block_header};
     use lanterman_format::ids::{Position, Version};
     use lanterman_format::segment::SegmentHeader;
-    use lanterman_format::settings::{Retention, Settings, SnapshotSettings};
+    use lanterman_format::settings::{ConstraintSettings, Retention, Settings, SnapshotSettings};
     let save = |target: &str, name: &str, bytes: &[u8]| {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         std::fs::create_dir_all(&directory).unwrap();
@@ -174,14 +174,20 @@ fn the_corpus_is_made_from_a_small_store() {
         time_ms: 1_700_000_000_000,
         automatic: false,
     };
-    for (name, retention, snapshot) in [
-        ("retention", retention, None),
-        ("snapshot", Retention::default(), Some(snapshot.clone())),
-        ("both", retention, Some(snapshot)),
+    let constraints = ConstraintSettings {
+        version: 2,
+        document: r#"{"rules":[{"name":"keyed","require":"key"}]}"#.to_owned(),
+    };
+    for (name, retention, snapshot, constraints) in [
+        ("retention", retention, None, None),
+        ("snapshot", Retention::default(), Some(snapshot.clone()), None),
+        ("both", retention, Some(snapshot), None),
+        ("constraints", Retention::default(), None, Some(constraints)),
     ] {
         let settings = Settings {
             retention,
             snapshot,
+            constraints,
             unknown: Vec::new(),
         };
         save("settings", name, &settings.encode().unwrap());

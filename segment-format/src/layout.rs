@@ -51,5 +51,6 @@ pub const ALL: &[StructLayout] = &[
     crate::gathered::RawGathered::LAYOUT,
     crate::settings::RawSetting::LAYOUT,
     crate::settings::RawRetention::LAYOUT,
+    crate::settings::RawConstraints::LAYOUT,
     crate::settings::RawSnapshot::LAYOUT,
 ];

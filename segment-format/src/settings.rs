@@ -17,6 +17,7 @@ const FLAG_SKIPPABLE: u16 = 1;
 
 const KIND_RETENTION: u16 = 1;
 const KIND_SNAPSHOT: u16 = 2;
+const KIND_CONSTRAINTS: u16 = 3;
 
 const LIMIT_AGE: u32 = 1;
 const LIMIT_VALUE_BYTES: u32 = 2;
@@ -49,6 +50,14 @@ wire_struct! {
         8 time_ms: I64,
         16 flags: U32,
         20 label_bytes: U32,
+    }
+}
+
+wire_struct! {
+    struct RawConstraints is "ConstraintsSetting", 16 bytes {
+        0 version: U64,
+        8 document_bytes: U32,
+        12 reserved_12: U32,
     }
 }
 
@@ -165,6 +174,48 @@ impl SnapshotSettings {
     }
 }
 
+/// What messages must be like to come into a log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConstraintSettings {
+    /// Rises with each change of the constraints of the log; not 0.
+    pub version: u64,
+    /// The rules, in JSON.
+    pub document: String,
+}
+
+impl ConstraintSettings {
+    /// The rules that hold before writing and after reading.
+    fn check(&self, at: u64) -> Result<(), FormatError> {
+        RULES.require(self.version != 0, Rule::Zero, at, 1, 0)?;
+        RULES.require(!self.document.is_empty(), Rule::Text, at, 1, 0)
+    }
+
+    fn to_raw(&self) -> Result<RawConstraints, FormatError> {
+        Ok(RawConstraints {
+            version: U64::new(self.version),
+            document_bytes: U32::new(narrow(self.document.len(), RULES, 8)?),
+            reserved_12: U32::ZERO,
+        })
+    }
+
+    fn decode(payload: &[u8], at: u64) -> Result<Self, FormatError> {
+        let raw: RawConstraints = read(payload, 0, RULES)?;
+        let document = payload.get(size_of::<RawConstraints>()..).unwrap_or_default();
+        let (expected, found) = (wide(document.len()), u64::from(raw.document_bytes.get()));
+        RULES.require(expected == found, Rule::Count, at, expected, found)?;
+        let reserved = u64::from(raw.reserved_12.get());
+        RULES.require(reserved == 0, Rule::Reserved, at, 0, reserved)?;
+        let text = core::str::from_utf8(document)
+            .map_err(|error| RULES.breaks(Rule::Text, at, 0, wide(error.valid_up_to())))?;
+        let settings = Self {
+            version: raw.version.get(),
+            document: text.to_owned(),
+        };
+        settings.check(at)?;
+        Ok(settings)
+    }
+}
+
 /// The settings of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
@@ -172,6 +223,8 @@ pub struct Settings {
     pub retention: Retention,
     /// If the log is a named snapshot, what it shows.
     pub snapshot: Option<SnapshotSettings>,
+    /// What messages must be like that are appended.
+    pub constraints: Option<ConstraintSettings>,
     /// Settings of later versions that this program may pass over, as they stood.
     pub unknown: Vec<u8>,
 }
@@ -197,6 +250,15 @@ impl Settings {
                 &[fixed.as_bytes(), snapshot.label.as_bytes()],
             )?;
         }
+        if let Some(constraints) = &self.constraints {
+            constraints.check(wide(out.len()))?;
+            let fixed = constraints.to_raw()?;
+            push(
+                &mut out,
+                KIND_CONSTRAINTS,
+                &[fixed.as_bytes(), constraints.document.as_bytes()],
+            )?;
+        }
         check_unknown(&self.unknown)?;
         out.extend_from_slice(&self.unknown);
         check_length(out.len())?;
@@ -217,6 +279,9 @@ impl Settings {
             match kind {
                 KIND_RETENTION => settings.retention = Retention::decode(setting.payload, at)?,
                 KIND_SNAPSHOT => settings.snapshot = Some(SnapshotSettings::decode(setting.payload, at)?),
+                KIND_CONSTRAINTS => {
+                    settings.constraints = Some(ConstraintSettings::decode(setting.payload, at)?);
+                }
                 _ => {
                     RULES.require(setting.skippable, Rule::Kind, at, 0, u64::from(kind))?;
                     settings.unknown.extend_from_slice(setting.whole);
@@ -234,7 +299,7 @@ impl Settings {
 fn check_unknown(bytes: &[u8]) -> Result<(), FormatError> {
     check_length(bytes.len())?;
     let mut list = List::new(bytes);
-    list.least = KIND_SNAPSHOT.saturating_add(1);
+    list.least = KIND_CONSTRAINTS.saturating_add(1);
     while let Some(setting) = list.next()? {
         let found = u64::from(setting.kind);
         RULES.require(setting.skippable, Rule::Kind, setting.at, 0, found)?;

@@ -30,6 +30,12 @@ pub(crate) enum Command {
     Logs(crate::logs::LogsCall),
     /// Show what a log, or a part of it, holds: counts, sizes, types, rates
     Stats(crate::stats::StatsCall),
+    /// Set what a log demands of messages that are appended to it
+    Constrain(crate::constrain::ConstrainCall),
+    /// Show what a log demands of messages that are appended to it
+    Constraints(crate::constrain::ConstraintsCall),
+    /// List the messages of a log that its rules would not let in today
+    Check(crate::constrain::CheckCall),
     /// Delete a range of offsets of a log
     Delete(crate::delete::DeleteCall),
     /// Keep the newest part of a log, and delete what is older

@@ -10,6 +10,7 @@ mod append;
 mod check;
 mod cli;
 mod concat;
+mod constrain;
 mod delete;
 mod drop_log;
 mod editing;
@@ -73,6 +74,9 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Read(call) => read::run(&call, output),
         Command::Logs(call) => logs::run(&call, output),
         Command::Stats(call) => stats::run(&call, output),
+        Command::Constrain(call) => constrain::run(&call, output),
+        Command::Constraints(call) => constrain::show(&call, output),
+        Command::Check(call) => constrain::check(&call, output),
         Command::Delete(call) => delete::run(&call, output),
         Command::Retain(call) => retain::run(&call, output),
         Command::Fork(call) => fork::run(&call, output),

@@ -3,6 +3,7 @@
 mod append;
 mod collect;
 mod commit;
+mod constrain;
 mod edit;
 mod follow;
 mod read;
@@ -101,6 +102,11 @@ pub(crate) const ALL: &[Group] = &[
         name: "collection",
         about: "appends and reads beside deletions, with and without collection",
         measure: collect::disturbance,
+    },
+    Group {
+        name: "constraints",
+        about: "what a rule costs each message, beside appending the same without",
+        measure: constrain::rules,
     },
     Group {
         name: "erasing",

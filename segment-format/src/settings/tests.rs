@@ -18,6 +18,13 @@ fn snapshot(label: &str, automatic: bool) -> SnapshotSettings {
     }
 }
 
+fn constraints(version: u64, document: &str) -> ConstraintSettings {
+    ConstraintSettings {
+        version,
+        document: document.to_owned(),
+    }
+}
+
 /// A setting of a later version.
 fn later(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -32,6 +39,7 @@ fn all() -> Settings {
     Settings {
         retention: retention(),
         snapshot: Some(snapshot("before the move", false)),
+        constraints: Some(constraints(3, "{}")),
         unknown,
     }
 }
@@ -93,14 +101,22 @@ fn what_breaks_a_rule_is_not_written() {
     );
     let long = |it: &mut Settings| it.snapshot = Some(snapshot(&"x".repeat(256), true));
     assert_eq!(refused(long), Rule::Text);
-    assert_eq!(refused(|it| it.unknown = later(3, 0, b"")), Rule::Kind);
+    assert_eq!(
+        refused(|it| it.constraints = Some(constraints(0, "{}"))),
+        Rule::Zero
+    );
+    assert_eq!(
+        refused(|it| it.constraints = Some(constraints(1, ""))),
+        Rule::Text
+    );
+    assert_eq!(refused(|it| it.unknown = later(4, 0, b"")), Rule::Kind);
     assert_eq!(
         refused(|it| it.unknown = later(2, 1, b"")),
         Rule::Order,
         "a known one"
     );
     assert_eq!(refused(|it| it.unknown = vec![9]), Rule::Truncated);
-    assert_eq!(refused(|it| it.unknown = later(3, 1, &[0; 65_528])), Rule::Limit);
+    assert_eq!(refused(|it| it.unknown = later(4, 1, &[0; 65_528])), Rule::Limit);
     assert_eq!(refused(|it| it.unknown = vec![0; 65_537]), Rule::Limit);
 }
 
@@ -113,7 +129,7 @@ fn hostile_settings_are_refused() {
     };
     let huge = u32::MAX.to_le_bytes();
     assert_eq!(with(0, &[0]), Rule::Zero);
-    assert_eq!(with(0, &[3]), Rule::Kind, "unknown, not to be passed over");
+    assert_eq!(with(0, &[4]), Rule::Kind, "unknown, not to be passed over");
     assert_eq!(with(2, &[1]), Rule::Flags, "a known one is never passed over");
     assert_eq!(with(2, &[2]), Rule::Flags);
     assert_eq!(with(4, &huge), Rule::Truncated);
@@ -147,6 +163,14 @@ fn hostile_settings_are_refused() {
     assert_eq!(refused(&nameless), Rule::Text);
     nameless[8 + 16] = 1;
     assert!(Settings::decode(&nameless).is_ok());
+    let label_bytes = "before the move".len();
+    let constraints = (snapshot + 8 + 24 + label_bytes).next_multiple_of(8);
+    assert_eq!(with(constraints, &[2]), Rule::Order, "one kind twice");
+    assert_eq!(with(constraints + 8, &[0]), Rule::Zero, "version 0");
+    assert_eq!(with(constraints + 8 + 8, &huge), Rule::Count);
+    assert_eq!(with(constraints + 8 + 12, &[1]), Rule::Reserved);
+    assert_eq!(with(constraints + 8 + 16, &[0xFF]), Rule::Text);
+    assert_eq!(refused(&later(KIND_CONSTRAINTS, 0, &[0; 15])), Rule::Truncated);
     let short = later(KIND_SNAPSHOT, 0, &[0; 16]);
     assert_eq!(refused(&short), Rule::Truncated);
     let behind_the_last = [later(u16::MAX, 1, b""), later(u16::MAX, 1, b"")].concat();
@@ -161,7 +185,7 @@ fn settings_that_end_too_early_are_refused_or_end_with_a_setting() {
     let whole: Vec<usize> = (0..bytes.len())
         .filter(|length| Settings::decode(&bytes[..*length]).is_ok())
         .collect();
-    assert_eq!(whole, [0, 40, 88, 104]);
+    assert_eq!(whole, [0, 40, 88, 120, 136]);
 }
 
 proptest! {

@@ -29,7 +29,10 @@ fn a_power_cut_takes_what_was_not_synced_and_leaves_what_was() {
         [1; 8192]
     );
     disk.sync_directory(Path::new(ROOT)).unwrap();
-    assert_eq!(contents(&power_cut(&disk, Fate::Lost), "/file").unwrap(), []);
+    assert_eq!(
+        contents(&power_cut(&disk, Fate::Lost), "/file").unwrap(),
+        Vec::<u8>::new()
+    );
     file.sync_data().unwrap();
     file.write_at(0, &[2; 4096], Sync::No).unwrap();
     file.write_at(100, &[3; 100], Sync::No).unwrap();
@@ -177,7 +180,10 @@ fn a_killed_process_loses_its_locks_and_nothing_else_until_the_power_fails() {
     let seen = after.open_shared(Path::new("/readers"), 8).unwrap();
     assert_eq!(seen.load(1), Some(9));
     assert!(!seen.slot_is_locked(1).unwrap());
-    assert_eq!(contents(&power_cut(&after, Fate::Lost), "/file").unwrap(), []);
+    assert_eq!(
+        contents(&power_cut(&after, Fate::Lost), "/file").unwrap(),
+        Vec::<u8>::new()
+    );
     after
         .open(Path::new("/file"), OpenMode::ReadWrite)
         .unwrap()
