@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lanterman_format::buffer::ValueType;
 use lanterman_format::error::FormatError;
 use lanterman_format::ids::{Offset, Position, SegmentId};
 use lanterman_format::name::NameError;
@@ -191,6 +192,16 @@ pub enum Error {
         log: String,
         /// Its offset there.
         offset: Offset,
+    },
+    /// A value is none of the type that its message says; nothing was appended.
+    #[error("not a value of {value_type} ({format}): {reason}")]
+    InvalidValue {
+        /// The type that it should be of.
+        value_type: ValueType,
+        /// Name of the format that says so.
+        format: String,
+        /// Why it is none.
+        reason: String,
     },
     /// Constraints that cannot be understood or compiled.
     #[error("constraints are not valid{}, at {place}: {reason}", rule.as_ref().map(|rule| format!(", rule {rule:?}")).unwrap_or_default())]
@@ -422,6 +433,7 @@ impl Error {
             Error::StorageFull { .. } => ErrorKind::FreeSpace,
             Error::Constraint(_)
             | Error::Diverted { .. }
+            | Error::InvalidValue { .. }
             | Error::InvalidConstraints { .. }
             | Error::Constrained { .. }
             | Error::NoStore { .. }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use crate::disk::{Choice, Disk, MapGrant, SystemDisk, SystemOptions};
 use crate::error::{Error, Result};
+use crate::formats::{Formats, ValueFormat};
 use crate::slow_reader::{SlowReader, SlowReaderWatch};
 use crate::store::Store;
 
@@ -71,6 +72,7 @@ pub struct Options {
     pub(crate) collect: bool,
     pub(crate) collection_budget: CollectionBudget,
     pub(crate) slow_readers: Option<SlowReaderWatch>,
+    pub(crate) formats: Arc<Formats>,
     pub(crate) protect_reclaimed: bool,
     pub(crate) automatic_commit: Option<AutomaticCommit>,
     pub(crate) history: Option<History>,
@@ -149,6 +151,7 @@ impl Default for Options {
             collect: true,
             collection_budget: CollectionBudget::default(),
             slow_readers: None,
+            formats: Arc::default(),
             protect_reclaimed: false,
             automatic_commit: None,
             history: None,
@@ -300,6 +303,15 @@ impl Options {
     ) -> Self {
         let tell = Arc::new(tell);
         self.slow_readers = Some(SlowReaderWatch { age, tell });
+        self
+    }
+
+    /// Registers what values of a type are like: messages of the type are compared with it before they are appended
+    /// ([`Error::InvalidValue`]), and [`Store::display_value`] shows them. May be called for several types; two formats of one
+    /// type or name are refused when the store is opened.
+    #[must_use]
+    pub fn value_format(mut self, format: impl ValueFormat) -> Self {
+        Arc::make_mut(&mut self.formats).register(Arc::new(format));
         self
     }
 
@@ -462,6 +474,9 @@ impl Options {
         let segment = |first: u64, max: u64| {
             first >= 64 << 10 && first <= max && max <= lanterman_format::limits::SEGMENT_BYTES_MAX
         };
+        if let Some(reason) = self.formats.problem() {
+            return rule(false, "value_format", reason);
+        }
         rule(
             self.tail_memory_bytes >= 1 << 20,
             "tail_memory_bytes",

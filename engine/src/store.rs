@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lanterman_format::Structure;
+use lanterman_format::buffer::ValueType;
 use lanterman_format::error::{Found, Rule};
 use lanterman_format::ids::{Crc, Offset, Position, SegmentId, Sequence, Version};
 use lanterman_format::name::LogName;
@@ -395,6 +396,13 @@ impl Store {
     #[must_use]
     pub fn counters(&self) -> CounterReadings {
         self.core().read_counters()
+    }
+
+    /// A value for people: as the registered format of its type shows it ([`Options::value_format`]), text as it is, and anything
+    /// else as hexadecimal digits.
+    #[must_use]
+    pub fn display_value(&self, value_type: ValueType, value: &[u8]) -> String {
+        self.core().options.formats.display(value_type, value)
     }
 
     /// How its files are written: around the page cache or through it, with io_uring or without.

@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::deletion::{DeletionReceipt, WantedRange};
 use crate::edit::{Destroyed, Edit, EditOutcome, Rehearsal};
 use crate::error::{Error, Result, Violation};
+use crate::formats::Formats;
 use crate::log::{LogState, Root};
 use crate::memory::Room;
 use crate::options::Durability;
@@ -51,6 +52,7 @@ pub struct Transaction {
     deletions: Vec<(LogName, WantedRange)>,
     bytes: u64,
     message_bytes_max: usize,
+    formats: Arc<Formats>,
     durability: Durability,
 }
 
@@ -82,6 +84,7 @@ impl Transaction {
     pub fn append_message(&mut self, log: &str, message: &NewMessage<'_>) -> Result<()> {
         let name = LogName::parse(log)?;
         check_fields(&message.fields, self.message_bytes_max)?;
+        self.formats.check(&message.fields)?;
         let part = self.parts.entry(name).or_default();
         let before = part.body.len();
         encode(&message.fields, &mut part.body)?;
@@ -172,6 +175,7 @@ impl Core {
             deletions: Vec::new(),
             bytes: 0,
             message_bytes_max: usize::try_from(self.options.message_bytes_max).unwrap_or(usize::MAX),
+            formats: Arc::clone(&self.options.formats),
             durability: Durability::Disk,
         };
         work(&mut transaction)?;

@@ -175,6 +175,7 @@ impl Writer {
         let is_constrained = self.log.is_constrained();
         for message in messages {
             check_fields(&message.fields, self.message_bytes_max)?;
+            self.store.core.options.formats.check(&message.fields)?;
             if is_constrained {
                 judged.push(message.fields);
             }
@@ -261,6 +262,7 @@ impl Writer {
     #[cold]
     fn append_at(&mut self, expected: Option<Offset>, fields: &BufferFields<'_>) -> Result<Offset> {
         check_fields(fields, self.message_bytes_max)?;
+        self.store.core.options.formats.check(fields)?;
         let stored = stored_bytes(fields)?;
         let offset = loop {
             let mut tail = self.owner.enter();
@@ -525,6 +527,10 @@ impl Reservation<'_> {
         let no_room = || Error::Internal {
             what: "a reservation has its room",
         };
+        let value = writer.reserved(self.bytes).ok_or_else(no_room)?;
+        core.options
+            .formats
+            .check(&BufferFields::plain(self.value_type, value))?;
         let mut judge = core.judge_of(&self.writer.log)?;
         if let Some(judge) = &mut judge {
             let offset = writer.next_offset();
