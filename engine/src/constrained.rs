@@ -19,6 +19,7 @@ use crate::error::{Error, Result, Violation};
 use crate::fork::encoded;
 use crate::log::{LogState, Root};
 use crate::splice::Piece;
+use crate::tree::SlabEntry;
 use crate::writer::NewMessage;
 
 /// A document of this size fits the settings of a log beside all others.
@@ -182,7 +183,9 @@ impl Core {
             let root = log.root();
             let end = root.end();
             let first = end.saturating_sub(compiled.memory_messages()).max(root.start);
-            self.each_message_of(log, &root, first..end, &mut |offset, fields| {
+            // What is damaged is not known any more, and is no reason to take no more messages.
+            let skips_damage = true;
+            self.each_message_of(log, &root, first..end, skips_damage, &mut |offset, fields| {
                 note(&Candidate::new(fields, offset));
                 true
             })
@@ -227,7 +230,7 @@ impl Core {
         mut tell: impl FnMut(Violation) -> bool,
     ) -> Result<()> {
         let compiled = constraints.compile()?;
-        self.each_message_of(log, root, root.start..end, &mut |offset, fields| {
+        self.each_message_of(log, root, root.start..end, false, &mut |offset, fields| {
             compiled
                 .review(&Candidate::new(fields, offset))
                 .into_iter()
@@ -241,6 +244,7 @@ impl Core {
         log: &LogState,
         root: &Root,
         offsets: Range<u64>,
+        skips_damage: bool,
         look: &mut dyn FnMut(u64, &BufferFields<'_>) -> bool,
     ) -> Result<()> {
         let mut first = offsets.start;
@@ -251,22 +255,15 @@ impl Core {
                         let placed = placed.map_err(|error| self.tree_error(log, error))?;
                         let begin = first.saturating_add(placed.first_offset);
                         let entry = &placed.entry;
-                        let Some(handle) = &entry.slab else { continue };
-                        let held = begin..begin.saturating_add(entry.offset_count);
-                        let failed = |error| self.slab_error(log, Some(held.clone()), error);
-                        let slab = handle.open(self.source.as_ref()).map_err(failed)?.share();
-                        let shown = entry.skip..entry.skip.saturating_add(entry.offset_count);
-                        let mut walk = slab.walk(shown, self.read_context()).map_err(failed)?;
-                        while let Some(walked) = walk.step().map_err(failed)? {
-                            let offset = walked
-                                .relative_offset
-                                .saturating_sub(entry.skip)
-                                .saturating_add(begin);
-                            if !look_at(&walked.buffer, offset, look) {
-                                return Ok(());
-                            }
+                        if entry.slab.is_none() {
+                            continue;
                         }
-                        slab.check_whole().map_err(failed)?;
+                        match self.each_message_in(log, entry, begin, look) {
+                            Ok(true) => {}
+                            Ok(false) => return Ok(()),
+                            Err(Error::Damaged(_)) if skips_damage => {}
+                            Err(error) => return Err(error),
+                        }
                     }
                     first = first.saturating_add(tree.offset_end());
                 }
@@ -292,6 +289,34 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+impl Core {
+    /// The same for what an entry of a tree shows, of which the first offset is `begin`.
+    fn each_message_in(
+        &self,
+        log: &LogState,
+        entry: &SlabEntry,
+        begin: u64,
+        look: &mut dyn FnMut(u64, &BufferFields<'_>) -> bool,
+    ) -> Result<bool> {
+        let Some(handle) = &entry.slab else {
+            return Ok(true);
+        };
+        let held = begin..begin.saturating_add(entry.offset_count);
+        let failed = |error| self.slab_error(log, Some(held.clone()), error);
+        let slab = handle.open(self.source.as_ref()).map_err(failed)?.share();
+        let shown = entry.skip..entry.skip.saturating_add(entry.offset_count);
+        let mut walk = slab.walk(shown, self.read_context()).map_err(failed)?;
+        while let Some(walked) = walk.step().map_err(failed)? {
+            let in_entry = walked.relative_offset.saturating_sub(entry.skip);
+            if !look_at(&walked.buffer, begin.saturating_add(in_entry), look) {
+                return Ok(false);
+            }
+        }
+        slab.check_whole().map_err(failed)?;
+        Ok(true)
     }
 }
 

@@ -330,6 +330,8 @@ impl Core {
     fn judge_parts<'a>(&self, logs: &'a [(Arc<LogState>, Part)]) -> Result<Vec<Ready<'a>>> {
         let mut ready = Vec::with_capacity(logs.len());
         let mut diverted: BTreeMap<String, Part> = BTreeMap::new();
+        // Constraints that were set a moment ago may name a log whose gate is not held: then the transaction is refused.
+        let is_held = |name: &str| logs.iter().any(|(log, _)| log.name.as_str() == name);
         for (log, part) in logs {
             let mut taken = Ready {
                 body: Cow::Borrowed(&part.body),
@@ -356,7 +358,9 @@ impl Core {
                         Err(Turned {
                             violation,
                             divert: Some(log),
-                        }) => diverted.entry(log).or_default().turn_in(&fields, &violation)?,
+                        }) if is_held(&log) => {
+                            diverted.entry(log).or_default().turn_in(&fields, &violation)?
+                        }
                         Err(turned) => return Err(turned.into()),
                     }
                 }
@@ -378,12 +382,6 @@ impl Core {
                     taken.count = taken.count.saturating_add(count);
                 }
             }
-        }
-        if !diverted.is_empty() {
-            // The constraints were set anew between: another attempt finds all logs.
-            return Err(Error::Internal {
-                what: "a message is diverted to a log of the transaction",
-            });
         }
         Ok(ready)
     }

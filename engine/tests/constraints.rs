@@ -11,6 +11,7 @@
 mod common;
 
 use common::{end, lives, memory, offsets, open_on};
+use lanterman::disk::{Disk, OpenMode, Sync};
 use lanterman::{Constraints, Durability, Error, ErrorKind, NewMessage, Store, ValueType, Violation};
 
 fn constrained(rules: &str) -> Store {
@@ -520,4 +521,33 @@ fn what_would_explode_is_refused_and_what_goes_in_a_circle_ends() {
     assert_eq!(refused(writer.append_message(&json(&nested))).place, "value");
     let text = format!("[\"{}b\"]", "a".repeat(5_000));
     assert_eq!(refused(writer.append_message(&json(&text))).rule, "backtracking");
+}
+
+#[test]
+fn a_log_with_damaged_messages_takes_new_ones_by_what_is_left() {
+    let disk = memory();
+    let store = open_on(disk.clone());
+    constrain(
+        &store,
+        "events",
+        r#"{"name": "rising", "require": {"rising": ""}}"#,
+    );
+    let mut writer = store.writer("events").unwrap();
+    for number in 0..20_000 {
+        writer.append(number.to_string().as_bytes()).unwrap();
+    }
+    writer.commit(Durability::Disk).unwrap();
+    drop(writer);
+    store.close().unwrap();
+    // Somewhere among the slabs, which are of 64 KiB.
+    let segments = std::path::Path::new(common::PATH).join("segments");
+    let names = disk.list(&segments).unwrap();
+    for name in names.iter().filter(|name| name.ends_with(".slabs")) {
+        let file = disk.open(&segments.join(name), OpenMode::ReadWrite).unwrap();
+        file.write_at(70 << 10, &[0x55; 4096], Sync::No).unwrap();
+    }
+    let store = open_on(disk);
+    let mut writer = store.writer("events").unwrap();
+    refused(writer.append(b"19999"));
+    writer.append(b"20000").unwrap();
 }
