@@ -116,6 +116,15 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    struct RawReplace is "Replace", 72 bytes {
+        0 log: U64,
+        8 first: U64,
+        16 end: U64,
+        24 slab: RawReference,
+    }
+}
+
 /// How much a commit block will hold; fixed before it is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitCounts {

@@ -40,6 +40,8 @@ pub enum Structure {
     Gathered,
     /// The settings of a log.
     Settings,
+    /// A page of a key run.
+    KeyPage,
 }
 
 impl Structure {
@@ -87,6 +89,7 @@ impl Structure {
             Self::Checkpoint => "checkpoint",
             Self::Gathered => "gathered block",
             Self::Settings => "settings of a log",
+            Self::KeyPage => "page of a key run",
         }
     }
 }

@@ -38,6 +38,7 @@ pub const ALL: &[StructLayout] = &[
     crate::commit::RawRetain::LAYOUT,
     crate::commit::RawFork::LAYOUT,
     crate::commit::RawSplice::LAYOUT,
+    crate::commit::RawReplace::LAYOUT,
     crate::summary::RawSummary::LAYOUT,
     crate::slab::RawSlabHeader::LAYOUT,
     crate::slab::RawRun::LAYOUT,
@@ -53,4 +54,7 @@ pub const ALL: &[StructLayout] = &[
     crate::settings::RawRetention::LAYOUT,
     crate::settings::RawConstraints::LAYOUT,
     crate::settings::RawSnapshot::LAYOUT,
+    crate::settings::RawKeyed::LAYOUT,
+    crate::settings::RawKeyRun::LAYOUT,
+    crate::key_page::RawKeyPage::LAYOUT,
 ];

@@ -42,6 +42,7 @@ pub mod convert;
 pub mod error;
 pub mod gathered;
 pub mod ids;
+pub mod key_page;
 #[doc(hidden)]
 pub mod layout;
 pub mod limits;
@@ -76,7 +77,7 @@ pub use node::{NodeEntry, NodeParts};
 pub use reference::{Reference, ReferenceKind};
 pub use root_slot::RootSlot;
 pub use segment::{SegmentHeader, SegmentKind};
-pub use settings::{Retention, Settings, SnapshotSettings};
+pub use settings::{KeyRun, KeyedSettings, Retention, Settings, SnapshotSettings};
 pub use slab::{SlabDescription, SlabLayout};
 pub use summary::{Histogram32, Histogram64, Summary, ValueTypes};
 pub use version::FormatVersion;

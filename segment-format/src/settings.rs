@@ -3,11 +3,14 @@
 //! Invariants: what a program does not know and may pass over stays as it was, byte for byte, through reading and writing;
 //! what encodes is what decodes, so a list has one encoded form. No settings at all are no bytes at all.
 
+use crate::block::BlockKind;
 use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Rule, Structure};
 use crate::ids::Version;
 use crate::limits::SETTINGS_BYTES_MAX;
+use crate::key_page::FILTER_BLOCKS_PER_PAGE;
 use crate::name::LogName;
+use crate::reference::{RawReference, Reference};
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -18,6 +21,8 @@ const FLAG_SKIPPABLE: u16 = 1;
 const KIND_RETENTION: u16 = 1;
 const KIND_SNAPSHOT: u16 = 2;
 const KIND_CONSTRAINTS: u16 = 3;
+const KIND_KEYED: u16 = 4;
+const KIND_KEY_RUNS: u16 = 5;
 
 const LIMIT_AGE: u32 = 1;
 const LIMIT_VALUE_BYTES: u32 = 2;
@@ -58,6 +63,33 @@ wire_struct! {
         0 version: U64,
         8 document_bytes: U32,
         12 reserved_12: U32,
+    }
+}
+
+wire_struct! {
+    struct RawKeyed is "KeyedSetting", 16 bytes {
+        0 space_amplification_percent: U32,
+        4 reserved_4: U32,
+        8 marker_grace_ms: U64,
+    }
+}
+
+wire_struct! {
+    struct RawKeyRun is "KeyRun", 144 bytes {
+        0 base: U64,
+        8 first: U64,
+        16 end: U64,
+        24 entries: U64,
+        32 stored_bytes: U64,
+        40 superseded_bytes: U64,
+        48 page_count: U64,
+        56 leaf_count: U64,
+        64 root_page: U64,
+        72 filter_page: U64,
+        80 filter_blocks: U64,
+        88 level: U32,
+        92 reserved_92: U32,
+        96 tree: RawReference,
     }
 }
 
@@ -216,6 +248,154 @@ impl ConstraintSettings {
     }
 }
 
+/// That a log is keyed, and how it is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyedSettings {
+    /// The bytes of all messages may be so much of the bytes of the newest of each key, in percent; at least 100.
+    pub space_amplification_percent: u32,
+    /// For how long a delete marker is kept, in milliseconds.
+    pub marker_grace_ms: u64,
+}
+
+impl KeyedSettings {
+    fn to_raw(self) -> RawKeyed {
+        RawKeyed {
+            space_amplification_percent: U32::new(self.space_amplification_percent),
+            reserved_4: U32::ZERO,
+            marker_grace_ms: U64::new(self.marker_grace_ms),
+        }
+    }
+
+    fn decode(payload: &[u8], at: u64) -> Result<Self, FormatError> {
+        let raw: RawKeyed = whole(payload, at)?;
+        let reserved = u64::from(raw.reserved_4.get());
+        RULES.require(reserved == 0, Rule::Reserved, at, 0, reserved)?;
+        let settings = Self {
+            space_amplification_percent: raw.space_amplification_percent.get(),
+            marker_grace_ms: raw.marker_grace_ms.get(),
+        };
+        settings.check(at)?;
+        Ok(settings)
+    }
+
+    /// The rule that holds before writing and after reading.
+    fn check(&self, at: u64) -> Result<(), FormatError> {
+        let percent = u64::from(self.space_amplification_percent);
+        RULES.require(percent >= 100, Rule::Bounds, at, 100, percent)
+    }
+}
+
+/// Where the keys of a range of a keyed log's offsets are told in their order ([`crate::key_page`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyRun {
+    /// The offset of the log that its pages call 0.
+    pub base: u64,
+    /// The first offset that it speaks of.
+    pub first: u64,
+    /// The first offset behind them; greater than `first`.
+    pub end: u64,
+    /// How many entries its leaves have.
+    pub entries: u64,
+    /// Bytes that the buffers of these messages take in slabs.
+    pub stored_bytes: u64,
+    /// Bytes of those among them that a newer one of the run supersedes.
+    pub superseded_bytes: u64,
+    /// How many pages it has.
+    pub page_count: u64,
+    /// How many of them, at the front, are leaves.
+    pub leaf_count: u64,
+    /// Number of the page from which all leaves are found; below `page_count`.
+    pub root_page: u64,
+    /// Number of the first page of its filter.
+    pub filter_page: u64,
+    /// How many blocks the filter has.
+    pub filter_blocks: u64,
+    /// How often runs were joined for it.
+    pub level: u32,
+    /// The tree over the slabs that hold its pages; empty while it is in memory alone.
+    pub tree: Reference,
+}
+
+impl KeyRun {
+    fn to_raw(self) -> RawKeyRun {
+        RawKeyRun {
+            base: U64::new(self.base),
+            first: U64::new(self.first),
+            end: U64::new(self.end),
+            entries: U64::new(self.entries),
+            stored_bytes: U64::new(self.stored_bytes),
+            superseded_bytes: U64::new(self.superseded_bytes),
+            page_count: U64::new(self.page_count),
+            leaf_count: U64::new(self.leaf_count),
+            root_page: U64::new(self.root_page),
+            filter_page: U64::new(self.filter_page),
+            filter_blocks: U64::new(self.filter_blocks),
+            level: U32::new(self.level),
+            reserved_92: U32::ZERO,
+            tree: self.tree.to_raw(),
+        }
+    }
+
+    fn of_raw(raw: &RawKeyRun, at: u64) -> Result<Self, FormatError> {
+        let reserved = u64::from(raw.reserved_92.get());
+        RULES.require(reserved == 0, Rule::Reserved, at, 0, reserved)?;
+        let run = Self {
+            base: raw.base.get(),
+            first: raw.first.get(),
+            end: raw.end.get(),
+            entries: raw.entries.get(),
+            stored_bytes: raw.stored_bytes.get(),
+            superseded_bytes: raw.superseded_bytes.get(),
+            page_count: raw.page_count.get(),
+            leaf_count: raw.leaf_count.get(),
+            root_page: raw.root_page.get(),
+            filter_page: raw.filter_page.get(),
+            filter_blocks: raw.filter_blocks.get(),
+            level: raw.level.get(),
+            tree: Reference::from_raw_to(&raw.tree, BlockKind::Node, at)?,
+        };
+        run.check(at)?;
+        Ok(run)
+    }
+
+    /// The rules that hold before writing and after reading.
+    fn check(&self, at: u64) -> Result<(), FormatError> {
+        RULES.require(self.base <= self.first, Rule::Order, at, self.first, self.base)?;
+        RULES.require(self.first < self.end, Rule::Order, at, self.first, self.end)?;
+        RULES.require(!self.tree.is_empty(), Rule::Zero, at, 1, 0)?;
+        let pages = self.page_count;
+        RULES.require(self.root_page < pages, Rule::Bounds, at, pages, self.root_page)?;
+        RULES.require((1..=pages).contains(&self.leaf_count), Rule::Bounds, at, pages, self.leaf_count)?;
+        let filter_end = self
+            .filter_page
+            .checked_add(self.filter_blocks.div_ceil(FILTER_BLOCKS_PER_PAGE));
+        let fits = self.filter_blocks != 0 && filter_end.is_some_and(|end| end <= pages);
+        RULES.require(fits, Rule::Bounds, at, pages, self.filter_page)
+    }
+}
+
+/// The runs of a log: rising, none over another one.
+fn decode_key_runs(payload: &[u8], at: u64) -> Result<Vec<KeyRun>, FormatError> {
+    let each = size_of::<RawKeyRun>();
+    let is_whole = !payload.is_empty() && payload.len().is_multiple_of(each);
+    RULES.require(is_whole, Rule::Count, at, wide(each), wide(payload.len()))?;
+    let runs: Result<Vec<_>, _> = payload
+        .chunks_exact(each)
+        .map(|raw| read(raw, 0, RULES).and_then(|raw| KeyRun::of_raw(&raw, at)))
+        .collect();
+    let runs = runs?;
+    check_key_runs(&runs, at)?;
+    Ok(runs)
+}
+
+fn check_key_runs(runs: &[KeyRun], at: u64) -> Result<(), FormatError> {
+    let rising = runs.windows(2).all(|pair| match pair {
+        [one, next] => one.end <= next.first,
+        _ => true,
+    });
+    RULES.require(rising, Rule::Order, at, 0, 1)
+}
+
 /// The settings of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
@@ -225,6 +405,10 @@ pub struct Settings {
     pub snapshot: Option<SnapshotSettings>,
     /// What messages must be like that are appended.
     pub constraints: Option<ConstraintSettings>,
+    /// If the log is keyed, how.
+    pub keyed: Option<KeyedSettings>,
+    /// Where the keys of a keyed log are told; in pages of the catalog alone.
+    pub key_runs: Vec<KeyRun>,
     /// Settings of later versions that this program may pass over, as they stood.
     pub unknown: Vec<u8>,
 }
@@ -259,6 +443,19 @@ impl Settings {
                 &[fixed.as_bytes(), constraints.document.as_bytes()],
             )?;
         }
+        if let Some(keyed) = &self.keyed {
+            keyed.check(wide(out.len()))?;
+            push(&mut out, KIND_KEYED, &[keyed.to_raw().as_bytes()])?;
+        }
+        if !self.key_runs.is_empty() {
+            check_key_runs(&self.key_runs, wide(out.len()))?;
+            let mut payload = Vec::new();
+            for run in &self.key_runs {
+                run.check(wide(out.len()))?;
+                payload.extend_from_slice(run.to_raw().as_bytes());
+            }
+            push(&mut out, KIND_KEY_RUNS, &[&payload])?;
+        }
         check_unknown(&self.unknown)?;
         out.extend_from_slice(&self.unknown);
         check_length(out.len())?;
@@ -282,6 +479,8 @@ impl Settings {
                 KIND_CONSTRAINTS => {
                     settings.constraints = Some(ConstraintSettings::decode(setting.payload, at)?);
                 }
+                KIND_KEYED => settings.keyed = Some(KeyedSettings::decode(setting.payload, at)?),
+                KIND_KEY_RUNS => settings.key_runs = decode_key_runs(setting.payload, at)?,
                 _ => {
                     RULES.require(setting.skippable, Rule::Kind, at, 0, u64::from(kind))?;
                     settings.unknown.extend_from_slice(setting.whole);
@@ -299,7 +498,7 @@ impl Settings {
 fn check_unknown(bytes: &[u8]) -> Result<(), FormatError> {
     check_length(bytes.len())?;
     let mut list = List::new(bytes);
-    list.least = KIND_CONSTRAINTS.saturating_add(1);
+    list.least = KIND_KEY_RUNS.saturating_add(1);
     while let Some(setting) = list.next()? {
         let found = u64::from(setting.kind);
         RULES.require(setting.skippable, Rule::Kind, setting.at, 0, found)?;

@@ -28,6 +28,8 @@ impl ValueType {
     pub const TOMBSTONES: Self = Self(9);
     /// A reference to where the value is.
     pub const BY_REFERENCE: Self = Self(10);
+    /// A page of a key run, which no log has as a message.
+    pub const KEY_PAGE: Self = Self(11);
 
     pub(crate) const BYTES_CODE: u8 = 1;
     pub(crate) const EXTENDED_CODE: u8 = 255;
@@ -70,6 +72,7 @@ impl ValueType {
             Self::MESSAGE_PACK => "messagepack",
             Self::TOMBSTONES => "tombstones",
             Self::BY_REFERENCE => "by reference",
+            Self::KEY_PAGE => "key page",
             _ => return None,
         })
     }

@@ -3,12 +3,13 @@
 //! A change says what was asked for, not what became of it: what it does to a log follows from the log's state and from
 //! the order of effects in SPEC.md. Hence a decoder checks only what holds for every log.
 
-use super::{RawChange, RawCreateLog, RawDeleteRange, RawFork, RawRetain, RawSplice};
-use crate::block::Filler;
+use super::{RawChange, RawCreateLog, RawDeleteRange, RawFork, RawReplace, RawRetain, RawSplice};
+use crate::block::{BlockKind, Filler};
 use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Rule, Structure};
 use crate::ids::{LogId, Offset};
 use crate::limits::{NAME_BYTES_MAX, SETTINGS_BYTES_MAX};
+use crate::reference::Reference;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -26,8 +27,9 @@ mod kinds {
     pub(super) const RETAIN: u16 = 5;
     pub(super) const FORK: u16 = 6;
     pub(super) const SPLICE: u16 = 9;
+    pub(super) const REPLACE: u16 = 10;
 
-    pub(super) const KNOWN: [u16; 7] = [
+    pub(super) const KNOWN: [u16; 8] = [
         CREATE_LOG,
         DROP_LOG,
         SET_SETTINGS,
@@ -35,6 +37,7 @@ mod kinds {
         RETAIN,
         FORK,
         SPLICE,
+        REPLACE,
     ];
 }
 
@@ -107,6 +110,18 @@ pub enum Change<'a> {
         /// The first offset behind them; greater than `source_first`.
         source_end: Offset,
     },
+    /// Messages of a log that stand in slabs stand in another one from now on, without those that newer ones with the same
+    /// keys supersede.
+    Replace {
+        /// Its id.
+        log: LogId,
+        /// The first offset.
+        first: Offset,
+        /// The first offset behind them; greater than `first`.
+        end: Offset,
+        /// The slab, which has just these offsets; empty where none of the messages is left.
+        slab: Reference,
+    },
     /// A change of a later minor version. A reader that does not know it refuses the version, unless it may be skipped.
     Unknown {
         /// Its kind.
@@ -131,6 +146,7 @@ impl<'a> Change<'a> {
                 .saturating_add(name.len())
                 .saturating_add(settings.len()),
             Self::Splice { .. } => size_of::<RawSplice>(),
+            Self::Replace { .. } => size_of::<RawReplace>(),
             Self::SetSettings { settings, .. } => settings.len().saturating_add(8),
             Self::Unknown { .. } => return 0,
         };
@@ -211,6 +227,15 @@ impl<'a> Change<'a> {
                 };
                 push(filler, kinds::SPLICE, &[fixed.as_bytes()])
             }
+            Self::Replace { log, first, end, slab } => {
+                let fixed = RawReplace {
+                    log: U64::new(log.get()),
+                    first: U64::new(first.get()),
+                    end: U64::new(end.get()),
+                    slab: slab.to_raw(),
+                };
+                push(filler, kinds::REPLACE, &[fixed.as_bytes()])
+            }
             Self::Unknown { kind, .. } => Err(RULES.breaks(Rule::Kind, 0, 1, u64::from(kind))),
         }
     }
@@ -244,6 +269,14 @@ impl<'a> Change<'a> {
                 source_first: Offset::new(raw.source_first.get()),
                 source_end: Offset::new(raw.source_end.get()),
             }),
+            kinds::REPLACE => whole(payload).and_then(|raw: RawReplace| {
+                Ok(Self::Replace {
+                    log: LogId::new(raw.log.get()),
+                    first: Offset::new(raw.first.get()),
+                    end: Offset::new(raw.end.get()),
+                    slab: Reference::from_raw_to(&raw.slab, BlockKind::Slab, 32)?,
+                })
+            }),
             _ => read(payload, 0, RULES).map(|log: U64| Self::SetSettings {
                 log: LogId::new(log.get()),
                 settings: payload.get(8..).unwrap_or_default(),
@@ -260,7 +293,9 @@ impl<'a> Change<'a> {
                 check_name(name, 16).and_then(|()| check_settings(settings, 20))
             }
             Self::SetSettings { settings, .. } => check_settings(settings, 4),
-            Self::DeleteRange { first, end, .. } => check_range(first, end, 24),
+            Self::DeleteRange { first, end, .. } | Self::Replace { first, end, .. } => {
+                check_range(first, end, 24)
+            }
             Self::Fork {
                 log,
                 origin,

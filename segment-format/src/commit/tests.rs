@@ -47,7 +47,7 @@ fn adoption() -> SlabAdoption {
     }
 }
 
-const CHANGES: [Change<'static>; 8] = [
+const CHANGES: [Change<'static>; 9] = [
     Change::CreateLog {
         log: LogId::new(7),
         name: "a/b",
@@ -89,6 +89,12 @@ const CHANGES: [Change<'static>; 8] = [
         source: LogId::new(11),
         source_first: Offset::new(u64::MAX - 1),
         source_end: Offset::new(u64::MAX),
+    },
+    Change::Replace {
+        log: LogId::new(1),
+        first: Offset::new(3),
+        end: Offset::new(9),
+        slab: Reference::EMPTY,
     },
 ];
 
@@ -300,7 +306,7 @@ fn patched(change: &Change<'_>, at: usize, patch: &[u8]) -> Result<(), Rule> {
 
 #[test]
 fn edits_with_hostile_numbers_are_refused() {
-    let [_, drop, _, delete, retain, snapshot, fork, splice] = &CHANGES;
+    let [_, drop, _, delete, retain, snapshot, fork, splice, _] = &CHANGES;
     let (low, high) = ([0; 8], [0xFF; 8]);
     for change in [drop, delete, retain, splice] {
         assert_eq!(patched(change, 2, &[1]), Err(Rule::Flags), "{change:?}");
@@ -409,11 +415,18 @@ fn edits_that_cannot_be_read_are_not_written() {
     };
     assert_eq!(refused(splice(0, 7, 7)), Rule::Order);
     assert_eq!(refused(splice(u64::MAX - 9, 0, 10)), Rule::Bounds);
+    let nothing = Change::Replace {
+        log,
+        first: Offset::new(3),
+        end: Offset::new(3),
+        slab: Reference::EMPTY,
+    };
+    assert_eq!(refused(nothing), Rule::Order);
 }
 
 #[test]
 fn reserved_numbers_of_changes_stay_unknown() {
-    for kind in [7_u8, 8, 10] {
+    for kind in [7_u8, 8, 11] {
         assert_eq!(patched(&CHANGES[1], 0, &[kind]), Ok(()), "kind {kind}");
         let mut block = sample();
         let change = 128 + 96 + 160;

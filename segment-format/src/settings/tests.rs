@@ -33,6 +33,33 @@ fn later(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     out
 }
 
+fn key_run(first: u64, end: u64) -> KeyRun {
+    let sealed = crate::Sealed {
+        block_bytes: 5000,
+        header_crc: crate::Crc::new(0xFEDC),
+    };
+    KeyRun {
+        base: 3,
+        first,
+        end,
+        entries: end - first,
+        stored_bytes: 800,
+        superseded_bytes: 16,
+        page_count: 5,
+        leaf_count: 3,
+        root_page: 3,
+        filter_page: 4,
+        filter_blocks: 63,
+        level: 1,
+        tree: Reference::local(BlockKind::Node, &crate::testing::identity(), &sealed),
+    }
+}
+
+const KEYED: KeyedSettings = KeyedSettings {
+    space_amplification_percent: 150,
+    marker_grace_ms: 86_400_000,
+};
+
 fn all() -> Settings {
     let mut unknown = later(9, 1, b"a");
     unknown.extend(later(u16::MAX, 1, b""));
@@ -40,6 +67,8 @@ fn all() -> Settings {
         retention: retention(),
         snapshot: Some(snapshot("before the move", false)),
         constraints: Some(constraints(3, "{}")),
+        keyed: Some(KEYED),
+        key_runs: vec![key_run(3, 7), key_run(7, 9)],
         unknown,
     }
 }
@@ -109,14 +138,14 @@ fn what_breaks_a_rule_is_not_written() {
         refused(|it| it.constraints = Some(constraints(1, ""))),
         Rule::Text
     );
-    assert_eq!(refused(|it| it.unknown = later(4, 0, b"")), Rule::Kind);
+    assert_eq!(refused(|it| it.unknown = later(8, 0, b"")), Rule::Kind);
     assert_eq!(
         refused(|it| it.unknown = later(2, 1, b"")),
         Rule::Order,
         "a known one"
     );
     assert_eq!(refused(|it| it.unknown = vec![9]), Rule::Truncated);
-    assert_eq!(refused(|it| it.unknown = later(4, 1, &[0; 65_528])), Rule::Limit);
+    assert_eq!(refused(|it| it.unknown = later(8, 1, &[0; 65_528])), Rule::Limit);
     assert_eq!(refused(|it| it.unknown = vec![0; 65_537]), Rule::Limit);
 }
 
@@ -129,7 +158,7 @@ fn hostile_settings_are_refused() {
     };
     let huge = u32::MAX.to_le_bytes();
     assert_eq!(with(0, &[0]), Rule::Zero);
-    assert_eq!(with(0, &[4]), Rule::Kind, "unknown, not to be passed over");
+    assert_eq!(with(0, &[8]), Rule::Kind, "unknown, not to be passed over");
     assert_eq!(with(2, &[1]), Rule::Flags, "a known one is never passed over");
     assert_eq!(with(2, &[2]), Rule::Flags);
     assert_eq!(with(4, &huge), Rule::Truncated);
@@ -185,7 +214,7 @@ fn settings_that_end_too_early_are_refused_or_end_with_a_setting() {
     let whole: Vec<usize> = (0..bytes.len())
         .filter(|length| Settings::decode(&bytes[..*length]).is_ok())
         .collect();
-    assert_eq!(whole, [0, 40, 88, 120, 136]);
+    assert_eq!(whole, [0, 40, 88, 120, 144, 440, 456]);
 }
 
 proptest! {
@@ -208,4 +237,30 @@ proptest! {
             prop_assert_eq!(settings.encode().unwrap(), bytes);
         }
     }
+}
+
+#[test]
+fn what_a_keyed_log_cannot_be_is_not_written() {
+    let refused = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = all();
+        change(&mut settings);
+        settings.encode().unwrap_err().rule
+    };
+    let less = KeyedSettings {
+        space_amplification_percent: 99,
+        ..KEYED
+    };
+    assert_eq!(refused(&|it| it.keyed = Some(less)), Rule::Bounds);
+    let with = |change: fn(&mut KeyRun)| refused(&|it: &mut Settings| change(&mut it.key_runs[0]));
+    assert_eq!(with(|run| run.base = 4), Rule::Order, "it begins before its base");
+    assert_eq!(with(|run| run.end = 3), Rule::Order);
+    assert_eq!(with(|run| run.end = 8), Rule::Order, "two runs lie over each other");
+    assert_eq!(with(|run| run.tree = Reference::EMPTY), Rule::Zero);
+    assert_eq!(with(|run| run.root_page = 5), Rule::Bounds);
+    assert_eq!(with(|run| run.leaf_count = 0), Rule::Bounds);
+    assert_eq!(with(|run| run.filter_blocks = 64), Rule::Bounds);
+    assert_eq!(with(|run| run.filter_blocks = 0), Rule::Bounds);
+    assert_eq!(with(|run| run.filter_page = u64::MAX), Rule::Bounds);
+    assert_eq!(super::decode_key_runs(&[], 0).unwrap_err().rule, Rule::Count);
+    assert_eq!(super::decode_key_runs(&[0; 143], 0).unwrap_err().rule, Rule::Count);
 }
