@@ -135,7 +135,12 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
         core.checkpoint()?;
     }
     core.apply_retentions()?;
-    core.collect_if_due().map(|_| ())
+    core.collect_if_due()?;
+    while core.index_keys()? || core.compact_if_due()? {
+        core.groups.lead(core);
+        core.flusher.lock().drive(core, true)?;
+    }
+    Ok(())
 }
 
 impl Core {
@@ -154,6 +159,8 @@ impl Core {
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
         let retained = self.apply_retentions()?;
         let collected = self.collect_if_due()?;
-        Ok(led || flushed || kept || checkpointed || retained || collected)
+        let indexed = self.index_keys()?;
+        let compacted = self.compact_if_due()?;
+        Ok(led || flushed || kept || checkpointed || retained || collected || indexed || compacted)
     }
 }

@@ -18,6 +18,7 @@ use lanterman_format::gathered;
 use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Sequence, Version};
 use lanterman_format::node;
 use lanterman_format::reference::Reference;
+use lanterman_format::settings::Settings;
 use lanterman_format::weakened;
 use parking_lot::MutexGuard;
 
@@ -234,6 +235,20 @@ impl Core {
                     node::encode(parts, identity, out)
                 })
             })?;
+            let mut settings = Settings::clone(&log.settings());
+            for run in root
+                .keys
+                .iter()
+                .filter_map(|run| run.within(&(root.start..tree_end)))
+            {
+                let pages = run.pages().write_dirty(&mut nodes, &mut |_, parts| {
+                    let bytes = node::encoded_bytes(parts.entries.len());
+                    sink.block(BlockKind::Node, bytes, |identity, out| {
+                        node::encode(parts, identity, out)
+                    })
+                })?;
+                settings.key_runs.push(run.told(pages));
+            }
             entries.push(CatalogEntry {
                 log: log.id,
                 flags: u32::from(log.named_snapshot().is_some()),
@@ -245,7 +260,7 @@ impl Core {
                 modified_version: committed.modified,
                 tree: reference,
                 tail: tail.map_or(Reference::EMPTY, |tail| *tail.slab.reference()),
-                settings: encoded(&log.settings())?.to_vec(),
+                settings: encoded(&settings)?.to_vec(),
             });
         }
         drop(edits);

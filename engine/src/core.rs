@@ -20,6 +20,7 @@ use crate::checkpoint::CheckpointState;
 use crate::clock::Clock;
 use crate::closing::{Closing, Permit};
 use crate::commit::Request;
+use crate::compaction::Compactor;
 use crate::counters::Counters;
 use crate::disk::FileLock;
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ use crate::flush::{Flusher, Incoming};
 use crate::gc::{Collector, SlowReaders};
 use crate::journal::Journal;
 use crate::journal::group::GroupCommit;
+use crate::keys::KeptKeys;
 use crate::log::LogState;
 use crate::lost::Holes;
 use crate::named::HistoryTurn;
@@ -66,6 +68,9 @@ pub(crate) struct Core {
     last_edit: AtomicU64,
     pub(crate) collector: Collector,
     pub(crate) slow_readers: SlowReaders,
+    /// Keys of messages that have no run yet.
+    pub(crate) kept_keys: KeptKeys,
+    pub(crate) compactor: Compactor,
     /// Held while named snapshots are made or dropped, so that a label is given once. Taken before everything else.
     pub(crate) snapshots: Mutex<()>,
     pub(crate) history: Mutex<HistoryTurn>,
@@ -133,6 +138,8 @@ impl Core {
             last_edit: AtomicU64::new(0),
             collector: Collector::default(),
             slow_readers: SlowReaders::default(),
+            kept_keys: KeptKeys::default(),
+            compactor: Compactor::default(),
             snapshots: Mutex::new(()),
             history: Mutex::default(),
             allocator: Mutex::new(parts.allocator),

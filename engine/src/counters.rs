@@ -18,6 +18,8 @@ pub(crate) struct Counters {
     journal_replay_bytes: AtomicU64,
     waits_for_memory: AtomicU64,
     collected_bytes: AtomicU64,
+    compaction_removed_bytes: AtomicU64,
+    compaction_rewritten_bytes: AtomicU64,
 }
 
 /// A reading of a store's counters, since it was opened.
@@ -46,6 +48,10 @@ pub struct CounterReadings {
     pub waits_for_memory: u64,
     /// Bytes of garbage given back to the file system or to recycling.
     pub collected_bytes: u64,
+    /// Stored bytes of superseded messages that compaction removed.
+    pub compaction_removed_bytes: u64,
+    /// Stored bytes that compaction wrote anew.
+    pub compaction_rewritten_bytes: u64,
     /// Bytes of memory held by tails, counting those kept for readers.
     pub tail_memory_bytes: u64,
     /// Bytes of segments mapped.
@@ -62,7 +68,7 @@ enum Kind {
 }
 
 impl CounterReadings {
-    fn listed(&self) -> [(&'static str, Kind, &'static str, u64); 14] {
+    fn listed(&self) -> [(&'static str, Kind, &'static str, u64); 16] {
         use Kind::{Counter, Gauge};
         [
             ("commits_total", Counter, "Commits asked for.", self.commits),
@@ -119,6 +125,18 @@ impl CounterReadings {
                 Counter,
                 "Bytes of garbage given back.",
                 self.collected_bytes,
+            ),
+            (
+                "compaction_removed_bytes_total",
+                Counter,
+                "Bytes of superseded messages removed.",
+                self.compaction_removed_bytes,
+            ),
+            (
+                "compaction_rewritten_bytes_total",
+                Counter,
+                "Bytes written anew by compaction.",
+                self.compaction_rewritten_bytes,
             ),
             (
                 "journal_replay_bytes",
@@ -207,6 +225,13 @@ impl Counters {
         self.collected_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn compacted(&self, removed: u64, rewritten: u64) {
+        self.compaction_removed_bytes
+            .fetch_add(removed, Ordering::Relaxed);
+        self.compaction_rewritten_bytes
+            .fetch_add(rewritten, Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> CounterReadings {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CounterReadings {
@@ -221,6 +246,8 @@ impl Counters {
             journal_replay_bytes: load(&self.journal_replay_bytes),
             waits_for_memory: load(&self.waits_for_memory),
             collected_bytes: load(&self.collected_bytes),
+            compaction_removed_bytes: load(&self.compaction_removed_bytes),
+            compaction_rewritten_bytes: load(&self.compaction_rewritten_bytes),
             tail_memory_bytes: 0,
             mapped_bytes: 0,
             pins: 0,

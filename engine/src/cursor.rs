@@ -456,7 +456,9 @@ impl Cursor {
 
     /// Goes on from the newest root; of a log that was dropped it keeps the one that it has, which its pin holds.
     fn take_newest_root(&mut self) {
-        let (pin, root) = self.core.pin_root(&self.log, Holder::Cursor(self.log.id));
+        let (pin, root) = self
+            .core
+            .pin_root(&self.log, Holder::Cursor(self.log.id), self.next);
         // Asked behind the pin: what was not dropped then is held by it.
         if !self.log.is_dropped() {
             (self.pin, self.root) = (pin, root);
@@ -700,17 +702,24 @@ fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Ran
 
 impl Core {
     /// The newest root of a log, kept from the collector for as long as the pin lives.
-    pub(crate) fn pin_root(&self, log: &LogState, holder: Holder) -> (Pin, Root) {
-        self.pin_root_since(log, holder, self.clock.monotonic())
+    /// `reads_from` is from where on a cursor reads, or `u64::MAX`.
+    pub(crate) fn pin_root(&self, log: &LogState, holder: Holder, reads_from: u64) -> (Pin, Root) {
+        self.pin_root_since(log, holder, self.clock.monotonic(), reads_from)
     }
 
     /// The same for as long as one call takes, which is never slow.
     pub(crate) fn pin_root_for_a_call(&self, log: &LogState) -> (Pin, Root) {
-        self.pin_root_since(log, Holder::Snapshot(log.id), Duration::MAX)
+        self.pin_root_since(log, Holder::Snapshot(log.id), Duration::MAX, u64::MAX)
     }
 
-    fn pin_root_since(&self, log: &LogState, holder: Holder, since: Duration) -> (Pin, Root) {
-        self.pins.pin_with(holder, since, || {
+    fn pin_root_since(
+        &self,
+        log: &LogState,
+        holder: Holder,
+        since: Duration,
+        reads_from: u64,
+    ) -> (Pin, Root) {
+        self.pins.pin_with(holder, since, reads_from, || {
             let version = self.catalog.version();
             let root = log.root();
             (version, Kept::Root(root.clone()), root)

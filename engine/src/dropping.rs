@@ -18,6 +18,7 @@ impl Core {
         // Chunks that wait are not written any more.
         self.incoming.forget(log);
         self.catalog.hide(log);
+        self.kept_keys.forget_log(log.id.get());
     }
 
     /// What a log held that was dropped, counted.

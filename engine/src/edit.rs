@@ -27,6 +27,7 @@ use crate::deletion::BlockPlace;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root, TailState};
 use crate::region::chunk::Chunk;
+use crate::replace::Replacement;
 use crate::slab::SlabBuilder;
 use crate::tree::{RangeSummary, Tree};
 
@@ -54,6 +55,8 @@ pub(crate) enum Edit {
         source: Arc<LogState>,
         offsets: Range<u64>,
     },
+    /// Messages that stand in slabs stand in another one from now on, without the superseded ones among them.
+    Replace(Replacement),
     /// A log ends.
     Drop { log: Arc<LogState> },
     /// A log has other settings.
@@ -171,6 +174,7 @@ impl Edit {
                 source,
                 offsets,
             } => vec![(log, *first), (source, offsets.end)],
+            Edit::Replace(replacement) => vec![(&replacement.log, replacement.superseded_by)],
             Edit::Drop { log } | Edit::SetSettings { log, .. } => vec![(log, 0)],
         }
     }
@@ -179,7 +183,7 @@ impl Edit {
     pub(crate) fn destroys(&self) -> bool {
         matches!(
             self,
-            Edit::Delete { .. } | Edit::Retain { .. } | Edit::Drop { .. }
+            Edit::Delete { .. } | Edit::Retain { .. } | Edit::Replace(_) | Edit::Drop { .. }
         )
     }
 
@@ -228,6 +232,12 @@ impl Edit {
                 source: source.id,
                 source_first: Offset::new(offsets.start),
                 source_end: Offset::new(offsets.end),
+            },
+            Edit::Replace(replacement) => Change::Replace {
+                log: replacement.log.id,
+                first: Offset::new(replacement.offsets.start),
+                end: Offset::new(replacement.offsets.end),
+                slab: replacement.entry.reference(),
             },
             Edit::Drop { log } => Change::DropLog { log: log.id },
             Edit::SetSettings { log, encoded, .. } => Change::SetSettings {
@@ -283,6 +293,11 @@ impl Core {
                     &rehearsal.root(source)?,
                     offsets.clone(),
                 )?;
+            }
+            Edit::Replace(replacement) => {
+                let root = rehearsal.root(&replacement.log)?;
+                let edited = self.replaced(replacement, &root)?.0;
+                rehearsal.take(&replacement.log, edited);
             }
             Edit::Drop { log } => {
                 rehearsal.root(log)?;
@@ -341,6 +356,11 @@ impl Core {
                 self.apply_splice(log, tail, *first, source, offsets.clone())?;
                 changed.note(log, log.journaled_end());
                 Ok(Destroyed::default())
+            }
+            Edit::Replace(replacement) => {
+                let log = &replacement.log;
+                changed.note(log, log.journaled_end());
+                self.edit_root(log, version, |root| self.replaced(replacement, root))
             }
             Edit::Drop { log } => {
                 self.apply_drop(log);

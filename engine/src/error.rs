@@ -219,6 +219,34 @@ pub enum Error {
         /// Name of the log.
         name: String,
     },
+    /// The log was edited while something was done that holds for the value it had.
+    #[error("log {name:?} was edited meanwhile: try again")]
+    Changed {
+        /// Name of the log.
+        name: String,
+    },
+    /// A message without a key was to be appended to a keyed log.
+    #[error("log {name:?} is keyed: every message of it needs a key")]
+    KeyRequired {
+        /// Name of the log.
+        name: String,
+    },
+    /// A log that is not keyed was asked for a key.
+    #[error(
+        "log {name:?} is not keyed, so it has no messages by key: make an empty log keyed and append to that"
+    )]
+    NotKeyed {
+        /// Name of the log.
+        name: String,
+    },
+    /// The log has messages, and what was asked for can be done to an empty one only.
+    #[error("log {name:?} has messages, and only an empty log can {operation}")]
+    NotEmpty {
+        /// Name of the log.
+        name: String,
+        /// What was to be done.
+        operation: &'static str,
+    },
     /// The directory does not exist and creating it was not asked for.
     #[error("{} does not exist", path.display())]
     NoStore {
@@ -436,6 +464,10 @@ impl Error {
             | Error::InvalidValue { .. }
             | Error::InvalidConstraints { .. }
             | Error::Constrained { .. }
+            | Error::Changed { .. }
+            | Error::KeyRequired { .. }
+            | Error::NotKeyed { .. }
+            | Error::NotEmpty { .. }
             | Error::NoStore { .. }
             | Error::NotAStore { .. }
             | Error::NewerFormat { .. }

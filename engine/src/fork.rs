@@ -83,7 +83,15 @@ impl Core {
             };
         });
         self.put_pieces(fork, &mut tail, addition)?;
-        fork.change_root(|root| root.tail = tail_slab);
+        let keys = root
+            .keys
+            .iter()
+            .filter_map(|run| run.within(&(root.start..in_tree)));
+        let keys: Arc<[_]> = keys.collect();
+        fork.change_root(|root_of_fork| {
+            root_of_fork.tail = tail_slab;
+            root_of_fork.keys = keys;
+        });
         fork.set_journaled_end(end);
         fork.set_durable_end(end);
         Ok(())

@@ -22,11 +22,22 @@ use lanterman_format::weakened;
 
 use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, order};
 use crate::constraints::Compiled;
+use crate::keys::{KeyRun, Superseded};
 use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
 use crate::region::root::RootCell;
 use crate::slab::SlabHandle;
 use crate::tree::Tree;
+
+/// In [`LogState::demands`]: there are constraints.
+const DEMANDS_RULES: u32 = 1;
+/// In [`LogState::demands`]: every message has a key.
+const DEMANDS_KEYS: u32 = 2;
+
+fn demands_of(settings: &Settings) -> u32 {
+    let demand = |demands: bool, bit: u32| if demands { bit } else { 0 };
+    demand(settings.constraints.is_some(), DEMANDS_RULES) | demand(settings.keyed.is_some(), DEMANDS_KEYS)
+}
 
 /// The newest messages of a quiet log: a slab that the next checkpoint or seal supersedes.
 #[derive(Debug, Clone)]
@@ -64,6 +75,8 @@ pub(crate) struct Root {
     pub(crate) pending: Arc<[PendingRun]>,
     /// Deleted offsets that are not in the tree yet: rising, disjoint, almost always none.
     pub(crate) masks: Arc<[Range<u64>]>,
+    /// Where the keys of a keyed log are told, by rising offsets that are in the tree; with gaps, and some may have gone.
+    pub(crate) keys: Arc<[KeyRun]>,
     /// How many edits of this process deleted something: two roots of a log with the same number agree on every offset
     /// that both have.
     pub(crate) edits: u64,
@@ -86,6 +99,7 @@ impl Root {
             tail: None,
             pending: Arc::from([]),
             masks: Arc::from([]),
+            keys: Arc::from([]),
             edits: 0,
             generation: 0,
         }
@@ -250,12 +264,14 @@ pub(crate) struct LogState {
     /// Set once the log is dropped: its name may be another's by now.
     dropped: AtomicBool,
     settings: Mutex<Arc<Settings>>,
-    /// Whether the settings have constraints: one load for each append.
-    constrained: AtomicBool,
+    /// Whether the settings have constraints, and whether the log is keyed: one load for each append.
+    demands: AtomicU32,
     /// How often the constraints have changed in this process.
     constraint_changes: AtomicU64,
     /// The constraints, once they were needed, with how often they had changed.
     compiled: Mutex<Option<(u64, Arc<Compiled>)>>,
+    /// What of a keyed log is known to be superseded.
+    pub(crate) superseded: Mutex<Superseded>,
     /// What is told of it if it is a named snapshot, which has no name of its own and is never written to.
     snapshot: Option<SnapshotSettings>,
     pub(crate) persisted: Mutex<Persisted>,
@@ -282,7 +298,8 @@ impl LogState {
             open_end: AtomicU32::new(0),
             dropped: AtomicBool::new(false),
             snapshot: settings.snapshot.clone(),
-            constrained: AtomicBool::new(settings.constraints.is_some()),
+            demands: AtomicU32::new(demands_of(&settings)),
+            superseded: Mutex::new(Superseded::default()),
             constraint_changes: AtomicU64::new(0),
             compiled: Mutex::new(None),
             settings: Mutex::new(Arc::new(settings)),
@@ -349,8 +366,7 @@ impl LogState {
     pub(crate) fn set_settings(&self, settings: Settings) {
         let mut known = self.settings.lock();
         let changes = known.constraints != settings.constraints;
-        self.constrained
-            .store(settings.constraints.is_some(), Ordering::Release);
+        self.demands.store(demands_of(&settings), Ordering::Release);
         *known = Arc::new(settings);
         if changes {
             // Behind the settings: whoever counts before he reads them never takes old ones for new.
@@ -376,10 +392,32 @@ impl LogState {
         Ok(made)
     }
 
-    /// Whether what is appended must be judged.
+    /// Whether anything is asked of what is appended.
     #[inline]
+    pub(crate) fn has_demands(&self) -> bool {
+        self.demands.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether what is appended must be judged.
     pub(crate) fn is_constrained(&self) -> bool {
-        self.constrained.load(Ordering::Relaxed)
+        self.demands.load(Ordering::Relaxed) & DEMANDS_RULES != 0
+    }
+
+    /// Whether what is appended must have a key.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.demands.load(Ordering::Relaxed) & DEMANDS_KEYS != 0
+    }
+
+    /// Asks for keys before the settings say so, while the gate is held; [`Self::set_settings`] and
+    /// [`Self::demand_as_set`] end it.
+    pub(crate) fn demand_keys(&self) {
+        self.demands.fetch_or(DEMANDS_KEYS, Ordering::AcqRel);
+    }
+
+    /// Asks for what the settings say, and nothing more.
+    pub(crate) fn demand_as_set(&self) {
+        let settings = self.settings.lock();
+        self.demands.store(demands_of(&settings), Ordering::Release);
     }
 
     /// What is told of it if it is a named snapshot.

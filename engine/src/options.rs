@@ -71,6 +71,8 @@ pub struct Options {
     pub(crate) when_full: WhenFull,
     pub(crate) collect: bool,
     pub(crate) collection_budget: CollectionBudget,
+    pub(crate) compact: bool,
+    pub(crate) compaction_budget: CollectionBudget,
     pub(crate) slow_readers: Option<SlowReaderWatch>,
     pub(crate) formats: Arc<Formats>,
     pub(crate) protect_reclaimed: bool,
@@ -150,6 +152,8 @@ impl Default for Options {
             when_full: WhenFull::default(),
             collect: true,
             collection_budget: CollectionBudget::default(),
+            compact: true,
+            compaction_budget: CollectionBudget::default(),
             slow_readers: None,
             formats: Arc::default(),
             protect_reclaimed: false,
@@ -289,6 +293,22 @@ impl Options {
     #[must_use]
     pub fn collect_time_percent(mut self, percent: u32) -> Self {
         self.collection_budget.time_percent = percent.clamp(1, 100);
+        self
+    }
+
+    /// Whether the background compacts keyed logs that have come to their bound; otherwise only [`crate::Store::compact`]
+    /// does. The default is yes.
+    #[must_use]
+    pub fn compact(mut self, compact: bool) -> Self {
+        self.compact = compact;
+        self
+    }
+
+    /// How many bytes a second, removed and written anew, the background compacts at most; default without a limit, but half
+    /// of the time it rests.
+    #[must_use]
+    pub fn compact_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.compaction_budget.bytes_per_second = bytes.max(1);
         self
     }
 

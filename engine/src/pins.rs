@@ -58,6 +58,8 @@ struct Entry {
     holder: Holder,
     /// When it was taken, on the monotonic clock.
     since: Duration,
+    /// The offset from which on a cursor still reads what is new in its log; none that there is for what holds a value still.
+    reads_from: u64,
 }
 
 /// The pin that was taken first.
@@ -120,6 +122,7 @@ impl PinTable {
         self: &Arc<Self>,
         holder: Holder,
         since: Duration,
+        reads_from: u64,
         take: impl FnOnce() -> (Version, Kept, T),
     ) -> (Pin, T) {
         let mut held = self.held.lock();
@@ -131,6 +134,7 @@ impl PinTable {
             version,
             holder,
             since,
+            reads_from,
         };
         held.pins.insert(number, entry);
         let count = held.versions.entry(version.get()).or_insert(0);
@@ -150,7 +154,7 @@ impl PinTable {
     #[cfg(test)]
     pub(crate) fn pin(self: &Arc<Self>, version: Version) -> Pin {
         let holder = Holder::StoreSnapshot;
-        self.pin_with(holder, Duration::ZERO, || (version, Kept::Version, ()))
+        self.pin_with(holder, Duration::ZERO, u64::MAX, || (version, Kept::Version, ()))
             .0
     }
 
@@ -209,6 +213,16 @@ impl PinTable {
         held.pins
             .first_key_value()
             .is_some_and(|(first, _)| *first < number)
+    }
+
+    /// The offset from which on the slowest cursor of a log reads, or one before it; `u64::MAX` if there is none.
+    pub(crate) fn slowest_cursor(&self, log: LogId) -> u64 {
+        let held = self.held.lock();
+        let cursors = held
+            .pins
+            .values()
+            .filter(|entry| entry.holder == Holder::Cursor(log));
+        cursors.map(|entry| entry.reads_from).min().unwrap_or(u64::MAX)
     }
 
     /// What all pins keep now.

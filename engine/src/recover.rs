@@ -26,6 +26,7 @@ use crate::catalog::Catalog;
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
 use crate::journal::replay::{Scan, Step};
+use crate::keys::KeyRun;
 use crate::log::{LogState, Persisted, Root, TailSlab};
 use crate::memory::Room;
 use crate::root_file::FoundSlots;
@@ -268,11 +269,11 @@ fn read_block<T>(
 /// Makes the logs of a checkpoint.
 pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loaded) -> Result<()> {
     for entry in loaded.entries.values().flat_map(BTreeMap::values) {
-        let root = root_of(table, loaded, entry)?;
+        let mut root = root_of(table, loaded, entry)?;
         let end = root.end();
         let settings = Settings::decode(&entry.settings).ok();
         let settings = settings.filter(|settings| settings.snapshot.is_some() == is_snapshot(entry));
-        let settings = settings.ok_or_else(|| {
+        let mut settings = settings.ok_or_else(|| {
             let page = loaded.pages.get(&page_of(entry.log)).unwrap_or(&Reference::EMPTY);
             disagreement(
                 table,
@@ -282,6 +283,12 @@ pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loa
                 entry.log.get(),
             )
         })?;
+        let runs = std::mem::take(&mut settings.key_runs);
+        root.keys = runs
+            .iter()
+            .map(|told| KeyRun::stored(told))
+            .collect::<Result<_, _>>()
+            .map_err(|error| tree_error(table, entry.name.as_str(), root.start, error))?;
         if let Some(known) = catalog.by_id(entry.log.get()) {
             // A reader that jumps to a newer checkpoint: whoever holds the log goes on with the same one.
             catalog.found_again(entry.log);
@@ -326,6 +333,7 @@ fn root_of(table: &SegmentTable, loaded: &Loaded, entry: &CatalogEntry) -> Resul
         tail,
         pending: Arc::from([]),
         masks: Arc::from([]),
+        keys: Arc::from([]),
         edits: 0,
         generation: 0,
     })
@@ -461,7 +469,7 @@ impl Core {
         Ok(())
     }
 
-    fn note_adopted_slab(&self, slab: &Reference) {
+    pub(crate) fn note_adopted_slab(&self, slab: &Reference) {
         if !slab.is_empty() {
             self.segments.note_used(slab);
         }
@@ -493,7 +501,7 @@ impl Core {
     }
 
     /// The entry that shows an adopted slab, but for the first `known` of the offsets that it brings.
-    fn adopted_entry(
+    pub(crate) fn adopted_entry(
         &self,
         log: &LogState,
         adoption: &SlabAdoption,

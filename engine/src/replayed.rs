@@ -13,6 +13,7 @@ use lanterman_format::ids::{LogId, Version};
 use lanterman_format::name::LogName;
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::settings::Settings;
+use lanterman_format::weakened;
 
 use crate::core::Core;
 use crate::edit::{Changed, Edit, Rehearsal};
@@ -106,6 +107,21 @@ impl Core {
                     source,
                     offsets,
                 })
+            }
+            Change::Replace {
+                log,
+                first,
+                end,
+                slab,
+            } => {
+                let offsets = first.get()..end.get();
+                if !weakened!("replaced-room-unknown") {
+                    self.note_adopted_slab(&slab);
+                }
+                match self.replayed_ordinary_log(log, (offsets.end, 0), header)? {
+                    Some(log) => Some(self.replayed_replacement(log, offsets, &slab, header)?),
+                    None => None,
+                }
             }
             Change::DropLog { log } => self
                 .replayed_log(log, (0, 0), header)?

@@ -3,6 +3,7 @@
 use std::ops::{Bound as RangeBound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
+use lanterman_format::ValueType;
 use lanterman_format::ids::{LogId, Offset, Version};
 
 use crate::catalog::Cut;
@@ -10,6 +11,8 @@ use crate::constraints::Constraints;
 use crate::core::Core;
 use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result, Violation};
+use crate::key_scan::{KeyEnd, KeyScan, message_of};
+use crate::keyed::Keyed;
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
 use crate::pins::{Holder, Kept, Pin};
@@ -77,6 +80,21 @@ impl Log {
         told.map(|told| Constraints::stored(&told.document)).transpose()
     }
 
+    /// Whether it is keyed, and how ([`crate::Store::set_keyed`]).
+    #[must_use]
+    pub fn keyed(&self) -> Option<Keyed> {
+        self.state.settings().keyed.as_ref().map(Keyed::of_setting)
+    }
+
+    /// The newest message of a key, of a keyed log; `None` if there is none, or a delete marker is the newest.
+    ///
+    /// # Errors
+    /// As [`Snapshot::get_key`].
+    pub fn get_key(&self, key: &[u8]) -> Result<Option<KeptMessage>> {
+        self.check_not_dropped()?;
+        self.snapshot().get_key(key)
+    }
+
     /// Name, start, end and watermarks.
     #[must_use]
     pub fn information(&self) -> LogInformation {
@@ -102,7 +120,9 @@ impl Log {
     /// at the first message behind. [`Error::UnknownLog`] if the log was dropped.
     pub fn cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
-        let pinned = self.core.pin_root(&self.state, Holder::Cursor(self.state.id));
+        let pinned = self
+            .core
+            .pin_root(&self.state, Holder::Cursor(self.state.id), offset);
         // Asked behind the pin: what was not dropped then is held by it.
         self.check_not_dropped()?;
         Cursor::new(
@@ -120,7 +140,9 @@ impl Log {
     /// As [`cursor`](Self::cursor).
     pub fn durable_cursor(&self, offset: impl ToOffset) -> Result<Cursor> {
         let offset = offset.to_offset();
-        let pinned = self.core.pin_root(&self.state, Holder::Cursor(self.state.id));
+        let pinned = self
+            .core
+            .pin_root(&self.state, Holder::Cursor(self.state.id), offset);
         // Asked behind the pin: what was not dropped then is held by it.
         self.check_not_dropped()?;
         Cursor::new(
@@ -136,7 +158,9 @@ impl Log {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.core.publication.settle();
-        let (pin, mut root) = self.core.pin_root(&self.state, Holder::Snapshot(self.state.id));
+        let (pin, mut root) = self
+            .core
+            .pin_root(&self.state, Holder::Snapshot(self.state.id), u64::MAX);
         // Asked behind the pin: what was not dropped then is held by it.
         if self.state.is_dropped() {
             root = Root::empty_from(root.end());
@@ -165,7 +189,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// What a named snapshot holds.
     pub(crate) fn of_named(core: &Arc<Core>, state: Arc<LogState>) -> Self {
-        let (pin, root) = core.pin_root(&state, Holder::Snapshot(state.id));
+        let (pin, root) = core.pin_root(&state, Holder::Snapshot(state.id), u64::MAX);
         Snapshot {
             core: Arc::clone(core),
             end: root.end(),
@@ -328,6 +352,65 @@ impl Snapshot {
             .collect()
     }
 
+    /// The newest message of a key, of a keyed log; `None` if there is none, or a delete marker is the newest.
+    ///
+    /// Where the keys of older messages are told in order (which the background sees to), one page of a filter is looked at
+    /// for each run of them, and a few pages more for the one that has the key.
+    ///
+    /// # Errors
+    /// [`Error::NotKeyed`], [`Error::Damaged`], [`Error::Unreadable`].
+    pub fn get_key(&self, key: &[u8]) -> Result<Option<KeptMessage>> {
+        let mut cursor = self.cursor(self.root.start)?;
+        let mut found = None;
+        self.core
+            .find_key(&self.state, &self.root, self.end, key, &mut |offset| {
+                found = message_of(&mut cursor, offset, key)?;
+                Ok(found.is_some())
+            })?;
+        Ok(found.filter(|message| message.value_type() != ValueType::NIL))
+    }
+
+    /// The newest message of each key in a range of keys, in the order of the keys, which is that of their bytes; without
+    /// keys of which a delete marker is the newest. Of a keyed log.
+    ///
+    /// # Errors
+    /// [`Error::NotKeyed`]; what goes wrong on the way comes out of the iterator.
+    pub fn scan_keys<'k>(&self, keys: impl RangeBounds<&'k [u8]>) -> Result<KeyScan> {
+        let from = match keys.start_bound() {
+            RangeBound::Included(key) => key.to_vec(),
+            // The least key that is greater.
+            RangeBound::Excluded(key) => [key, [0].as_slice()].concat(),
+            RangeBound::Unbounded => Vec::new(),
+        };
+        let until = match keys.end_bound() {
+            RangeBound::Included(key) => KeyEnd::Before([key, [0].as_slice()].concat()),
+            RangeBound::Excluded(key) => KeyEnd::Before(key.to_vec()),
+            RangeBound::Unbounded => KeyEnd::Nowhere,
+        };
+        self.scan(from, until)
+    }
+
+    /// The same for all keys that begin with `prefix`; of the empty one, all.
+    ///
+    /// # Errors
+    /// As [`scan_keys`](Self::scan_keys).
+    pub fn scan_prefix(&self, prefix: &[u8]) -> Result<KeyScan> {
+        self.scan(prefix.to_vec(), KeyEnd::Prefix(prefix.to_vec()))
+    }
+
+    fn scan(&self, from: Vec<u8>, until: KeyEnd) -> Result<KeyScan> {
+        let merged = self
+            .core
+            .merged_keys(&self.state, &self.root, self.end, Some(from))?;
+        Ok(KeyScan::new(
+            Arc::clone(&self.core),
+            Arc::clone(&self.state),
+            self.cursor(self.root.start)?,
+            merged,
+            until,
+        ))
+    }
+
     /// Iterates over a range of offsets; values are counted and not copied. [`cursor`](Self::cursor) is cheaper where
     /// one message at a time is enough.
     ///
@@ -391,7 +474,7 @@ impl Core {
     /// The newest version of all logs, kept from the collector for as long as the pin lives.
     pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
         self.pins
-            .pin_with(Holder::StoreSnapshot, self.clock.monotonic(), || {
+            .pin_with(Holder::StoreSnapshot, self.clock.monotonic(), u64::MAX, || {
                 let cut = self.catalog.cut();
                 (cut.version, Kept::Cut(cut.clone()), cut)
             })

@@ -323,6 +323,9 @@ impl Core {
                 name: name.as_str().to_owned(),
             });
         }
+        if log.is_keyed() && !from.is_keyed() {
+            return Err(crate::writer::key_required(&log));
+        }
         let mut offsets = WantedRange::of(range).within(&from)?;
         if range.start_bound() == Bound::Unbounded {
             // The whole of a log is what it has: not what retention took at its front.

@@ -23,7 +23,7 @@ use crate::log::{LogState, Root};
 use crate::memory::Room;
 use crate::options::Durability;
 use crate::region::gated::Gated;
-use crate::writer::{NewMessage, check_fields, encode};
+use crate::writer::{NewMessage, check_fields, encode, key_required};
 
 /// Largest transaction in bytes of stored messages: it is one block of the journal, which must stay within its limit.
 pub const TRANSACTION_BYTES_MAX: u64 = 64 << 20;
@@ -403,6 +403,9 @@ impl Core {
                 if part.count == 0 {
                     continue;
                 }
+                if log.is_keyed() && !have_keys(&part.body) {
+                    return Err(key_required(log));
+                }
                 let room = self.make_room(log, &mut tail, part.body.len() as u64, part.count)?;
                 if room == Room::NoMemory {
                     has_memory = false;
@@ -430,6 +433,11 @@ impl Core {
             return Ok(staged);
         }
     }
+}
+
+/// Whether all stored messages have keys.
+fn have_keys(body: &[u8]) -> bool {
+    lanterman_format::buffer::walk(body).all(|found| found.is_ok_and(|(_, message)| message.key().is_some()))
 }
 
 /// The error for a log in which a message is being filled in place.

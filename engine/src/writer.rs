@@ -48,6 +48,21 @@ impl<'a> NewMessage<'a> {
         self
     }
 
+    /// A message that says of a keyed log that there is nothing of this key any more; see
+    /// [`Store::set_keyed`](crate::Store::set_keyed).
+    ///
+    /// ```
+    /// let gone = lanterman::NewMessage::delete_marker(b"order 7");
+    /// assert!(gone.value().is_empty());
+    /// ```
+    #[must_use]
+    pub fn delete_marker(key: &'a [u8]) -> Self {
+        NewMessage {
+            fields: BufferFields::plain(ValueType::NIL, &[]),
+        }
+        .key(key)
+    }
+
     /// Gives it a time of its own, in milliseconds since 1970.
     #[must_use]
     pub fn time_ms(mut self, time_ms: i64) -> Self {
@@ -121,7 +136,7 @@ impl Writer {
     /// [`Error::Diverted`] if it went to another log for that.
     #[inline]
     pub fn append(&mut self, value: &[u8]) -> Result<Offset> {
-        if value.len() <= self.message_bytes_max && !self.log.is_constrained() {
+        if value.len() <= self.message_bytes_max && !self.log.has_demands() {
             let mut tail = self.owner.enter();
             if let Some(writer) = tail.writer.as_mut()
                 && let Ok(offset) = writer.append_plain(value, ValueType::BYTES)
@@ -173,7 +188,11 @@ impl Writer {
         let mut count = 0u64;
         let mut judged = Vec::new();
         let is_constrained = self.log.is_constrained();
+        let is_keyed = self.log.is_keyed();
         for message in messages {
+            if is_keyed {
+                check_key(&self.log, &message.fields)?;
+            }
             check_fields(&message.fields, self.message_bytes_max)?;
             self.store.core.options.formats.check(&message.fields)?;
             if is_constrained {
@@ -197,6 +216,10 @@ impl Writer {
         }
         loop {
             let mut tail = self.owner.enter();
+            if !is_keyed && self.log.is_keyed() {
+                // It became so just now.
+                return Err(key_required(&self.log));
+            }
             let room = self
                 .store
                 .core
@@ -235,6 +258,7 @@ impl Writer {
         let stored = lanterman_format::buffer::plain_stored_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
         loop {
             let mut tail = self.owner.enter();
+            check_key(&self.log, &BufferFields::plain(ValueType::BYTES, &[]))?;
             if self
                 .store
                 .core
@@ -266,6 +290,7 @@ impl Writer {
         let stored = stored_bytes(fields)?;
         let offset = loop {
             let mut tail = self.owner.enter();
+            check_key(&self.log, fields)?;
             if self
                 .store
                 .core
@@ -420,6 +445,22 @@ fn too_large(bytes: usize, limit: usize) -> Error {
         part: "message",
         bytes: bytes as u64,
         limit_bytes: limit as u64,
+    }
+}
+
+/// # Errors
+/// [`Error::KeyRequired`] for a message without a key, if the log is keyed.
+fn check_key(log: &LogState, fields: &BufferFields<'_>) -> Result<()> {
+    match fields.key.is_none() && log.is_keyed() {
+        true => Err(key_required(log)),
+        false => Ok(()),
+    }
+}
+
+#[cold]
+pub(crate) fn key_required(log: &LogState) -> Error {
+    Error::KeyRequired {
+        name: log.name.as_str().to_owned(),
     }
 }
 

@@ -184,9 +184,16 @@ impl KeyPageBuilder {
     pub fn finish(&mut self) -> Result<Vec<u8>, FormatError> {
         let starts = core::iter::once(0).chain(self.entries.iter().map(|(end, _, _)| *end));
         let key_at = |start: usize, end: usize| self.keys.get(start..end).unwrap_or_default();
-        let last_start = starts.clone().nth(self.entries.len().saturating_sub(1)).unwrap_or(0);
+        let last_start = starts
+            .clone()
+            .nth(self.entries.len().saturating_sub(1))
+            .unwrap_or(0);
         let (first, last) = (self.first_key(), key_at(last_start, self.keys.len()));
-        let prefix = first.iter().zip(last).take_while(|(one, other)| one == other).count();
+        let prefix = first
+            .iter()
+            .zip(last)
+            .take_while(|(one, other)| one == other)
+            .count();
         let raw = RawKeyPage {
             kind: self.kind.code(),
             reserved_1: 0,
@@ -203,7 +210,10 @@ impl KeyPageBuilder {
         page.extend_from_slice(first.get(..prefix).unwrap_or_default());
         for (entry, (start, (end, number, size))) in starts.zip(&self.entries).enumerate() {
             if entry.is_multiple_of(RESTART_INTERVAL) {
-                let slot = entry.wrapping_div(RESTART_INTERVAL).saturating_mul(4).saturating_add(restarts_at);
+                let slot = entry
+                    .wrapping_div(RESTART_INTERVAL)
+                    .saturating_mul(4)
+                    .saturating_add(restarts_at);
                 let position = crate::convert::narrow(page.len(), RULES, wide(slot))?;
                 crate::convert::put(&mut page, slot, &position.to_le_bytes(), RULES)?;
             }
@@ -498,7 +508,11 @@ pub fn filter_has(page: &[u8], block: u64, hash: u64) -> Result<bool, FormatErro
         .saturating_mul(FILTER_BLOCK_BYTES)
         .saturating_add(HEADER_BYTES);
     let block = part(page, at, FILTER_BLOCK_BYTES, RULES)?;
-    Ok(filter_bits(hash).all(|bit| block.get(bit >> 3).is_some_and(|byte| byte & (1 << (bit & 7)) != 0)))
+    Ok(filter_bits(hash).all(|bit| {
+        block
+            .get(bit >> 3)
+            .is_some_and(|byte| byte & (1 << (bit & 7)) != 0)
+    }))
 }
 
 /// The upper half of the hash chooses the block, without a division.
@@ -510,7 +524,9 @@ fn filter_block(hash: u64, blocks: u64) -> u64 {
 /// The bits of a block that a key sets: nine bits of a product for each, so that they do not hang together.
 fn filter_bits(hash: u64) -> impl Iterator<Item = usize> {
     // An odd number without a pattern: 2^64 divided by the golden ratio.
-    let spread = (hash & u64::from(u32::MAX)).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let spread = (hash & u64::from(u32::MAX))
+        .wrapping_add(1)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (0..FILTER_LOOKS).map(move |look| {
         let bits = spread >> (10_u32.saturating_mul(look)) & 511;
         usize::try_from(bits).unwrap_or(0)

@@ -7,8 +7,8 @@ use crate::block::BlockKind;
 use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Rule, Structure};
 use crate::ids::Version;
-use crate::limits::SETTINGS_BYTES_MAX;
 use crate::key_page::FILTER_BLOCKS_PER_PAGE;
+use crate::limits::SETTINGS_BYTES_MAX;
 use crate::name::LogName;
 use crate::reference::{RawReference, Reference};
 use zerocopy::little_endian::{I64, U16, U32, U64};
@@ -360,12 +360,17 @@ impl KeyRun {
 
     /// The rules that hold before writing and after reading.
     fn check(&self, at: u64) -> Result<(), FormatError> {
-        RULES.require(self.base <= self.first, Rule::Order, at, self.first, self.base)?;
         RULES.require(self.first < self.end, Rule::Order, at, self.first, self.end)?;
         RULES.require(!self.tree.is_empty(), Rule::Zero, at, 1, 0)?;
         let pages = self.page_count;
         RULES.require(self.root_page < pages, Rule::Bounds, at, pages, self.root_page)?;
-        RULES.require((1..=pages).contains(&self.leaf_count), Rule::Bounds, at, pages, self.leaf_count)?;
+        RULES.require(
+            (1..=pages).contains(&self.leaf_count),
+            Rule::Bounds,
+            at,
+            pages,
+            self.leaf_count,
+        )?;
         let filter_end = self
             .filter_page
             .checked_add(self.filter_blocks.div_ceil(FILTER_BLOCKS_PER_PAGE));

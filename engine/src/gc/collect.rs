@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use lanterman_format::ids::{SegmentId, Version};
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::settings::Settings;
 use lanterman_format::weakened;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::erase::Cuts;
 use super::reached::{Reached, length, unite, without};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::keys::KeyRun;
 use crate::log::{LogState, Root};
 use crate::pins::{Holder, Kept, OldestPin};
 use crate::segment::{FIRST_BLOCK_POSITION, MakingRoom, SegmentFile};
@@ -134,6 +136,11 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
+    /// Keeps blocks that are written and in no value yet from being taken for garbage.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.busy.lock()
+    }
+
     pub(super) fn erased(&self) -> Version {
         Version::new(self.erased.load(Ordering::Acquire))
     }
@@ -437,6 +444,13 @@ impl Core {
                     };
                     reach_from(&entry.tree, source, &mut live).map_err(failed)?;
                 }
+                // Settings of another program's making are no reason to take what they name for garbage.
+                let settings = Settings::decode(&entry.settings).unwrap_or_default();
+                for run in &settings.key_runs {
+                    let failed =
+                        |error| crate::source::tree_error(&self.segments, entry.name.as_str(), 0, error);
+                    reach_from(&run.tree, source, &mut live).map_err(failed)?;
+                }
             }
             for log in &logs {
                 self.reach_root(log, &log.root(), &mut live)?;
@@ -478,13 +492,15 @@ impl Core {
         if let Some(tail) = &root.tail {
             reached.add(tail.slab.reference());
         }
-        for pending in root.pending.iter() {
-            pending
-                .tree
-                .reach(self.source.as_ref(), reached)
-                .map_err(failed)?;
-        }
-        Ok(())
+        let pending = root.pending.iter().map(|pending| &pending.tree);
+        let runs = root
+            .keys
+            .iter()
+            .map(KeyRun::pages)
+            .filter(|_| !weakened!("key-runs-unreached"));
+        pending
+            .chain(runs)
+            .try_for_each(|tree| tree.reach(self.source.as_ref(), reached).map_err(failed))
     }
 
     fn reach_pin(&self, pin: &Kept, reached: &mut Reached) -> Result<()> {
@@ -502,6 +518,7 @@ impl Core {
                     .iter()
                     .map(|pending| &pending.tree)
                     .chain([&root.tree])
+                    .chain(root.keys.iter().map(KeyRun::pages))
                     .try_for_each(|tree| tree.reach(source, reached).map_err(failed))
             }
             Kept::Cut(cut) => cut

@@ -258,7 +258,7 @@ impl Core {
     }
 
     /// Writes a slab of `offset_count` offsets; gives the entry that shows all of it.
-    fn write_built(
+    pub(crate) fn write_built(
         &self,
         mut builder: SlabBuilder,
         offset_count: u64,

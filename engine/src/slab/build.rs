@@ -82,6 +82,12 @@ impl SlabBuilder {
         Ok(())
     }
 
+    /// Messages without a time of their own may have been appended in `times_ms` too.
+    pub(crate) fn widen_times(&mut self, times_ms: RangeInclusive<i64>) {
+        self.summary.time_min_ms = self.summary.time_min_ms.min(*times_ms.start());
+        self.summary.time_max_ms = self.summary.time_max_ms.max(*times_ms.end());
+    }
+
     /// Adds deleted messages.
     pub(crate) fn push_deleted(&mut self, count: u64) {
         self.deleted = self.deleted.saturating_add(count);

@@ -227,7 +227,12 @@ impl<'a> Change<'a> {
                 };
                 push(filler, kinds::SPLICE, &[fixed.as_bytes()])
             }
-            Self::Replace { log, first, end, slab } => {
+            Self::Replace {
+                log,
+                first,
+                end,
+                slab,
+            } => {
                 let fixed = RawReplace {
                     log: U64::new(log.get()),
                     first: U64::new(first.get()),

@@ -28,7 +28,10 @@ fn entries_are_found_as_they_were_pushed() {
     let keys: Vec<(Vec<u8>, u64)> = (0..200_u64)
         .map(|number| (format!("user {:03}", number / 2 * 2).into_bytes(), 1000 - number))
         .collect();
-    let borrowed: Vec<(&[u8], u64)> = keys.iter().map(|(key, offset)| (key.as_slice(), *offset)).collect();
+    let borrowed: Vec<(&[u8], u64)> = keys
+        .iter()
+        .map(|(key, offset)| (key.as_slice(), *offset))
+        .collect();
     let page = leaf(&borrowed);
     let view = KeyPageView::leaf(&page).unwrap();
     let all: Vec<_> = view.entries().map(Result::unwrap).collect();
@@ -38,7 +41,10 @@ fn entries_are_found_as_they_were_pushed() {
     }
     for wanted in 0..202_u64 {
         let wanted = format!("user {wanted:03}").into_bytes();
-        let expected = keys.iter().find(|(key, _)| *key >= wanted).map(|(_, offset)| *offset);
+        let expected = keys
+            .iter()
+            .find(|(key, _)| *key >= wanted)
+            .map(|(_, offset)| *offset);
         let found = view.entries_from(&wanted).unwrap().next();
         let found = found.map(|entry| entry.unwrap().place().offset);
         assert_eq!(found, expected, "{}", String::from_utf8_lossy(&wanted));
@@ -56,9 +62,22 @@ fn an_inner_page_leads_to_where_the_first_entry_may_be() {
     }
     let page = builder.finish().unwrap();
     let view = KeyPageView::inner(&page).unwrap();
-    let cases: [(&[u8], u64); 7] = [(b"", 0), (b"a", 0), (b"b", 0), (b"g", 0), (b"m", 1), (b"n", 3), (b"z", 4)];
+    let cases: [(&[u8], u64); 7] = [
+        (b"", 0),
+        (b"a", 0),
+        (b"b", 0),
+        (b"g", 0),
+        (b"m", 1),
+        (b"n", 3),
+        (b"z", 4),
+    ];
     for (key, expected) in cases {
-        assert_eq!(view.page_for(key).unwrap(), expected, "{}", String::from_utf8_lossy(key));
+        assert_eq!(
+            view.page_for(key).unwrap(),
+            expected,
+            "{}",
+            String::from_utf8_lossy(key)
+        );
     }
     assert_eq!(KeyPageView::leaf(&page).unwrap_err().rule, Rule::Kind);
 }
@@ -127,7 +146,10 @@ fn a_filter_has_what_was_added_and_little_else() {
     let wrong = hashes(1 << 32).filter(|hash| has(*hash)).count();
     assert!(wrong < 150, "{wrong} of 5000");
     assert_eq!(filter_has(&pages[0], 63, 1).unwrap_err().rule, Rule::Bounds);
-    assert_eq!(filter_has(&pages[0][..100], 5, 1).unwrap_err().rule, Rule::Truncated);
+    assert_eq!(
+        filter_has(&pages[0][..100], 5, 1).unwrap_err().rule,
+        Rule::Truncated
+    );
     assert_eq!(KeyFilterBuilder::new(1 << 40, 10).block_count(), 10);
     assert_eq!(KeyFilterBuilder::new(0, 0).block_count(), 1);
 }

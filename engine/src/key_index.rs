@@ -1,0 +1,199 @@
+//! Making runs of keys: of slabs that have none, and of runs that have become many.
+//!
+//! A step makes one run, of the oldest slabs that no run tells of or of eight runs beside each other that are of one level, so
+//! that a log of n slabs has O(log n) runs and each key is written O(log n) times. What is made is in the log's value at once
+//! and on the disk with the next checkpoint; if that does not come, it is made again. Nothing of it is ever needed to be right.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::core::Core;
+use crate::error::Result;
+use crate::keyed::KeyPart;
+use crate::keys::{KeyRun, KeyedPlace, MergedKeys, RunWriter};
+use crate::log::{LogState, Root};
+
+/// How many runs of one level become one of the next.
+const RUNS_MERGED: usize = 8;
+/// How many slabs one run is made of at most, whose keys are sorted in memory.
+const SLABS_MAX: usize = 64;
+/// Runs with more messages than this together are not joined: a step would take too long. From there on their number grows with
+/// the log, by one for so many messages.
+const ENTRIES_MAX: u64 = 16 << 20;
+/// How often a long step asks whether something more urgent waits.
+const ENTRIES_PER_LOOK: u64 = 1 << 14;
+
+impl Core {
+    /// Makes one run for each keyed log that needs one; says whether any was made.
+    pub(crate) fn index_keys(&self) -> Result<bool> {
+        if self.options.read_only {
+            return Ok(false);
+        }
+        let mut made = false;
+        for log in self.catalog.all() {
+            if log.is_keyed() && !log.is_dropped() {
+                made |= self.index_keys_step(&log)?;
+            }
+        }
+        Ok(made)
+    }
+
+    /// Makes runs until all slabs of a log have theirs.
+    pub(crate) fn index_all_keys(&self, log: &Arc<LogState>) -> Result<()> {
+        while self.index_keys_step(log)? {}
+        Ok(())
+    }
+
+    fn index_keys_step(&self, log: &Arc<LogState>) -> Result<bool> {
+        // What is written is in no tree for a while.
+        let _busy = self.collector.hold();
+        let _permit = self.permit()?;
+        let root = log.root();
+        if let Some(gap) = self.first_gap(log, &root)? {
+            let (parts, offsets) = gap;
+            let merged = self
+                .merge_parts(parts, None)
+                .map_err(|error| self.key_error(log, error))?;
+            let entries_max = offsets.end.saturating_sub(offsets.start);
+            let run = self.write_run(log, merged, offsets.clone(), (entries_max, 0), &mut |_| true)?;
+            return Ok(self.put_run(log, offsets, run));
+        }
+        let Some(runs) = runs_to_merge(&root) else {
+            return Ok(false);
+        };
+        self.merge_runs(log, &runs, &mut |_| true)?;
+        Ok(true)
+    }
+
+    /// Writes runs that follow each other as one, without the messages of which `keep` says `false`.
+    pub(crate) fn merge_runs(
+        &self,
+        log: &Arc<LogState>,
+        runs: &[KeyRun],
+        keep: &mut dyn FnMut(&KeyedPlace) -> bool,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+            return Ok(());
+        };
+        let offsets = first.offsets().start..last.offsets().end;
+        let entries = runs.iter().map(KeyRun::entries).fold(0, u64::saturating_add);
+        let highest = runs.iter().map(KeyRun::level).max().unwrap_or(0);
+        let level = highest.saturating_add(u32::from(runs.len() > 1));
+        let parts = runs.iter().cloned().map(KeyPart::Run).collect();
+        let merged = self
+            .merge_parts(parts, None)
+            .map_err(|error| self.key_error(log, error))?;
+        let run = self.write_run(log, merged, offsets.clone(), (entries, level), keep)?;
+        self.put_run(log, offsets, run);
+        Ok(())
+    }
+
+    /// The first slabs that no run tells of, and the offsets of which their run will speak.
+    fn first_gap(&self, log: &LogState, root: &Root) -> Result<Option<(Vec<KeyPart>, Range<u64>)>> {
+        let in_tree = root.start..root.tree_end;
+        let mut at = in_tree.start;
+        let runs = root.keys.iter().filter_map(|run| run.within(&in_tree));
+        let ends = runs.map(|run| run.offsets()).chain([in_tree.end..in_tree.end]);
+        for covered in ends {
+            let gap = at..covered.start;
+            at = covered.end;
+            let parts = self.key_parts_of_tree(&root.tree, root.start, gap.clone());
+            let mut parts = parts.map_err(|error| self.key_error(log, error))?;
+            if parts.is_empty() {
+                continue;
+            }
+            let mut end = gap.end;
+            if parts.len() > SLABS_MAX {
+                if let Some(KeyPart::Slab { offsets, .. }) = parts.get(SLABS_MAX) {
+                    end = offsets.start;
+                }
+                parts.truncate(SLABS_MAX);
+            }
+            return Ok(Some((parts, gap.start..end)));
+        }
+        Ok(None)
+    }
+
+    /// Writes one run, as far as its messages are in the log's tree.
+    fn write_run(
+        &self,
+        log: &LogState,
+        mut merged: MergedKeys,
+        offsets: Range<u64>,
+        (entries_max, level): (u64, u32),
+        keep: &mut dyn FnMut(&KeyedPlace) -> bool,
+    ) -> Result<Option<KeyRun>> {
+        let mut write = |builder, pages| self.write_built(builder, pages);
+        let nodes = self.source.as_ref();
+        let mut writer = RunWriter::new(
+            log.id,
+            offsets.start,
+            entries_max,
+            self.now_ms(),
+            nodes,
+            &mut write,
+        );
+        let mut place = KeyedPlace::default();
+        let mut looked = 0_u64;
+        while merged
+            .next(self.key_context(), &mut place)
+            .map_err(|error| self.key_error(log, error))?
+        {
+            looked = looked.wrapping_add(1);
+            if looked.is_multiple_of(ENTRIES_PER_LOOK) {
+                self.attend()?;
+            }
+            if keep(&place) {
+                writer.push(&place)?;
+            }
+        }
+        writer.finish(offsets.start, offsets.end, level)
+    }
+
+    /// Puts a run in the place of those that lie in `offsets`. If there is none, because no message is left, a run beside them
+    /// speaks of these offsets too; says whether now one does.
+    fn put_run(&self, log: &Arc<LogState>, offsets: Range<u64>, run: Option<KeyRun>) -> bool {
+        let is_told = log.change_root(|root| {
+            let is_other = |known: &&KeyRun| {
+                known.offsets().end <= offsets.start || known.offsets().start >= offsets.end
+            };
+            let mut keys: Vec<KeyRun> = root.keys.iter().filter(is_other).cloned().collect();
+            let at = keys.partition_point(|known| known.offsets().start < offsets.start);
+            let beside = at.checked_sub(1).unwrap_or(at);
+            let is_told = match (run, keys.get_mut(beside)) {
+                (Some(run), _) => {
+                    keys.insert(at, run);
+                    true
+                }
+                (None, Some(known)) => {
+                    *known = known.covering(&offsets);
+                    true
+                }
+                (None, None) => false,
+            };
+            root.keys = Arc::from(keys);
+            is_told
+        });
+        self.catalog.mark_dirty(log);
+        is_told
+    }
+}
+
+/// Runs beside each other that are enough of one level, with what lower ones stand between them.
+fn runs_to_merge(root: &Root) -> Option<Vec<KeyRun>> {
+    let highest = root.keys.iter().map(KeyRun::level).max()?;
+    for level in 0..=highest {
+        let is_low = |run: &KeyRun| run.level() <= level;
+        for group in root.keys.chunk_by(|one, next| is_low(one) == is_low(next)) {
+            if !group.first().is_some_and(is_low) {
+                continue;
+            }
+            let of_level = group.iter().filter(|run| run.level() == level).count();
+            let entries = group.iter().map(KeyRun::entries).fold(0, u64::saturating_add);
+            if of_level >= RUNS_MERGED && entries <= ENTRIES_MAX {
+                return Some(group.to_vec());
+            }
+        }
+    }
+    None
+}
