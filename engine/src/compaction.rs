@@ -400,6 +400,7 @@ impl Core {
         // What the background is at is begun anew afterwards.
         let mut state = self.compactor.state.lock();
         state.work = None;
+        self.seal_newest(&log)?;
         let mut receipt = CompactionReceipt::default();
         for _ in 0..ATTEMPTS_MAX {
             let Some(mut work) = self.begin_compaction(&log, &keyed, 0)? else {
@@ -412,6 +413,21 @@ impl Core {
             }
         }
         Ok(receipt)
+    }
+
+    /// Has what of a log is in memory written as slabs, unless somebody fills a message just now.
+    fn seal_newest(&self, log: &Arc<LogState>) -> Result<()> {
+        if let Some(mut tail) = log.tail.try_intrude()
+            && !tail.reserved
+            && tail.writer.as_ref().is_some_and(|writer| !writer.has_staged())
+        {
+            self.close_chunk(log, &mut tail);
+        }
+        self.flush_all()?;
+        match self.settle_tail(log) {
+            Err(Error::Reserved { .. }) => Ok(()),
+            settled => settled,
+        }
     }
 
     fn carry_out(&self, work: &mut Work, receipt: &mut CompactionReceipt) -> Result<()> {
@@ -662,8 +678,15 @@ impl Core {
             }
             // Below the bound, so that there is room until the next time.
             let rest = percent.saturating_mul(REST_PERCENT) / 100;
-            if let Some(work) = self.begin_compaction(&log, &keyed, rest)? {
-                return Ok(Some(work));
+            match self.begin_compaction(&log, &keyed, rest) {
+                Ok(Some(work)) => return Ok(Some(work)),
+                Ok(None) => {}
+                Err(error @ Error::Damaged(_)) => {
+                    tracing::warn!(log = log.name.as_str(), %error, "a log is not compacted any more");
+                    // Nobody can say what its messages supersede.
+                    log.superseded.lock().live_bytes = u64::MAX;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -680,6 +703,9 @@ impl Core {
             return Ok(false);
         }
         let known = *log.superseded.lock();
+        if known.live_bytes == u64::MAX {
+            return Ok(false);
+        }
         if known.live_bytes == 0 {
             // Never looked at. The largest run knows what of it is superseded; all else may supersede something of it.
             let largest = root.keys.iter().max_by_key(|run| run.entries());

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::core::Core;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keyed::KeyPart;
 use crate::keys::{KeyRun, KeyedPlace, MergedKeys, RunWriter};
 use crate::log::{LogState, Root};
@@ -32,7 +32,14 @@ impl Core {
         let mut made = false;
         for log in self.catalog.all() {
             if log.is_keyed() && !log.is_dropped() {
-                made |= self.index_keys_step(&log)?;
+                made |= match self.index_keys_step(&log) {
+                    // Slabs that are damaged are left out, so it is a run.
+                    Err(Error::Damaged(_)) => {
+                        self.forget_runs(&log);
+                        true
+                    }
+                    made => made?,
+                };
             }
         }
         Ok(made)
@@ -58,7 +65,7 @@ impl Core {
             let run = self.write_run(log, merged, offsets.clone(), (entries_max, 0), &mut |_| true)?;
             return Ok(self.put_run(log, offsets, run));
         }
-        let Some(runs) = runs_to_merge(&root) else {
+        let Some(runs) = self.runs_to_merge(log, &root)? else {
             return Ok(false);
         };
         self.merge_runs(log, &runs, &mut |_| true)?;
@@ -88,28 +95,40 @@ impl Core {
         Ok(())
     }
 
-    /// The first slabs that no run tells of, and the offsets of which their run will speak.
+    /// The first slabs that no run tells of, and the offsets of which their run will speak. Slabs that are damaged stay
+    /// without one, so that whoever looks for a key learns of it.
     fn first_gap(&self, log: &LogState, root: &Root) -> Result<Option<(Vec<KeyPart>, Range<u64>)>> {
         let in_tree = root.start..root.tree_end;
         let mut at = in_tree.start;
         let runs = root.keys.iter().filter_map(|run| run.within(&in_tree));
-        let ends = runs.map(|run| run.offsets()).chain([in_tree.end..in_tree.end]);
+        let behind = in_tree.end..in_tree.end;
+        let ends = runs.map(|run| run.offsets()).chain(std::iter::once(behind));
         for covered in ends {
-            let gap = at..covered.start;
+            let mut first = at;
             at = covered.end;
-            let parts = self.key_parts_of_tree(&root.tree, root.start, gap.clone());
-            let mut parts = parts.map_err(|error| self.key_error(log, error))?;
-            if parts.is_empty() {
-                continue;
-            }
-            let mut end = gap.end;
-            if parts.len() > SLABS_MAX {
-                if let Some(KeyPart::Slab { offsets, .. }) = parts.get(SLABS_MAX) {
-                    end = offsets.start;
+            let parts = self.key_parts_of_tree(&root.tree, root.start, first..covered.start);
+            let mut whole = Vec::new();
+            for part in parts.map_err(|error| self.key_error(log, error))? {
+                let KeyPart::Slab { handle, offsets, skip } = &part else {
+                    continue;
+                };
+                let keys = self.slab_keys(handle, offsets.clone(), *skip);
+                let is_damaged = match keys.map_err(|error| self.key_error(log, error)) {
+                    Err(Error::Damaged(_)) => true,
+                    keys => keys.map(|_| false)?,
+                };
+                if whole.len() >= SLABS_MAX || is_damaged && !whole.is_empty() {
+                    return Ok(Some((whole, first..offsets.start)));
                 }
-                parts.truncate(SLABS_MAX);
+                if is_damaged {
+                    first = offsets.end;
+                } else {
+                    whole.push(part);
+                }
             }
-            return Ok(Some((parts, gap.start..end)));
+            if !whole.is_empty() {
+                return Ok(Some((whole, first..covered.start)));
+            }
         }
         Ok(None)
     }
@@ -177,23 +196,32 @@ impl Core {
         self.catalog.mark_dirty(log);
         is_told
     }
-}
 
-/// Runs beside each other that are enough of one level, with what lower ones stand between them.
-fn runs_to_merge(root: &Root) -> Option<Vec<KeyRun>> {
-    let highest = root.keys.iter().map(KeyRun::level).max()?;
-    for level in 0..=highest {
-        let is_low = |run: &KeyRun| run.level() <= level;
-        for group in root.keys.chunk_by(|one, next| is_low(one) == is_low(next)) {
-            if !group.first().is_some_and(is_low) {
-                continue;
-            }
-            let of_level = group.iter().filter(|run| run.level() == level).count();
-            let entries = group.iter().map(KeyRun::entries).fold(0, u64::saturating_add);
-            if of_level >= RUNS_MERGED && entries <= ENTRIES_MAX {
-                return Some(group.to_vec());
+    /// Runs beside each other that are enough of one level, with what lower ones stand between them.
+    fn runs_to_merge(&self, log: &LogState, root: &Root) -> Result<Option<Vec<KeyRun>>> {
+        let highest = root.keys.iter().map(KeyRun::level).max().unwrap_or(0);
+        for level in 0..=highest {
+            let is_low = |run: &KeyRun| run.level() <= level;
+            for group in root.keys.chunk_by(|one, next| is_low(one) == is_low(next)) {
+                let of_level = group.iter().filter(|run| run.level() == level).count();
+                let entries = group.iter().map(KeyRun::entries).fold(0, u64::saturating_add);
+                if of_level >= RUNS_MERGED && entries <= ENTRIES_MAX && self.is_unbroken(log, root, group)? {
+                    return Ok(Some(group.to_vec()));
+                }
             }
         }
+        Ok(None)
     }
-    None
+
+    /// Whether no slab stands between runs.
+    fn is_unbroken(&self, log: &LogState, root: &Root, runs: &[KeyRun]) -> Result<bool> {
+        for (run, next) in runs.iter().zip(runs.iter().skip(1)) {
+            let between = run.offsets().end.max(root.start)..next.offsets().start;
+            let parts = self.key_parts_of_tree(&root.tree, root.start, between);
+            if !parts.map_err(|error| self.key_error(log, error))?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }

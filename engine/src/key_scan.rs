@@ -77,7 +77,11 @@ impl KeyScan {
     fn step(&mut self) -> Result<Option<KeptMessage>> {
         loop {
             let stepped = self.merged.next(self.core.key_context(), &mut self.place);
-            if !stepped.map_err(|error| self.core.key_error(&self.log, error))?
+            let stepped = stepped.map_err(|error| self.core.key_error(&self.log, error));
+            if let Err(Error::Damaged(_)) = &stepped {
+                self.core.forget_runs(&self.log);
+            }
+            if !stepped?
                 || !self.until.is_behind(&self.place.key)
             {
                 return Ok(None);

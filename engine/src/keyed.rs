@@ -180,7 +180,7 @@ impl Core {
     /// that may be there.
     pub(crate) fn find_key(
         &self,
-        log: &LogState,
+        log: &Arc<LogState>,
         root: &Root,
         end: u64,
         key: &[u8],
@@ -202,9 +202,31 @@ impl Core {
             }
         };
         let looked = self.look_for_key(log, root, &shown, key, &mut found);
+        let looked = match looked.map_err(|error| self.key_error(log, error)) {
+            Err(Error::Damaged(_)) if !root.keys.is_empty() => {
+                // The messages say the same as their runs, only more slowly.
+                self.forget_runs(log);
+                let bare = Root {
+                    keys: Arc::from([]),
+                    ..root.clone()
+                };
+                let looked = self.look_for_key(log, &bare, &shown, key, &mut found);
+                looked.map_err(|error| self.key_error(log, error))
+            }
+            looked => looked,
+        };
         match failed {
             Some(error) => Err(error),
-            None => looked.map_err(|error| self.key_error(log, error)),
+            None => looked,
+        }
+    }
+
+    /// Lets go of a log's runs of keys, one of which is damaged: the background makes them anew.
+    pub(crate) fn forget_runs(&self, log: &Arc<LogState>) {
+        tracing::warn!(log = log.name.as_str(), "keys in order are damaged, and are put in order anew");
+        log.change_root(|root| root.keys = Arc::from([]));
+        if !self.options.read_only {
+            self.catalog.mark_dirty(log);
         }
     }
 
@@ -290,7 +312,7 @@ impl Core {
     }
 
     /// The table of a slab that no run tells of.
-    fn slab_keys(&self, handle: &SlabHandle, offsets: Range<u64>, skip: u64) -> Result<MemoryKeys, KeyError> {
+    pub(crate) fn slab_keys(&self, handle: &SlabHandle, offsets: Range<u64>, skip: u64) -> Result<MemoryKeys, KeyError> {
         let slab = handle.open(self.source.as_ref())?.share();
         let keys = self.kept_keys.of_slab(&slab, self.key_context())?;
         Ok(MemoryKeys::new(keys, Buffers::Slab(slab), offsets, skip))

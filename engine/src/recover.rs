@@ -286,7 +286,7 @@ pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loa
         let runs = std::mem::take(&mut settings.key_runs);
         root.keys = runs
             .iter()
-            .map(|told| KeyRun::stored(told))
+            .map(KeyRun::stored)
             .collect::<Result<_, _>>()
             .map_err(|error| tree_error(table, entry.name.as_str(), root.start, error))?;
         if let Some(known) = catalog.by_id(entry.log.get()) {

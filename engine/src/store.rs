@@ -344,8 +344,8 @@ impl Store {
         self.core().set_keyed(name, keyed)
     }
 
-    /// Removes all messages of the keyed log `name` that newer ones supersede and that are in slabs already, and delete
-    /// markers whose time is over. Others read and write meanwhile; what is done is done if it is broken off.
+    /// Removes all messages of the keyed log `name` that newer ones supersede, and delete markers whose time is over. What
+    /// is in memory is written as slabs first. Others read and write meanwhile; what is done is done if it is broken off.
     ///
     /// The space is given back by the collection, once nobody holds it.
     ///

@@ -185,6 +185,8 @@ fn the_corpus_is_made_from_a_small_store() {
         ("constraints", Retention::default(), None, Some(constraints)),
     ] {
         let settings = Settings {
+            keyed: None,
+            key_runs: Vec::new(),
             retention,
             snapshot,
             constraints,

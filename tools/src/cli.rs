@@ -36,6 +36,12 @@ pub(crate) enum Command {
     Constraints(crate::constrain::ConstraintsCall),
     /// List the messages of a log that its rules would not let in today
     Check(crate::constrain::CheckCall),
+    /// Make a log keyed: a table of the newest message of each key
+    Keyed(crate::keyed::KeyedCall),
+    /// Print the newest message of a key
+    Get(crate::keyed::GetCall),
+    /// Remove the messages of a keyed log that newer ones supersede
+    Compact(crate::keyed::CompactCall),
     /// Delete a range of offsets of a log
     Delete(crate::delete::DeleteCall),
     /// Keep the newest part of a log, and delete what is older

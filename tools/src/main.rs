@@ -1,7 +1,7 @@
 //! The `lanterman` tool: appends to, reads, inspects, verifies and repairs stores.
 //!
 //! One module a subcommand; what they print goes through [`output::Output`], and only `append`, `repair --apply`
-//! and the edits of logs (`delete`, `retain`, `fork`, `concat`, `snapshot`, `drop`) write to a store.
+//! and the edits of logs (`delete`, `retain`, `compact`, `fork`, `concat`, `snapshot`, `drop`) write to a store.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ mod files;
 mod fork;
 mod gc;
 mod inspect;
+mod keyed;
 mod logs;
 mod messages;
 mod output;
@@ -77,6 +78,9 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Constrain(call) => constrain::run(&call, output),
         Command::Constraints(call) => constrain::show(&call, output),
         Command::Check(call) => constrain::check(&call, output),
+        Command::Keyed(call) => keyed::set(&call, output),
+        Command::Get(call) => keyed::get(&call, output),
+        Command::Compact(call) => keyed::compact(&call, output),
         Command::Delete(call) => delete::run(&call, output),
         Command::Retain(call) => retain::run(&call, output),
         Command::Fork(call) => fork::run(&call, output),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use lanterman::{Cursor, Damage, Error, LogItem, Message, Options};
+use lanterman::{Cursor, Damage, Error, LogItem, Message, Options, Snapshot, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -34,7 +34,8 @@ const FOLLOW_TURN: Duration = Duration::from_millis(100);
     lanterman read demo events --follow\n  \
     lanterman read demo events --json --deleted\n  \
     lanterman read demo files --null | xargs -0 ls -l\n  \
-    lanterman read demo users --keys --key-delimiter :\n\n\
+    lanterman read demo users --keys --key-delimiter :\n  \
+    lanterman read demo users --latest --prefix a --json\n\n\
     Exit codes:\n  \
     0  everything asked for was read, or the pipe was closed\n  \
     1  messages are damaged; what stands before them was printed (--skip-damaged goes on behind them)\n  \
@@ -56,6 +57,12 @@ pub(crate) struct ReadCall {
     /// Wait for more at the end of the log
     #[arg(long)]
     follow: bool,
+    /// Of a keyed log: the newest message of each key, in the order of the keys
+    #[arg(long, conflicts_with_all = ["follow", "from", "skip_damaged", "deleted"])]
+    latest: bool,
+    /// Only keys that begin so
+    #[arg(long, value_name = "K", requires = "latest")]
+    prefix: Option<OsString>,
     /// Print the key and a tab before the value of each message that has a key
     #[arg(long, conflicts_with = "json")]
     keys: bool,
@@ -79,14 +86,14 @@ pub(crate) struct ReadCall {
 pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Problem> {
     let name = log_name(&call.log)?;
     let store = Options::new().read_only(true).open_copying(&call.store)?;
+    if call.latest {
+        return latest(call, &snapshot_of(call, &store, name)?, output);
+    }
     let cursor = if call.follow {
         let log = store.log(name)?;
         log.cursor(call.from.unwrap_or_else(|| log.start().get()))?
     } else {
-        let snapshot = match &call.snapshot {
-            Some(label) => store.named_snapshot(log_name(label)?, name)?,
-            None => store.snapshot(name)?,
-        };
+        let snapshot = snapshot_of(call, &store, name)?;
         snapshot.cursor(call.from.unwrap_or_else(|| snapshot.start().get()))?
     };
     let mut reading = Reading {
@@ -97,6 +104,26 @@ pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Probl
     };
     reading.all(output)?;
     Ok(reading.outcome)
+}
+
+fn snapshot_of(call: &ReadCall, store: &Store, name: &str) -> Result<Snapshot, Problem> {
+    Ok(match &call.snapshot {
+        Some(label) => store.named_snapshot(log_name(label)?, name)?,
+        None => store.snapshot(name)?,
+    })
+}
+
+/// Prints the newest message of each key.
+fn latest(call: &ReadCall, snapshot: &Snapshot, output: &mut Output) -> Result<Outcome, Problem> {
+    let prefix = call.prefix.as_deref().unwrap_or_default().as_encoded_bytes();
+    let mut cursor = snapshot.cursor(snapshot.start())?;
+    let count = usize::try_from(call.count.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    for found in snapshot.scan_prefix(prefix)?.take(count) {
+        let message = cursor.get(found?.offset())?;
+        print(call, &message, output)?;
+        message.check()?;
+    }
+    Ok(Outcome::Well)
 }
 
 struct Reading<'a> {
@@ -204,7 +231,8 @@ struct JsonRun {
     deleted: u64,
 }
 
-struct JsonMessage<'a>(&'a Message<'a>);
+/// A message as an object.
+pub(crate) struct JsonMessage<'a>(pub(crate) &'a Message<'a>);
 
 impl Serialize for JsonMessage<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,7 +6,7 @@ fn place(offset: u64) -> KeyPlace {
     KeyPlace {
         offset,
         stored_bytes: offset * 8,
-        is_marker: offset % 3 == 0,
+        is_marker: offset.is_multiple_of(3),
     }
 }
 

@@ -15,6 +15,7 @@ impl Checker<'_> {
             Change::Retain { log, start } => self.delete(log.get(), 0..start.get()),
             Change::Fork { .. } => self.fork(change),
             Change::Splice { .. } => self.splice(change),
+            Change::Replace { log, first, end, .. } => self.has(log.get(), first.get()..end.get()),
             Change::DropLog { log } => self.report.logs.remove(&log.get()).is_some(),
             _ => true,
         };
@@ -37,6 +38,12 @@ impl Checker<'_> {
             log.begins_later = true;
         }
         end == offsets.end
+    }
+
+    /// Whether the log has the offsets.
+    fn has(&self, id: u64, offsets: Range<u64>) -> bool {
+        let log = self.report.logs.get(&id);
+        log.is_some_and(|log| offsets.start >= log.start && offsets.end <= log.end)
     }
 
     /// Whether the origin has what the fork takes.
@@ -104,6 +111,7 @@ fn speaks_of(change: &Change<'_>) -> (u64, Range<u64>) {
         Change::DeleteRange { log, first, end } => (log.get(), first.get()..end.get()),
         Change::Retain { log, start } => (log.get(), 0..start.get()),
         Change::Fork { origin, end, .. } => (origin.get(), 0..end.get()),
+        Change::Replace { log, first, end, .. } => (log.get(), first.get()..end.get()),
         Change::Splice {
             source,
             source_first,

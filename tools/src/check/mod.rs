@@ -244,6 +244,10 @@ impl<'a> Checker<'a> {
         };
         self.report.logs.insert(report.id, report);
         self.tree(entry.log.get(), &entry.tree, start..tree_end)?;
+        // What is wrong with settings was told where they were read.
+        for run in Settings::decode(&entry.settings).unwrap_or_default().key_runs {
+            self.tree(entry.log.get(), &run.tree, 0..run.page_count)?;
+        }
         if entry.tail.is_empty() {
             if tree_end != end {
                 let finding = finding(
