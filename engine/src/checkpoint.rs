@@ -16,7 +16,7 @@ use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
 use lanterman_format::error::FormatError;
 use lanterman_format::gathered;
 use lanterman_format::ids::{ByteLength, LogId, Offset, Position, SegmentId, Sequence, Version};
-use lanterman_format::node;
+use lanterman_format::node::{self, NodeParts};
 use lanterman_format::reference::Reference;
 use lanterman_format::settings::Settings;
 use lanterman_format::weakened;
@@ -28,7 +28,7 @@ use crate::disk::Sync;
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
 use crate::fork::encoded;
-use crate::log::{LogState, TailSlab};
+use crate::log::{LogState, Root, TailSlab};
 use crate::region::chunk::Chunk;
 use crate::root_file::RootFile;
 use crate::segment::Allocated;
@@ -121,11 +121,38 @@ impl BlockSink<'_> {
         Ok(Reference::local(kind, &identity, &sealed))
     }
 
+    fn node(&mut self, parts: &NodeParts) -> Result<Reference> {
+        let bytes = node::encoded_bytes(parts.entries.len());
+        self.block(BlockKind::Node, bytes, |identity, out| {
+            node::encode(parts, identity, out)
+        })
+    }
+
     fn buffer(&self, place: &Allocated) -> Result<AlignedBuffer> {
         let length = usize::try_from(place.bytes).unwrap_or(usize::MAX);
         AlignedBuffer::new(length)
             .map_err(|source| Error::io("allocate a buffer for", self.core.segments.directory(), source))
     }
+}
+
+/// What the catalog tells of a log beside its messages: its settings, and where its keys below `tree_end` are in order.
+fn settings_with_runs(
+    log: &LogState,
+    root: &Root,
+    tree_end: u64,
+    nodes: &mut NodeWrites,
+    sink: &mut BlockSink<'_>,
+) -> Result<Settings> {
+    let mut settings = Settings::clone(&log.settings());
+    for run in root
+        .keys
+        .iter()
+        .filter_map(|run| run.within(&(root.start..tree_end)))
+    {
+        let pages = run.pages().write_dirty(nodes, &mut |_, parts| sink.node(parts))?;
+        settings.key_runs.push(run.told(pages));
+    }
+    Ok(settings)
 }
 
 /// The tail of one log, waiting for its place in a block.
@@ -229,26 +256,8 @@ impl Core {
                 .tree
                 .truncate_to(self.source.as_ref(), tree_end.saturating_sub(root.start))
                 .map_err(|error| self.tree_error(log, error))?;
-            let reference = tree.write_dirty(&mut nodes, &mut |_, parts| {
-                let bytes = node::encoded_bytes(parts.entries.len());
-                sink.block(BlockKind::Node, bytes, |identity, out| {
-                    node::encode(parts, identity, out)
-                })
-            })?;
-            let mut settings = Settings::clone(&log.settings());
-            for run in root
-                .keys
-                .iter()
-                .filter_map(|run| run.within(&(root.start..tree_end)))
-            {
-                let pages = run.pages().write_dirty(&mut nodes, &mut |_, parts| {
-                    let bytes = node::encoded_bytes(parts.entries.len());
-                    sink.block(BlockKind::Node, bytes, |identity, out| {
-                        node::encode(parts, identity, out)
-                    })
-                })?;
-                settings.key_runs.push(run.told(pages));
-            }
+            let reference = tree.write_dirty(&mut nodes, &mut |_, parts| sink.node(parts))?;
+            let settings = settings_with_runs(log, &root, tree_end, &mut nodes, &mut sink)?;
             entries.push(CatalogEntry {
                 log: log.id,
                 flags: u32::from(log.named_snapshot().is_some()),

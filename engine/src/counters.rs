@@ -60,6 +60,9 @@ pub struct CounterReadings {
     pub pins: u64,
 }
 
+/// Name, kind, meaning and value.
+type Listed = (&'static str, Kind, &'static str, u64);
+
 /// Whether a number only rises while the store is open.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -68,8 +71,8 @@ enum Kind {
 }
 
 impl CounterReadings {
-    fn listed(&self) -> [(&'static str, Kind, &'static str, u64); 16] {
-        use Kind::{Counter, Gauge};
+    fn counters(&self) -> [Listed; 12] {
+        use Kind::Counter;
         [
             ("commits_total", Counter, "Commits asked for.", self.commits),
             (
@@ -138,6 +141,12 @@ impl CounterReadings {
                 "Bytes written anew by compaction.",
                 self.compaction_rewritten_bytes,
             ),
+        ]
+    }
+
+    fn gauges(&self) -> [Listed; 4] {
+        use Kind::Gauge;
+        [
             (
                 "journal_replay_bytes",
                 Gauge,
@@ -174,7 +183,7 @@ impl CounterReadings {
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         let mut text = String::new();
-        for (name, kind, help, value) in self.listed() {
+        for (name, kind, help, value) in self.counters().into_iter().chain(self.gauges()) {
             let kind = match kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",

@@ -109,7 +109,12 @@ impl Core {
             let parts = self.key_parts_of_tree(&root.tree, root.start, first..covered.start);
             let mut whole = Vec::new();
             for part in parts.map_err(|error| self.key_error(log, error))? {
-                let KeyPart::Slab { handle, offsets, skip } = &part else {
+                let KeyPart::Slab {
+                    handle,
+                    offsets,
+                    skip,
+                } = &part
+                else {
                     continue;
                 };
                 let keys = self.slab_keys(handle, offsets.clone(), *skip);

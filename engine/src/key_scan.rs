@@ -81,9 +81,7 @@ impl KeyScan {
             if let Err(Error::Damaged(_)) = &stepped {
                 self.core.forget_runs(&self.log);
             }
-            if !stepped?
-                || !self.until.is_behind(&self.place.key)
-            {
+            if !stepped? || !self.until.is_behind(&self.place.key) {
                 return Ok(None);
             }
             if self.settled.as_ref() == Some(&self.place.key) && !weakened!("scan-shows-superseded") {

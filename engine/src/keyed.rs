@@ -223,7 +223,10 @@ impl Core {
 
     /// Lets go of a log's runs of keys, one of which is damaged: the background makes them anew.
     pub(crate) fn forget_runs(&self, log: &Arc<LogState>) {
-        tracing::warn!(log = log.name.as_str(), "keys in order are damaged, and are put in order anew");
+        tracing::warn!(
+            log = log.name.as_str(),
+            "keys in order are damaged, and are put in order anew"
+        );
         log.change_root(|root| root.keys = Arc::from([]));
         if !self.options.read_only {
             self.catalog.mark_dirty(log);
@@ -312,7 +315,12 @@ impl Core {
     }
 
     /// The table of a slab that no run tells of.
-    pub(crate) fn slab_keys(&self, handle: &SlabHandle, offsets: Range<u64>, skip: u64) -> Result<MemoryKeys, KeyError> {
+    pub(crate) fn slab_keys(
+        &self,
+        handle: &SlabHandle,
+        offsets: Range<u64>,
+        skip: u64,
+    ) -> Result<MemoryKeys, KeyError> {
         let slab = handle.open(self.source.as_ref())?.share();
         let keys = self.kept_keys.of_slab(&slab, self.key_context())?;
         Ok(MemoryKeys::new(keys, Buffers::Slab(slab), offsets, skip))

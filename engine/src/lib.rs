@@ -116,6 +116,7 @@ mod splice;
 mod store;
 mod summary;
 mod sys;
+mod tables;
 mod tail;
 mod transaction;
 mod tree;

@@ -16,7 +16,6 @@ use lanterman_format::weakened;
 use crate::background::Background as Helper;
 use crate::catalog::Catalog;
 use crate::checkpoint::{CheckpointReceipt, CheckpointState};
-use crate::compaction::{CompactionPlan, CompactionReceipt};
 use crate::constraints::Constraints;
 use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
@@ -27,7 +26,6 @@ use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
-use crate::keyed::Keyed;
 use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
@@ -328,40 +326,6 @@ impl Store {
     /// [`Error::UnknownLog`]; what a commit may meet.
     pub fn set_constraints(&self, name: &str, constraints: Option<&Constraints>) -> Result<()> {
         self.core().set_constraints(name, constraints)
-    }
-
-    /// Makes the log `name` keyed, or changes how it is compacted; `None` makes it an ordinary log again. Durable.
-    ///
-    /// Every message of a keyed log has a key, and of the messages with one key the newest counts: the log is a table as well
-    /// ([`Log::get_key`], [`Snapshot::scan_prefix`]). A delete marker ([`NewMessage::delete_marker`](crate::NewMessage::delete_marker))
-    /// says that there is nothing of a key any more. What newer messages supersede is removed by the background, or by
-    /// [`compact`](Self::compact), and offsets stay as they are. The log is created if there is none.
-    ///
-    /// # Errors
-    /// [`Error::NotEmpty`] if the log is not keyed yet and has messages; [`Error::InvalidName`]; [`Error::InvalidOption`];
-    /// what a commit may meet.
-    pub fn set_keyed(&self, name: &str, keyed: Option<&Keyed>) -> Result<()> {
-        self.core().set_keyed(name, keyed)
-    }
-
-    /// Removes all messages of the keyed log `name` that newer ones supersede, and delete markers whose time is over. What
-    /// is in memory is written as slabs first. Others read and write meanwhile; what is done is done if it is broken off.
-    ///
-    /// The space is given back by the collection, once nobody holds it.
-    ///
-    /// # Errors
-    /// [`Error::NotKeyed`], [`Error::UnknownLog`], [`Error::Damaged`] where keys or messages cannot be read; what a commit may
-    /// meet.
-    pub fn compact(&self, name: &str) -> Result<CompactionReceipt> {
-        self.core().compact(name)
-    }
-
-    /// What [`compact`](Self::compact) would find; nothing is written but keys in their order, where they were missing.
-    ///
-    /// # Errors
-    /// As `compact`.
-    pub fn plan_compaction(&self, name: &str) -> Result<CompactionPlan> {
-        self.core().plan_compaction(name)
     }
 
     /// What [`retain`](Self::retain) would destroy; nothing is written.

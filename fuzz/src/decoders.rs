@@ -12,6 +12,7 @@ use lanterman_format::checksum::crc32;
 use lanterman_format::commit::CommitView;
 use lanterman_format::error::Found;
 use lanterman_format::ids::{Generation, Position, SegmentId, StoreId, Version};
+use lanterman_format::key_page::{self, KeyPageView};
 use lanterman_format::name::{LogName, parse_segment_file_name, segment_file_name};
 use lanterman_format::root_slot::{RootSlot, choose};
 use lanterman_format::scan::{proof_of_durability, scan_from};
@@ -342,4 +343,52 @@ pub fn names(input: &[u8]) {
             "a file name that is written otherwise"
         );
     }
+}
+
+/// Pages of key runs: nothing in them leads out of them, and what is found by a key is what going through them finds.
+pub fn key_page(input: &[u8]) {
+    let wanted = input.get(..wanted_length(input)).unwrap_or_default().to_vec();
+    for view in [KeyPageView::leaf(input), KeyPageView::inner(input)]
+        .into_iter()
+        .flatten()
+    {
+        let mut key = Vec::new();
+        let mut entries = 0_u64;
+        let mut before: Option<Vec<u8>> = None;
+        let mut is_sorted = true;
+        let mut first_not_less = None;
+        for entry in view.entries() {
+            let Ok(entry) = entry else {
+                is_sorted = false;
+                break;
+            };
+            entry.copy_key(&mut key);
+            is_sorted &= before.as_ref().is_none_or(|before| *before <= key);
+            if first_not_less.is_none() && key.as_slice() >= wanted.as_slice() {
+                first_not_less = Some(key.clone());
+            }
+            assert!(entry.compare_key(&key).is_eq(), "a key that is not the one it is");
+            before = Some(key.clone());
+            entries += 1;
+        }
+        assert!(entries <= input.len() as u64, "more entries than bytes");
+        let found = view.entries_from(&wanted);
+        let _page = view.page_for(&wanted);
+        // What is whole and in order is found by bisection too, if its restarts are where they should be.
+        if let (true, Ok(mut found)) = (is_sorted, found)
+            && let Some(Ok(entry)) = found.next()
+        {
+            entry.copy_key(&mut key);
+            assert!(key.as_slice() >= wanted.as_slice(), "a key that is less");
+        }
+    }
+    let hash = key_page::key_hash(&wanted);
+    for block in [0, 1, 62, u64::MAX] {
+        let _found = key_page::filter_has(input, block, hash);
+    }
+}
+
+/// Keys that are looked for are short, mostly.
+fn wanted_length(input: &[u8]) -> usize {
+    input.first().map_or(0, |first| usize::from(first % 16))
 }

@@ -113,7 +113,9 @@ fn parse_hex(given: &str) -> Result<KeyBytes, String> {
     let digits = given.as_bytes();
     let pair = |pair: &[u8]| {
         let text = std::str::from_utf8(pair).ok()?;
-        u8::from_str_radix(text, 16).ok().filter(|_| !text.starts_with('+'))
+        u8::from_str_radix(text, 16)
+            .ok()
+            .filter(|_| !text.starts_with('+'))
     };
     let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
     match bytes.filter(|_| digits.len().is_multiple_of(2)) {

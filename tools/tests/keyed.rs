@@ -22,17 +22,31 @@ fn a_log_is_a_table_from_the_shell() {
     assert_eq!(stdout(&get("bob")), "new\n");
     let missing = get("carol");
     assert_eq!((code(&missing), stdout(&missing)), (1, String::new()));
-    assert!(stderr(&missing).contains("nothing of this key"), "{}", stderr(&missing));
+    assert!(
+        stderr(&missing).contains("nothing of this key"),
+        "{}",
+        stderr(&missing)
+    );
     let json = stdout(&run(&["get", &store, "users", "--key-hex", "626F62", "--json"]));
-    assert_eq!(json, "{\"offset\":2,\"value\":\"new\",\"type\":\"bytes\",\"key\":\"bob\"}\n");
-    assert_eq!(stdout(&run(&["read", &store, "users", "--latest"])), "one\nnew\ntwo\n");
+    assert_eq!(
+        json,
+        "{\"offset\":2,\"value\":\"new\",\"type\":\"bytes\",\"key\":\"bob\"}\n"
+    );
+    assert_eq!(
+        stdout(&run(&["read", &store, "users", "--latest"])),
+        "one\nnew\ntwo\n"
+    );
     let some = run(&["read", &store, "users", "--latest", "--prefix", "b", "--keys"]);
     assert_eq!(stdout(&some), "bob\tnew\n");
     let plan = stdout(&run(&["compact", &store, "users", "--dry-run", "--json"]));
     assert!(plan.contains("\"keys\":3"), "{plan}");
     let compacted = run(&["compact", &store, "users"]);
     well(&compacted);
-    assert!(stdout(&compacted).starts_with("removed 1 messages"), "{}", stdout(&compacted));
+    assert!(
+        stdout(&compacted).starts_with("removed 1 messages"),
+        "{}",
+        stdout(&compacted)
+    );
     assert_eq!(stdout(&run(&["read", &store, "users"])), "one\nnew\ntwo\n");
     append(&store, "bob:newest\n");
     let compacted = stdout(&run(&["compact", &store, "users", "--json"]));
@@ -41,7 +55,10 @@ fn a_log_is_a_table_from_the_shell() {
     well(&run(&["gc", &store]));
     let verified = run(&["verify", &store]);
     well(&verified);
-    assert_eq!(stdout(&run(&["read", &store, "users", "--latest"])), "one\nnewest\ntwo\n");
+    assert_eq!(
+        stdout(&run(&["read", &store, "users", "--latest"])),
+        "one\nnewest\ntwo\n"
+    );
 }
 
 #[test]
@@ -51,7 +68,10 @@ fn what_cannot_be_is_refused_with_the_reason() {
     well(&run_with(&["append", &store, "plain", "-"], b"first\n"));
     let cases: [(&[&str], &str); 7] = [
         (&["keyed", &store, "plain"], "only an empty log"),
-        (&["keyed", &store, "new", "--space-amplification", "100"], "more than 100"),
+        (
+            &["keyed", &store, "new", "--space-amplification", "100"],
+            "more than 100",
+        ),
         (&["get", &store, "plain", "--key", "a"], "not keyed"),
         (&["get", &store, "absent", "--key", "a"], "no log is named"),
         (&["get", &store, "plain", "--key-hex", "abc"], "hexadecimal"),
@@ -61,7 +81,11 @@ fn what_cannot_be_is_refused_with_the_reason() {
     for (call, reason) in cases {
         let refused = run(call);
         assert_eq!(code(&refused), 2, "{call:?}");
-        assert!(stderr(&refused).contains(reason), "{call:?}: {}", stderr(&refused));
+        assert!(
+            stderr(&refused).contains(reason),
+            "{call:?}: {}",
+            stderr(&refused)
+        );
     }
     well(&run(&["keyed", &store, "users"]));
     let unkeyed = run_with(&["append", &store, "users", "-"], b"no key\n");

@@ -168,7 +168,13 @@ impl Checker<'_> {
             }
         }
         for change in later {
-            if let Change::Replace { log, first, end, slab } = &change {
+            if let Change::Replace {
+                log,
+                first,
+                end,
+                slab,
+            } = &change
+            {
                 self.slab(log.get(), slab, 0, first.get()..end.get())?;
             }
             self.edit(segment, position, &change);
