@@ -93,16 +93,45 @@ fn a_planted_mistake_is_found() {
 }
 
 /// Run by hand when the format changes: `cargo test -p lanterman-fuzz --test bodies -- --ignored`.
+/// Seeds of what keyed logs have.
+fn save_keys(save: &dyn Fn(&str, &str, &[u8])) {
+    use lanterman_format::key_page::{KeyFilterBuilder, KeyPageBuilder, KeyPlace};
+    use lanterman_format::settings::{KeyedSettings, Settings};
+
+    let keyed = Settings {
+        keyed: Some(KeyedSettings {
+            space_amplification_percent: 150,
+            marker_grace_ms: 1000,
+        }),
+        ..Settings::default()
+    };
+    save("settings", "keyed", &keyed.encode().unwrap());
+    let mut leaf = KeyPageBuilder::leaf();
+    let mut inner = KeyPageBuilder::inner();
+    for number in 0..40_u64 {
+        let key = format!("key {:02}", number / 3);
+        let place = KeyPlace {
+            offset: 100 - number,
+            stored_bytes: number * 8,
+            is_marker: number == 7,
+        };
+        leaf.push_place(key.as_bytes(), place);
+        inner.push_page(key.as_bytes(), number);
+    }
+    save("key_page", "leaf", &leaf.finish().unwrap());
+    save("key_page", "inner", &inner.finish().unwrap());
+    let mut filter = KeyFilterBuilder::new(100, 2);
+    (0..100).for_each(|number: u64| filter.add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    save("key_page", "filter", &filter.pages().next().unwrap());
+}
+
 #[test]
 #[ignore = "writes the corpus, from a store of the present format"]
 fn the_corpus_is_made_from_a_small_store() {
     use lanterman_format::block::{BlockKind, Place, decode_block_header};
     use lanterman_format::ids::{Position, Version};
-    use lanterman_format::key_page::{KeyFilterBuilder, KeyPageBuilder, KeyPlace};
     use lanterman_format::segment::SegmentHeader;
-    use lanterman_format::settings::{
-        ConstraintSettings, KeyedSettings, Retention, Settings, SnapshotSettings,
-    };
+    use lanterman_format::settings::{ConstraintSettings, Retention, Settings, SnapshotSettings};
     let save = |target: &str, name: &str, bytes: &[u8]| {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         std::fs::create_dir_all(&directory).unwrap();
@@ -195,31 +224,7 @@ fn the_corpus_is_made_from_a_small_store() {
         };
         save("settings", name, &settings.encode().unwrap());
     }
-    let keyed = Settings {
-        keyed: Some(KeyedSettings {
-            space_amplification_percent: 150,
-            marker_grace_ms: 1000,
-        }),
-        ..Settings::default()
-    };
-    save("settings", "keyed", &keyed.encode().unwrap());
-    let mut leaf = KeyPageBuilder::leaf();
-    let mut inner = KeyPageBuilder::inner();
-    for number in 0..40_u64 {
-        let key = format!("key {:02}", number / 3);
-        let place = KeyPlace {
-            offset: 100 - number,
-            stored_bytes: number * 8,
-            is_marker: number == 7,
-        };
-        leaf.push_place(key.as_bytes(), place);
-        inner.push_page(key.as_bytes(), number);
-    }
-    save("key_page", "leaf", &leaf.finish().unwrap());
-    save("key_page", "inner", &inner.finish().unwrap());
-    let mut filter = KeyFilterBuilder::new(100, 2);
-    (0..100).for_each(|number: u64| filter.add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-    save("key_page", "filter", &filter.pages().next().unwrap());
+    save_keys(&save);
     save("names", "file", b"0000000000000001.journal");
     save("names", "path", "../\u{e9}/log".as_bytes());
     for seed in 0..3 {

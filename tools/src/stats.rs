@@ -50,9 +50,20 @@ pub(crate) struct StatsCall {
     /// The last time that counts, in milliseconds since 1970
     #[arg(long, value_name = "MS", conflicts_with_all = ["from", "to"], allow_hyphen_values = true)]
     until_ms: Option<i64>,
+    /// Of a keyed log: how many keys it has and what newer messages supersede; goes through all keys
+    #[arg(long, conflicts_with_all = ["from", "to", "since_ms", "until_ms"])]
+    keys: bool,
     /// Report as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Serialize)]
+struct KeysReport {
+    keys: u64,
+    live_bytes: u64,
+    superseded: u64,
+    superseded_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -72,6 +83,8 @@ struct Report {
     percentiles: Vec<Percentile>,
     sizes: Vec<SizeRow>,
     rates: Vec<RateRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<KeysReport>,
 }
 
 #[derive(Serialize)]
@@ -125,7 +138,16 @@ pub(crate) fn run(call: &StatsCall, output: &mut Output) -> Result<Outcome, Prob
         }
         None => Vec::new(),
     };
-    let report = report(&snapshot, &summary, rates);
+    let mut report = report(&snapshot, &summary, rates);
+    if call.keys {
+        let plan = store.plan_compaction(name)?;
+        report.keys = Some(KeysReport {
+            keys: plan.keys,
+            live_bytes: plan.live_bytes,
+            superseded: plan.superseded,
+            superseded_bytes: plan.superseded_bytes,
+        });
+    }
     if call.json {
         output.json(&report)?;
     } else {
@@ -207,6 +229,7 @@ fn report(snapshot: &Snapshot, summary: &LogSummary, rates: Vec<RateRow>) -> Rep
         percentiles: percentiles.collect(),
         sizes: sizes.collect(),
         rates,
+        keys: None,
     }
 }
 
@@ -220,6 +243,15 @@ fn show(report: &Report, output: &mut Output) -> Result<(), Problem> {
     output.line(format_args!("deleted   {about}{}", report.deleted))?;
     output.line(format_args!("values    {about}{}", Size(report.value_bytes)))?;
     output.line(format_args!("keys      {about}{}", Size(report.key_bytes)))?;
+    if let Some(keys) = &report.keys {
+        output.line(format_args!(
+            "table     {} keys, their newest messages {}; {} superseded messages, {}",
+            keys.keys,
+            Size(keys.live_bytes),
+            keys.superseded,
+            Size(keys.superseded_bytes)
+        ))?;
+    }
     if !report.types.is_empty() {
         output.line(format_args!("types     {}", report.types.join(", ")))?;
     }

@@ -40,6 +40,9 @@ fn a_log_is_a_table_from_the_shell() {
     assert_eq!(stdout(&some), "bob\tnew\n");
     let plan = stdout(&run(&["compact", &store, "users", "--dry-run", "--json"]));
     assert!(plan.contains("\"keys\":3"), "{plan}");
+    let told = stdout(&run(&["stats", &store, "users", "--keys", "--json"]));
+    assert!(told.contains("\"keys\":{\"keys\":3,"), "{told}");
+    assert!(told.contains("\"superseded\":1,"), "{told}");
     let compacted = run(&["compact", &store, "users"]);
     well(&compacted);
     assert!(

@@ -77,6 +77,10 @@ pub(super) struct Plan {
     pub(super) end: u64,
     pub(super) keys: u64,
     pub(super) live_bytes: u64,
+    /// How many messages are superseded that are in no slab of the tree yet.
+    pub(super) behind: u64,
+    /// Their stored bytes.
+    pub(super) behind_bytes: u64,
 }
 
 impl Plan {
@@ -104,8 +108,8 @@ impl Plan {
             live_bytes: self.live_bytes,
             superseded: with_some()
                 .map(|slab| slab.superseded)
-                .fold(0, u64::saturating_add),
-            superseded_bytes: self.superseded_bytes(),
+                .fold(self.behind, u64::saturating_add),
+            superseded_bytes: self.superseded_bytes().saturating_add(self.behind_bytes),
             slabs: with_some().count() as u64,
         }
     }
@@ -175,6 +179,8 @@ impl Core {
             end,
             keys: 0,
             live_bytes: 0,
+            behind: 0,
+            behind_bytes: 0,
         };
         let mut merged = self.merged_keys(log, &root, end, None)?;
         let mut place = KeyedPlace::default();
@@ -204,8 +210,12 @@ impl Core {
                 None => of_key.newest = Some(place.clone()),
                 Some(_) => {
                     of_key.has_older = true;
-                    if let Some(slab) = plan.slab_of(place.offset) {
-                        slab.remove(&place);
+                    match plan.slab_of(place.offset) {
+                        Some(slab) => slab.remove(&place),
+                        None => {
+                            plan.behind = plan.behind.saturating_add(1);
+                            plan.behind_bytes = plan.behind_bytes.saturating_add(place.stored_bytes);
+                        }
                     }
                 }
             }

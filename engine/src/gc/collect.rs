@@ -446,7 +446,11 @@ impl Core {
                 }
                 // Settings of another program's making are no reason to take what they name for garbage.
                 let settings = Settings::decode(&entry.settings).unwrap_or_default();
-                for run in &settings.key_runs {
+                for run in settings
+                    .key_runs
+                    .iter()
+                    .filter(|_| !weakened!("key-runs-unreached"))
+                {
                     let failed =
                         |error| crate::source::tree_error(&self.segments, entry.name.as_str(), 0, error);
                     reach_from(&run.tree, source, &mut live).map_err(failed)?;
