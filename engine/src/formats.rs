@@ -128,12 +128,32 @@ impl ValueFormat for CheckedJson {
 /// The formats of an open store: few, so that a list is searched fastest.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Formats {
-    known: Vec<Arc<dyn ValueFormat>>,
+    known: Vec<Known>,
+}
+
+/// A format, with what it said of itself when it was registered: it is asked once.
+#[derive(Debug, Clone)]
+struct Known {
+    format: Arc<dyn ValueFormat>,
+    /// No type if it panicked.
+    value_type: Option<ValueType>,
+    name: String,
 }
 
 impl Formats {
     pub(crate) fn register(&mut self, format: Arc<dyn ValueFormat>) {
-        self.known.push(format);
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            (format.value_type(), format.name().to_owned())
+        }));
+        let (value_type, name) = match told {
+            Ok((value_type, name)) => (Some(value_type), name),
+            Err(_) => (None, String::new()),
+        };
+        self.known.push(Known {
+            format,
+            value_type,
+            name,
+        });
     }
 
     /// Why they cannot be together, if they cannot.
@@ -144,15 +164,18 @@ impl Formats {
             ValueType::BATCH,
             ValueType::TOMBSTONES,
             ValueType::BY_REFERENCE,
+            ValueType::KEY_PAGE,
         ];
-        self.known.iter().enumerate().find_map(|(number, format)| {
-            let value_type = format.value_type();
+        self.known.iter().enumerate().find_map(|(number, known)| {
+            let Some(value_type) = known.value_type else {
+                return Some("a format panicked when it was asked for its type and name");
+            };
             let mut before = self.known.iter().take(number);
             if !value_type.is_valid() || own.contains(&value_type) {
                 Some("no format can have that type: 0, 255, and what the store itself gives a meaning")
-            } else if before.clone().any(|other| other.value_type() == value_type) {
+            } else if before.clone().any(|other| other.value_type == Some(value_type)) {
                 Some("two formats have the same type")
-            } else if before.any(|other| other.name() == format.name()) {
+            } else if before.any(|other| other.name == known.name) {
                 Some("two formats have the same name")
             } else {
                 None
@@ -160,8 +183,10 @@ impl Formats {
         })
     }
 
-    fn find(&self, value_type: ValueType) -> Option<&Arc<dyn ValueFormat>> {
-        self.known.iter().find(|format| format.value_type() == value_type)
+    fn find(&self, value_type: ValueType) -> Option<&Known> {
+        self.known
+            .iter()
+            .find(|known| known.value_type == Some(value_type))
     }
 
     /// Compares a message with the format of its type, if that is registered.
@@ -174,10 +199,10 @@ impl Formats {
     }
 
     fn check_known(&self, fields: &BufferFields<'_>) -> Result<()> {
-        let Some(format) = self.find(fields.value_type) else {
+        let Some(known) = self.find(fields.value_type) else {
             return Ok(());
         };
-        let validated = catch_unwind(AssertUnwindSafe(|| format.validate(fields.value)));
+        let validated = catch_unwind(AssertUnwindSafe(|| known.format.validate(fields.value)));
         let reason = match validated {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,
@@ -185,16 +210,16 @@ impl Formats {
         };
         Err(Error::InvalidValue {
             value_type: fields.value_type,
-            format: format.name().to_owned(),
+            format: known.name.clone(),
             reason,
         })
     }
 
     /// A value for people.
     pub(crate) fn display(&self, value_type: ValueType, value: &[u8]) -> String {
-        let format = self.find(value_type);
-        let shown = format.and_then(|format| {
-            catch_unwind(AssertUnwindSafe(|| format.display(value)))
+        let known = self.find(value_type);
+        let shown = known.and_then(|known| {
+            catch_unwind(AssertUnwindSafe(|| known.format.display(value)))
                 .ok()
                 .flatten()
         });

@@ -360,11 +360,16 @@ impl Snapshot {
     /// # Errors
     /// [`Error::NotKeyed`], [`Error::Damaged`], [`Error::Unreadable`].
     pub fn get_key(&self, key: &[u8]) -> Result<Option<KeptMessage>> {
-        let mut cursor = self.cursor(self.root.start)?;
+        // Most keys that are not there need none.
+        let mut cursor = None;
         let mut found = None;
         self.core
             .find_key(&self.state, &self.root, self.end, key, &mut |offset| {
-                found = message_of(&mut cursor, offset, key)?;
+                let cursor = match &mut cursor {
+                    Some(cursor) => cursor,
+                    none => none.insert(self.cursor(self.root.start)?),
+                };
+                found = message_of(cursor, offset, key)?;
                 Ok(found.is_some())
             })?;
         Ok(found.filter(|message| message.value_type() != ValueType::NIL))

@@ -469,6 +469,13 @@ pub(crate) fn check_fields(fields: &BufferFields<'_>, message_bytes_max: usize) 
     if fields.value.len() > message_bytes_max {
         return Err(too_large(fields.value.len(), message_bytes_max));
     }
+    if [ValueType::TOMBSTONES, ValueType::KEY_PAGE].contains(&fields.value_type) {
+        return Err(Error::InvalidValue {
+            value_type: fields.value_type,
+            format: fields.value_type.to_string(),
+            reason: "only the store itself makes such values".to_owned(),
+        });
+    }
     let limit = |part: &'static str, bytes: usize, limit: usize| {
         if bytes > limit {
             return Err(Error::TooLarge {

@@ -158,3 +158,43 @@ fn values_of_unknown_types_keep_bytes_and_type_through_all_that_moves_them() {
         }
     }
 }
+
+/// A format that cannot even say what it is.
+#[derive(Debug)]
+struct Nameless;
+
+impl ValueFormat for Nameless {
+    fn value_type(&self) -> ValueType {
+        panic!("it has none")
+    }
+
+    fn name(&self) -> &str {
+        panic!("it has none")
+    }
+}
+
+#[test]
+fn a_format_that_panics_when_it_is_asked_what_it_is_is_refused_when_the_store_is_opened() {
+    let opened = common::small()
+        .value_format(Nameless)
+        .disk(memory())
+        .open_copying(common::PATH);
+    match opened {
+        Err(Error::InvalidOption { option, reason }) => {
+            assert_eq!(option, "value_format");
+            assert!(reason.contains("panicked"), "{reason}");
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn types_that_the_store_itself_uses_are_refused_in_messages() {
+    let store = common::open_on(memory());
+    let mut writer = store.writer("log").unwrap();
+    for value_type in [ValueType::TOMBSTONES, ValueType::KEY_PAGE] {
+        let outcome = writer.append_message(&NewMessage::new(b"").value_type(value_type));
+        assert!(matches!(outcome, Err(Error::InvalidValue { .. })), "{outcome:?}");
+    }
+    assert_eq!(writer.next_offset().get(), 0);
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use lanterman_format::catalog::CatalogEntry;
 use lanterman_format::ids::{SegmentId, Version};
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::settings::Settings;
@@ -429,32 +430,9 @@ impl Core {
             let oldest_pin = self.pins.oldest(self.clock.monotonic());
             live.add(&checkpoint);
             state.pages.values().for_each(|page| live.add(page));
-            let source = self.source.as_ref();
             let entries = state.entries.values().flat_map(BTreeMap::values);
             for entry in entries.filter(|_| !weakened!("checkpoint-unreached")) {
-                live.add(&entry.tail);
-                if !entry.tree.is_empty() {
-                    let failed = |error| {
-                        crate::source::tree_error(
-                            &self.segments,
-                            entry.name.as_str(),
-                            entry.start_offset.get(),
-                            error,
-                        )
-                    };
-                    reach_from(&entry.tree, source, &mut live).map_err(failed)?;
-                }
-                // Settings of another program's making are no reason to take what they name for garbage.
-                let settings = Settings::decode(&entry.settings).unwrap_or_default();
-                for run in settings
-                    .key_runs
-                    .iter()
-                    .filter(|_| !weakened!("key-runs-unreached"))
-                {
-                    let failed =
-                        |error| crate::source::tree_error(&self.segments, entry.name.as_str(), 0, error);
-                    reach_from(&run.tree, source, &mut live).map_err(failed)?;
-                }
+                self.reach_entry(entry, &mut live)?;
             }
             for log in &logs {
                 self.reach_root(log, &log.root(), &mut live)?;
@@ -488,6 +466,24 @@ impl Core {
             oldest_pin: None,
             frontier: Some((0, 0)),
         }
+    }
+
+    /// Takes up what the newest checkpoint tells of a log.
+    fn reach_entry(&self, entry: &CatalogEntry, live: &mut Reached) -> Result<()> {
+        live.add(&entry.tail);
+        // What settings say that cannot be read, the store refused when it was opened.
+        let settings = Settings::decode(&entry.settings).unwrap_or_default();
+        let runs = settings
+            .key_runs
+            .iter()
+            .filter(|_| !weakened!("key-runs-unreached"));
+        let trees = std::iter::once(&entry.tree).chain(runs.map(|run| &run.tree));
+        for tree in trees.filter(|tree| !tree.is_empty()) {
+            let start = entry.start_offset.get();
+            let failed = |error| crate::source::tree_error(&self.segments, entry.name.as_str(), start, error);
+            reach_from(tree, self.source.as_ref(), live).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn reach_root(&self, log: &LogState, root: &Root, reached: &mut Reached) -> Result<()> {
