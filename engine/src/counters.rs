@@ -234,6 +234,11 @@ impl Counters {
         self.collected_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// How many slabs were written.
+    pub(crate) fn slabs(&self) -> u64 {
+        self.slabs.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn compacted(&self, removed: u64, rewritten: u64) {
         self.compaction_removed_bytes
             .fetch_add(removed, Ordering::Relaxed);

@@ -354,6 +354,8 @@ impl Core {
                     what: "a splice holds the gate of its log",
                 })?;
                 self.apply_splice(log, tail, *first, source, offsets.clone())?;
+                // It came with slabs and without their runs of keys.
+                self.compactor.set_indexed(None);
                 changed.note(log, log.journaled_end());
                 Ok(Destroyed::default())
             }
@@ -369,6 +371,7 @@ impl Core {
             }
             Edit::SetSettings { log, settings, .. } => {
                 log.set_settings(settings.clone());
+                self.note_keyed(log);
                 changed.note(log, log.journaled_end());
                 Ok(Destroyed::default())
             }

@@ -26,7 +26,9 @@ const ENTRIES_PER_LOOK: u64 = 1 << 14;
 impl Core {
     /// Makes one run for each keyed log that needs one; says whether any was made.
     pub(crate) fn index_keys(&self) -> Result<bool> {
-        if self.options.read_only {
+        let slabs = self.counters.slabs();
+        let is_done = !self.compactor.has_keyed() || self.compactor.is_indexed(slabs);
+        if self.options.read_only || is_done {
             return Ok(false);
         }
         let mut made = false;
@@ -41,6 +43,9 @@ impl Core {
                     made => made?,
                 };
             }
+        }
+        if !made {
+            self.compactor.set_indexed(Some(slabs));
         }
         Ok(made)
     }

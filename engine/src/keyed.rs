@@ -228,6 +228,7 @@ impl Core {
             "keys in order are damaged, and are put in order anew"
         );
         log.change_root(|root| root.keys = Arc::from([]));
+        self.compactor.set_indexed(None);
         if !self.options.read_only {
             self.catalog.mark_dirty(log);
         }

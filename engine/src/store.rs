@@ -805,6 +805,7 @@ impl Core {
         *self.journal.lock() = journal;
         for log in self.catalog.all() {
             log.set_durable_end(log.journaled_end());
+            self.note_keyed(&log);
         }
         // Journal segments that no recovery needs: left by a crash between a checkpoint and their retirement, or
         // prepared and never used.

@@ -16,6 +16,7 @@ mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lanterman_format::Summary;
@@ -87,6 +88,27 @@ impl CompactionReceipt {
 pub(crate) struct Compactor {
     /// Held by whoever compacts.
     state: Mutex<CompactorState>,
+    /// Whether any log is or was keyed: stores without such logs, however many they have, are not looked through.
+    has_keyed: AtomicBool,
+    /// One more than the slabs that had been written when all logs had their runs of keys; 0 if some may not have them.
+    indexed_slabs: AtomicU64,
+}
+
+impl Compactor {
+    /// Whether no slab has come since all logs had their runs of keys.
+    pub(crate) fn is_indexed(&self, slabs: u64) -> bool {
+        self.indexed_slabs.load(Ordering::Relaxed) == slabs.saturating_add(1)
+    }
+
+    /// Notes that all logs have their runs, where so many slabs were written, or with `None` that one has lost them.
+    pub(crate) fn set_indexed(&self, slabs: Option<u64>) {
+        let told = slabs.map_or(0, |slabs| slabs.saturating_add(1));
+        self.indexed_slabs.store(told, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_keyed(&self) -> bool {
+        self.has_keyed.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +129,13 @@ struct Work {
 }
 
 impl Core {
+    /// Notes a log if it is keyed.
+    pub(crate) fn note_keyed(&self, log: &LogState) {
+        if log.is_keyed() {
+            self.compactor.has_keyed.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// What a compaction of the log `name` would do.
     pub(crate) fn plan_compaction(&self, name: &str) -> Result<CompactionPlan> {
         let log = self.find_log(name)?;
@@ -345,7 +374,7 @@ impl Core {
 
     /// Compacts logs that have come to their bound, a step at a time; says whether anything was done.
     pub(crate) fn compact_if_due(&self) -> Result<bool> {
-        if !self.options.compact || self.options.read_only {
+        if !self.options.compact || self.options.read_only || !self.compactor.has_keyed() {
             return Ok(false);
         }
         let Some(mut state) = self.compactor.state.try_lock() else {
