@@ -120,6 +120,7 @@ mod tables;
 mod tail;
 mod transaction;
 mod tree;
+mod typed;
 mod writer;
 
 pub use checkpoint::CheckpointReceipt;

@@ -159,6 +159,37 @@ fn values_of_unknown_types_keep_bytes_and_type_through_all_that_moves_them() {
     }
 }
 
+#[test]
+fn json_goes_in_and_comes_out_as_rust_values_or_says_why_not() {
+    let store = open_on(memory());
+    let mut writer = store.writer("log").unwrap();
+    let mut buffer = b"left over".to_vec();
+    for (text, number) in [("one", 1_u32), ("two", 2)] {
+        let message = NewMessage::json(&(text, number), &mut buffer).unwrap();
+        writer.append_message(&message).unwrap();
+    }
+    writer.append(b"[\"bytes\",3]").unwrap();
+    let broken = NewMessage::new(b"[\"four\",").value_type(ValueType::JSON);
+    writer.append_message(&broken).unwrap();
+    let snapshot = store.snapshot("log").unwrap();
+    let mut cursor = snapshot.cursor(0u64).unwrap();
+    let (text, number): (&str, u32) = cursor.next().unwrap().unwrap().json().unwrap();
+    assert_eq!((text, number), ("one", 1));
+    let kept = snapshot.get(1u64).unwrap();
+    assert_eq!(kept.json::<(String, u32)>().unwrap(), ("two".to_owned(), 2));
+    refused(kept.json::<Vec<u32>>(), "expected u32 at line 1 column 6");
+    refused(
+        snapshot.get(2u64).unwrap().json::<(String, u32)>(),
+        "another type",
+    );
+    refused(snapshot.get(3u64).unwrap().json::<(String, u32)>(), "EOF");
+    let unwritable = std::collections::BTreeMap::from([((1, 2), 3)]);
+    refused(
+        NewMessage::json(&unwritable, &mut buffer).map(|_| ()),
+        "key must be a string",
+    );
+}
+
 /// A format that cannot even say what it is.
 #[derive(Debug)]
 struct Nameless;
