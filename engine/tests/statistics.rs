@@ -259,6 +259,6 @@ fn counters_say_what_was_committed_written_and_held() {
     assert!(counters.collected_bytes > 0 && counters.pins == 0);
     let text = counters.to_prometheus();
     let named = |line: &&str| line.starts_with("lanterman_");
-    assert_eq!(text.lines().filter(named).count(), 14);
+    assert_eq!(text.lines().filter(named).count(), 16);
     assert!(text.contains("\nlanterman_messages_committed_total 503\n"));
 }

@@ -291,17 +291,7 @@ impl<'a> KeyPageView<'a> {
     ///
     /// The rule that an entry on the way breaks.
     pub fn entries_from(&self, key: &[u8]) -> Result<KeyEntries<'a>, FormatError> {
-        let restarts = index(self.entry_count).div_ceil(RESTART_INTERVAL);
-        // The last restart whose key is less; entries before it are less too.
-        let (mut low, mut high) = (0, restarts);
-        while high.saturating_sub(low) > 1 {
-            let middle = low.midpoint(high);
-            match self.restart(middle)?.peek()? {
-                Some((entry, _)) if entry.compare_key(key) == Ordering::Less => low = middle,
-                _ => high = middle,
-            }
-        }
-        let mut entries = self.restart(low)?;
+        let mut entries = self.last_restart_before(key)?;
         while let Some((entry, behind)) = entries.peek()? {
             if entry.compare_key(key) != Ordering::Less {
                 break;
@@ -318,16 +308,7 @@ impl<'a> KeyPageView<'a> {
     ///
     /// The rule that an entry on the way breaks.
     pub fn page_for(&self, key: &[u8]) -> Result<u64, FormatError> {
-        let restarts = index(self.entry_count).div_ceil(RESTART_INTERVAL);
-        let (mut low, mut high) = (0, restarts);
-        while high.saturating_sub(low) > 1 {
-            let middle = low.midpoint(high);
-            match self.restart(middle)?.peek()? {
-                Some((entry, _)) if entry.compare_key(key) == Ordering::Less => low = middle,
-                _ => high = middle,
-            }
-        }
-        let mut entries = self.restart(low)?;
+        let mut entries = self.last_restart_before(key)?;
         let mut found = None;
         while let Some((entry, behind)) = entries.peek()? {
             if found.is_some() && entry.compare_key(key) != Ordering::Less {
@@ -337,6 +318,20 @@ impl<'a> KeyPageView<'a> {
             entries.pass(behind);
         }
         found.ok_or(RULES.breaks(Rule::Zero, 4, 1, 0))
+    }
+
+    /// The entries from the last restart on whose key is less, or from the first: what stands before them is less too.
+    fn last_restart_before(&self, key: &[u8]) -> Result<KeyEntries<'a>, FormatError> {
+        let restarts = index(self.entry_count).div_ceil(RESTART_INTERVAL);
+        let (mut low, mut high) = (0, restarts);
+        while high.saturating_sub(low) > 1 {
+            let middle = low.midpoint(high);
+            match self.restart(middle)?.peek()? {
+                Some((entry, _)) if entry.compare_key(key) == Ordering::Less => low = middle,
+                _ => high = middle,
+            }
+        }
+        self.restart(low)
     }
 
     fn restart(&self, restart: usize) -> Result<KeyEntries<'a>, FormatError> {
