@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use lanterman_format::buffer::{self, BufferFields, BufferView, ValueType};
+use lanterman_format::buffer::{self, BufferFields, BufferView};
 use lanterman_format::ids::Offset;
 use lanterman_format::name::LogName;
 use lanterman_format::settings::{ConstraintSettings, Settings};
@@ -325,7 +325,7 @@ fn look_at(
     offset: u64,
     look: &mut dyn FnMut(u64, &BufferFields<'_>) -> bool,
 ) -> bool {
-    if message.value_type() == ValueType::TOMBSTONES {
+    if message.is_hidden() {
         return true;
     }
     let headers: Vec<(&[u8], &[u8])> = message.headers().collect();

@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lanterman_format::ids::Offset;
-use lanterman_format::{BufferView, ValueType, weakened};
+use lanterman_format::{ValueType, weakened};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -77,8 +78,8 @@ enum Place {
         end: u64,
         /// What turns a message's number in the slab into its offset in the log, modulo 2^64.
         shift: u64,
-        /// Some of its buffers are runs of deleted messages.
-        has_runs: bool,
+        /// Some of its buffers are no messages.
+        has_hidden: bool,
     },
 }
 
@@ -88,7 +89,7 @@ enum Place {
 pub enum LogItem<'a> {
     /// A message.
     Message(Message<'a>),
-    /// Offsets whose messages are deleted.
+    /// Offsets without a message: theirs are deleted, or they hold parts of a large value.
     Deleted(Range<u64>),
 }
 
@@ -277,10 +278,23 @@ impl Cursor {
     /// Takes no lock and allocates nothing where the log's tree is loaded and its slab open.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::Deleted`], [`Error::Damaged`]; [`Error::Unreadable`], also for the message that was
-    /// lent before.
+    /// [`Error::OutOfRange`], [`Error::Deleted`], [`Error::PartOfValue`], [`Error::Damaged`]; [`Error::Unreadable`], also for
+    /// the message that was lent before.
     pub fn get(&mut self, offset: impl ToOffset) -> Result<Message<'_>> {
-        let offset = offset.to_offset();
+        self.stored(offset.to_offset(), false)
+    }
+
+    /// The bytes of the part of a large value at `offset`. What was lost under the map by now is told.
+    pub(crate) fn part(&mut self, offset: u64) -> Result<Bytes> {
+        let message = self.stored(offset, true)?;
+        let bytes = message.to_bytes();
+        message.check()?;
+        Ok(bytes)
+    }
+
+    /// The message at `offset`, or the part of a value.
+    #[inline]
+    fn stored(&mut self, offset: u64, takes_parts: bool) -> Result<Message<'_>> {
         self.check_lent()?;
         if offset >= self.limit() {
             if let Some(hole) = self.log.open_end().filter(|_| offset >= self.log.end()) {
@@ -300,11 +314,11 @@ impl Cursor {
         if let Some(chunk) = self.root.chunk_at(offset)
             && let Some(position) = chunk.position(offset.saturating_sub(chunk.first_offset()))
         {
-            return Ok(Message::new(
-                offset,
-                chunk.buffer_at(position)?,
-                Keeper::Chunk(chunk),
-            ));
+            let buffer = chunk.buffer_at(position)?;
+            if !takes_parts && chunk.has_parts() && buffer.is_hidden() {
+                return Err(part_of_value(&self.log, offset));
+            }
+            return Ok(Message::new(offset, buffer, Keeper::Chunk(chunk)));
         }
         let found = find_slab(&self.core, &self.log, &self.root, offset)?;
         let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
@@ -317,9 +331,11 @@ impl Cursor {
             Opened::Passing(slab) => self.passing.insert(slab),
         };
         match slab.message(relative, self.core.read_context()) {
-            Ok(buffer) if is_run(&buffer) => {
-                Err(deleted(&self.log, offset, offset..offset.saturating_add(1)))
-            }
+            Ok(buffer) if buffer.is_hidden() => match buffer.value_type() {
+                ValueType::PART if takes_parts => Ok(Message::new(offset, buffer, Keeper::Slab(slab))),
+                ValueType::PART => Err(part_of_value(&self.log, offset)),
+                _ => Err(deleted(&self.log, offset, offset..offset.saturating_add(1))),
+            },
             Ok(buffer) => {
                 self.lent = offset;
                 Ok(Message::new(offset, buffer, Keeper::Slab(slab)))
@@ -362,13 +378,13 @@ impl Cursor {
     #[inline]
     fn has_next(&mut self) -> Result<bool> {
         loop {
-            let (known, may_be_run) = match &self.place {
-                Place::Chunk { end, .. } => (*end, false),
-                Place::Slab { end, has_runs, .. } => (*end, *has_runs),
+            let (known, may_be_hidden) = match &self.place {
+                Place::Chunk { end, chunk, .. } => (*end, chunk.has_parts()),
+                Place::Slab { end, has_hidden, .. } => (*end, *has_hidden),
                 Place::Nowhere => (0, false),
             };
             if self.next < known {
-                if may_be_run && self.pass_run()? {
+                if may_be_hidden && self.pass_hidden()? {
                     continue;
                 }
                 return Ok(true);
@@ -379,9 +395,18 @@ impl Cursor {
         }
     }
 
-    /// Steps over a run of deleted messages, if the next buffer of the slab is one.
+    /// Steps over the next buffer if it is a run of deleted messages or a part of a large value.
     #[cold]
-    fn pass_run(&mut self) -> Result<bool> {
+    fn pass_hidden(&mut self) -> Result<bool> {
+        if let Place::Chunk { chunk, position, .. } = &mut self.place {
+            let buffer = chunk.buffer_at(*position)?;
+            let is_hidden = buffer.is_hidden();
+            if is_hidden {
+                *position = position.saturating_add(buffer.stored_bytes());
+                self.next = self.next.saturating_add(1);
+            }
+            return Ok(is_hidden);
+        }
         let Place::Slab {
             slab,
             place,
@@ -394,7 +419,7 @@ impl Cursor {
         };
         let mut walk = SlabWalk::resume(slab, *place, self.core.read_context());
         match walk.step() {
-            Ok(Some(walked)) if is_run(&walked.buffer) => {
+            Ok(Some(walked)) if walked.buffer.is_hidden() => {
                 let behind = walked.relative_offset.wrapping_add(walked.buffer.count());
                 self.next = behind.wrapping_add(*shift).min(*end);
                 *place = walk.place();
@@ -577,13 +602,13 @@ impl Cursor {
         let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();
         let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
-        let has_runs = slab.layout().summary().deleted > 0;
+        let has_hidden = slab.layout().summary().has_hidden();
         self.place = Place::Slab {
             slab,
             place,
             end,
             shift: found.first.wrapping_sub(found.skip),
-            has_runs,
+            has_hidden,
         };
         Ok(())
     }
@@ -605,9 +630,12 @@ fn deleted(log: &LogState, offset: u64, run: Range<u64>) -> Error {
     }
 }
 
-/// Whether a stored buffer stands for deleted messages.
-fn is_run(buffer: &BufferView<'_>) -> bool {
-    buffer.value_type() == ValueType::TOMBSTONES
+#[cold]
+fn part_of_value(log: &LogState, offset: u64) -> Error {
+    Error::PartOfValue {
+        name: log.name.as_str().to_owned(),
+        offset: Offset::new(offset),
+    }
 }
 
 /// A slab that holds an offset, and which offsets of the log it shows.

@@ -396,6 +396,44 @@ pub enum Error {
         /// Who holds what.
         held: String,
     },
+    /// There is no message at the offset, but a part of the value of a message behind it.
+    #[error(
+        "offset {offset} of log {name:?} has no message: it holds a part of a large value, whose message stands behind it"
+    )]
+    PartOfValue {
+        /// Name of the log.
+        name: String,
+        /// Offset of the part.
+        offset: Offset,
+    },
+    /// Some of the parts of a large value are deleted, though its message is not.
+    #[error(
+        "the value of message {offset} of log {name:?} is gone in part: offset {missing} was deleted; delete the message too"
+    )]
+    ValueCut {
+        /// Name of the log.
+        name: String,
+        /// Offset of the message.
+        offset: Offset,
+        /// Offset of the first part that is gone.
+        missing: Offset,
+    },
+    /// The value of a message was to be read from somewhere, and that failed; the message was not appended.
+    #[error("the value for log {name:?} cannot be read: {source}; nothing of it stays in the log")]
+    ValueSource {
+        /// Name of the log.
+        name: String,
+        /// What went wrong.
+        source: Arc<io::Error>,
+    },
+    /// A large value was to be appended to a keyed log.
+    #[error("log {name:?} is keyed, and its values must be of one piece: {limit_bytes} bytes at most")]
+    LargeValueInKeyedLog {
+        /// Name of the log.
+        name: String,
+        /// Above so many bytes a value is kept in parts.
+        limit_bytes: u64,
+    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -479,6 +517,10 @@ impl Error {
             | Error::OffsetMismatch { .. }
             | Error::OutOfRange { .. }
             | Error::Deleted { .. }
+            | Error::PartOfValue { .. }
+            | Error::ValueCut { .. }
+            | Error::ValueSource { .. }
+            | Error::LargeValueInKeyedLog { .. }
             | Error::InvalidRange { .. }
             | Error::SpliceIntoItself { .. }
             | Error::SnapshotExists { .. }

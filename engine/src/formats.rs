@@ -165,6 +165,7 @@ impl Formats {
             ValueType::TOMBSTONES,
             ValueType::BY_REFERENCE,
             ValueType::KEY_PAGE,
+            ValueType::PART,
         ];
         self.known.iter().enumerate().find_map(|(number, known)| {
             let Some(value_type) = known.value_type else {

@@ -86,6 +86,7 @@ mod key_index;
 mod key_scan;
 mod keyed;
 mod keys;
+mod large;
 mod log;
 #[cfg(all(loom, test))]
 mod loom_models;
@@ -136,6 +137,7 @@ pub use gc::{Collected, HeldBack, Space, SpaceCheck};
 pub use key_scan::KeyScan;
 pub use keyed::Keyed;
 pub use lanterman_format::{FormatError, LogId, Offset, Position, SegmentId, ValueType, Version};
+pub use large::ValueReader;
 pub use lost::{LostCommits, LostMessages};
 pub use message::{KeptMessage, Message, check_bytes};
 pub use named::{Moment, NamedSnapshot};

@@ -81,6 +81,7 @@ pub struct Options {
     pub(crate) tail_memory_bytes: u64,
     pub(crate) slab_bytes_max: u64,
     pub(crate) message_bytes_max: u64,
+    pub(crate) large_value_bytes: u64,
     pub(crate) journal_bytes_max: u64,
     pub(crate) slab_segment_bytes_first: u64,
     pub(crate) slab_segment_bytes_max: u64,
@@ -162,6 +163,7 @@ impl Default for Options {
             tail_memory_bytes: 64 << 20,
             slab_bytes_max: 1 << 20,
             message_bytes_max: 64 << 20,
+            large_value_bytes: 1 << 20,
             journal_bytes_max: 64 << 20,
             slab_segment_bytes_first: 256 << 10,
             slab_segment_bytes_max: 256 << 20,
@@ -404,6 +406,14 @@ impl Options {
         self
     }
 
+    /// Above so many bytes [`Writer::append_large`](crate::Writer::append_large) keeps a value in parts; default 1 MiB, at
+    /// most what one message may have.
+    #[must_use]
+    pub fn large_value_bytes(mut self, bytes: u64) -> Self {
+        self.large_value_bytes = bytes;
+        self
+    }
+
     /// Journal bytes after which a checkpoint begins; bounds the work of recovery. Default 64 MiB.
     #[must_use]
     pub fn journal_bytes_max(mut self, bytes: u64) -> Self {
@@ -515,6 +525,11 @@ impl Options {
         rule(
             (1..=u64::from(lanterman_format::limits::VALUE_BYTES_MAX)).contains(&self.message_bytes_max),
             "message_bytes_max",
+            "must be from 1 byte to 256 MiB",
+        )?;
+        rule(
+            (1..=u64::from(lanterman_format::limits::VALUE_BYTES_MAX)).contains(&self.large_value_bytes),
+            "large_value_bytes",
             "must be from 1 byte to 256 MiB",
         )?;
         let history = self.history.as_ref();

@@ -199,6 +199,11 @@ impl Snapshot {
         }
     }
 
+    /// The store and the log that it is of.
+    pub(crate) fn owner(&self) -> (Arc<Core>, Arc<LogState>) {
+        (Arc::clone(&self.core), Arc::clone(&self.state))
+    }
+
     /// Name of the log.
     #[must_use]
     pub fn name(&self) -> &str {

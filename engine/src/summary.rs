@@ -25,7 +25,14 @@ impl LogSummary {
     /// How many messages there are.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.summary.messages
+        self.summary.messages.saturating_sub(self.summary.parts)
+    }
+
+    /// How many offsets have a part of a large value in the place of a message; see
+    /// [`Writer::append_large`](crate::Writer::append_large). Their bytes and sizes are those of values here.
+    #[must_use]
+    pub fn parts(&self) -> u64 {
+        self.summary.parts
     }
 
     /// How many offsets have no message any more.

@@ -11,6 +11,7 @@ use lanterman_format::ids::{Offset, Version};
 
 use crate::commit::ADOPT_BYTES_MIN;
 use crate::constrained::Judge;
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::group::GroupFuture;
 use crate::log::{LogState, TailState};
@@ -89,6 +90,16 @@ impl<'a> NewMessage<'a> {
     pub fn value(&self) -> &'a [u8] {
         self.fields.value
     }
+}
+
+/// Which rules of its log a buffer is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rules {
+    All,
+    /// All, but it can go nowhere else.
+    WithoutDiverting,
+    /// None: it is no message.
+    None,
 }
 
 /// The one appender of a log. Dropping it lets another be opened; what it appended stays.
@@ -287,10 +298,22 @@ impl Writer {
     fn append_at(&mut self, expected: Option<Offset>, fields: &BufferFields<'_>) -> Result<Offset> {
         check_fields(fields, self.message_bytes_max)?;
         self.store.core.options.formats.check(fields)?;
+        self.append_by(expected, fields, Rules::All)
+    }
+
+    /// Appends what was checked, or needs no check.
+    pub(crate) fn append_by(
+        &mut self,
+        expected: Option<Offset>,
+        fields: &BufferFields<'_>,
+        rules: Rules,
+    ) -> Result<Offset> {
         let stored = stored_bytes(fields)?;
         let offset = loop {
             let mut tail = self.owner.enter();
-            check_key(&self.log, fields)?;
+            if rules != Rules::None {
+                check_key(&self.log, fields)?;
+            }
             if self
                 .store
                 .core
@@ -312,11 +335,17 @@ impl Writer {
                     found,
                 });
             }
-            let mut judge = self.store.core.judge_of(&self.log)?;
+            let mut judge = match rules {
+                Rules::None => None,
+                _ => self.store.core.judge_of(&self.log)?,
+            };
             if let Some(judge) = &mut judge
                 && let Err(turned) = judge.judge(fields, found.get())
             {
                 drop(tail);
+                if rules == Rules::WithoutDiverting {
+                    return Err(turned.into());
+                }
                 return Err(self.store.core.divert(turned, fields));
             }
             match writer.append_fields(fields) {
@@ -333,6 +362,14 @@ impl Writer {
         };
         self.count_bytes(u64::from(stored));
         Ok(Offset::new(offset))
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.store.core
+    }
+
+    pub(crate) fn log_state(&self) -> &LogState {
+        &self.log
     }
 
     fn count_bytes(&mut self, bytes: u64) {
@@ -469,7 +506,13 @@ pub(crate) fn check_fields(fields: &BufferFields<'_>, message_bytes_max: usize) 
     if fields.value.len() > message_bytes_max {
         return Err(too_large(fields.value.len(), message_bytes_max));
     }
-    if [ValueType::TOMBSTONES, ValueType::KEY_PAGE].contains(&fields.value_type) {
+    let own = [
+        ValueType::TOMBSTONES,
+        ValueType::KEY_PAGE,
+        ValueType::PART,
+        ValueType::BY_REFERENCE,
+    ];
+    if own.contains(&fields.value_type) {
         return Err(Error::InvalidValue {
             value_type: fields.value_type,
             format: fields.value_type.to_string(),

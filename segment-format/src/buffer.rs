@@ -169,10 +169,18 @@ impl<'a> BufferView<'a> {
         self.value
     }
 
+    /// Whether readers pass over it: a run of deleted messages, or a part of a large value.
+    #[inline]
+    pub fn is_hidden(&self) -> bool {
+        [ValueType::TOMBSTONES, ValueType::PART].contains(&self.value_type())
+    }
+
     /// Whether it is one message, not deleted, with nothing beside its value.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.flags == 0 && u64::from(self.value_type) != ValueType::TOMBSTONES.get()
+        self.flags == 0
+            && u64::from(self.value_type) != ValueType::TOMBSTONES.get()
+            && u64::from(self.value_type) != ValueType::PART.get()
     }
 
     /// The type of the value.

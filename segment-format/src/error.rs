@@ -42,6 +42,8 @@ pub enum Structure {
     Settings,
     /// A page of a key run.
     KeyPage,
+    /// The value of a message whose value stands in parts before it.
+    LargeValue,
 }
 
 impl Structure {
@@ -90,6 +92,7 @@ impl Structure {
             Self::Gathered => "gathered block",
             Self::Settings => "settings of a log",
             Self::KeyPage => "page of a key run",
+            Self::LargeValue => "reference to a large value",
         }
     }
 }

@@ -57,4 +57,6 @@ pub const ALL: &[StructLayout] = &[
     crate::settings::RawKeyed::LAYOUT,
     crate::settings::RawKeyRun::LAYOUT,
     crate::key_page::RawKeyPage::LAYOUT,
+    crate::large_value::RawLargeValue::LAYOUT,
+    crate::large_value::RawValuePart::LAYOUT,
 ];

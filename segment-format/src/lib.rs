@@ -43,6 +43,7 @@ pub mod error;
 pub mod gathered;
 pub mod ids;
 pub mod key_page;
+pub mod large_value;
 #[doc(hidden)]
 pub mod layout;
 pub mod limits;

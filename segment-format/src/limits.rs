@@ -18,6 +18,9 @@ pub const VALUE_BYTES_DEFAULT_MAX: u32 = 64 * 1024 * 1024;
 /// Greatest length of a value in any store: half a block, so that one message always fits into one slab.
 pub const VALUE_BYTES_MAX: u32 = 256 * 1024 * 1024;
 
+/// Greatest number of parts of a large value: its message, which names them, is then at most 1 MiB long.
+pub const VALUE_PARTS_MAX: u32 = 65_000;
+
 /// Greatest length of a block: positions within a block have thirty-two bits, with room for sums of two of them.
 pub const BLOCK_BYTES_MAX: u32 = 512 * 1024 * 1024;
 

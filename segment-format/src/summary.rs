@@ -13,7 +13,7 @@ wire_struct! {
         32 time_min_ms: I64,
         40 time_max_ms: I64,
         48 types: U64,
-        56 reserved_56: U64,
+        56 parts: U64,
     }
 }
 
@@ -85,6 +85,8 @@ pub struct Summary {
     /// Types of values. Where a part was deleted some may occur no more; and a summary that says nothing of types, of an
     /// earlier program, has none.
     pub types: ValueTypes,
+    /// How many of the messages are none, but parts of large values.
+    pub parts: u64,
 }
 
 impl Default for Summary {
@@ -103,6 +105,7 @@ impl Summary {
         time_min_ms: i64::MAX,
         time_max_ms: i64::MIN,
         types: ValueTypes::EMPTY,
+        parts: 0,
     };
 
     /// Adds what another summary counts.
@@ -114,6 +117,12 @@ impl Summary {
         self.time_min_ms = self.time_min_ms.min(other.time_min_ms);
         self.time_max_ms = self.time_max_ms.max(other.time_max_ms);
         self.types.merge(other.types);
+        self.parts = self.parts.saturating_add(other.parts);
+    }
+
+    /// Whether some of its offsets have no message.
+    pub const fn has_hidden(&self) -> bool {
+        self.deleted > 0 || self.parts > 0
     }
 
     /// Adds one message.
@@ -142,6 +151,9 @@ impl Summary {
         self.add_message(wide(buffer.value().len()), key_bytes, buffer.time_ms());
         self.messages = self.messages.saturating_add(buffer.count().saturating_sub(1));
         self.types.insert(buffer.value_type());
+        if buffer.value_type() == ValueType::PART {
+            self.parts = self.parts.saturating_add(1);
+        }
     }
 
     /// Least and greatest time, if any message has one.
@@ -158,7 +170,7 @@ impl Summary {
             time_min_ms: I64::new(self.time_min_ms),
             time_max_ms: I64::new(self.time_max_ms),
             types: U64::new(self.types.0),
-            reserved_56: U64::ZERO,
+            parts: U64::new(self.parts),
         }
     }
 
@@ -171,6 +183,7 @@ impl Summary {
             time_min_ms: raw.time_min_ms.get(),
             time_max_ms: raw.time_max_ms.get(),
             types: ValueTypes(raw.types.get() & !1),
+            parts: raw.parts.get(),
         }
     }
 }
@@ -178,7 +191,7 @@ impl Summary {
 impl RawSummary {
     /// Whether what is reserved is zero: there is no value type 0.
     pub(crate) fn is_clean(&self) -> bool {
-        self.reserved_56 == U64::ZERO && self.types.get() & 1 == 0
+        self.types.get() & 1 == 0
     }
 }
 

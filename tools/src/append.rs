@@ -51,7 +51,7 @@ pub(crate) struct AppendCall {
     /// Messages end with a NUL byte and not with a newline
     #[arg(long, conflicts_with = "whole")]
     null: bool,
-    /// Each file is one message
+    /// Each file is one message; one over 1 MiB is kept in parts and may have any length, unless --limit is given
     #[arg(long)]
     whole: bool,
     /// What stands before the first C of a message becomes its key; a message without C has none (\t is a tab)
@@ -66,10 +66,9 @@ pub(crate) struct AppendCall {
     /// Print `durable N` as soon as the first N messages of the log are on disk, on a line of its own, flushed
     #[arg(long)]
     acks: bool,
-    /// Longest message taken, in bytes; at most 268435456
-    #[arg(long, value_name = "BYTES", default_value_t = u64::from(VALUE_BYTES_DEFAULT_MAX),
-          value_parser = clap::value_parser!(u64).range(1..=u64::from(VALUE_BYTES_MAX)))]
-    limit: u64,
+    /// Longest message taken, in bytes; at most 268435456, and 67108864 if it is not given
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=u64::from(VALUE_BYTES_MAX)))]
+    limit: Option<u64>,
     /// Report as JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -119,7 +118,7 @@ pub(crate) fn run(call: &AppendCall, output: &mut Output) -> Result<Outcome, Pro
     LogName::parse(name).map_err(lanterman::Error::from)?;
     let total_bytes = check_files(call)?;
     let store = Options::new()
-        .message_bytes_max(call.limit)
+        .message_bytes_max(call.limit())
         .open_copying(&call.store)?;
     let writer = store.writer(name)?;
     let (first_offset, acknowledged) = (writer.next_offset().get(), writer.durable_end().get());
@@ -203,6 +202,28 @@ fn tell(output: &mut Output, json: bool, report: &Report) -> Result<(), Problem>
     ))
 }
 
+impl AppendCall {
+    fn limit(&self) -> u64 {
+        self.limit.unwrap_or(u64::from(VALUE_BYTES_DEFAULT_MAX))
+    }
+}
+
+/// A source whose bytes are counted as they come.
+struct Counted<'a, S> {
+    source: S,
+    progress: &'a mut Progress,
+    bytes: u64,
+}
+
+impl<S: Read> Read for Counted<'_, S> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(out)?;
+        self.bytes += read as u64;
+        self.progress.advance(read as u64);
+        Ok(read)
+    }
+}
+
 impl Appending<'_> {
     fn all_files(&mut self) -> Result<(), Problem> {
         let call = self.call;
@@ -224,7 +245,7 @@ impl Appending<'_> {
         if self.call.whole {
             return self.whole(source, name);
         }
-        let limit = usize::try_from(self.call.limit).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.call.limit()).unwrap_or(usize::MAX);
         // The key counts against the line too: a line is never longer than both limits together.
         let key_bytes = self
             .call
@@ -248,19 +269,44 @@ impl Appending<'_> {
 
     /// All of a source as one message.
     fn whole(&mut self, source: impl Read, name: &str) -> Result<(), Problem> {
+        if self.call.limit.is_none() && self.call.key_delimiter.is_none() {
+            return self.of_any_length(source, name);
+        }
         let mut bytes = Vec::new();
-        let most = self.call.limit.saturating_add(1);
+        let most = self.call.limit().saturating_add(1);
         source
             .take(most)
             .read_to_end(&mut bytes)
             .map_err(|error| Problem::io("read", Path::new(name), error))?;
         if bytes.len() as u64 == most {
-            return Err(self.refused(&format!("{name} has more than {} bytes", self.call.limit)));
+            return Err(self.refused(&format!("{name} has more than {} bytes", self.call.limit())));
         }
         self.one(&bytes).map_err(|problem| match problem {
             Problem::Store(lanterman::Error::TooLarge { .. }) => self.refused(&format!("{name}: {problem}")),
             other => other,
         })
+    }
+
+    /// All of a source as one message, which need not fit in memory.
+    fn of_any_length(&mut self, source: impl Read, name: &str) -> Result<(), Problem> {
+        let mut counted = Counted {
+            source,
+            progress: &mut self.progress,
+            bytes: 0,
+        };
+        let appended = self.writer.append_large(&NewMessage::new(&[]), &mut counted);
+        let bytes = counted.bytes;
+        match appended {
+            Ok(_) => {}
+            Err(lanterman::Error::ValueSource { source, .. }) => {
+                let again = io::Error::new(source.kind(), source.to_string());
+                return Err(Problem::io("read", Path::new(name), again));
+            }
+            Err(error) => return Err(self.with_watermark(error)),
+        }
+        self.bytes += bytes;
+        self.shown_bytes = self.bytes;
+        self.appended_one()
     }
 
     #[inline]
@@ -284,20 +330,22 @@ impl Appending<'_> {
         if let Err(error) = appended {
             return Err(self.with_watermark(error));
         }
-        self.messages += 1;
-        self.uncommitted += 1;
-        if self
-            .call
-            .commit_every
-            .is_some_and(|every| self.uncommitted >= every)
-        {
-            self.commit()?;
-        }
+        self.appended_one()?;
         if self.bytes - self.shown_bytes >= PROGRESS_STEP_BYTES {
             self.progress.advance(self.bytes - self.shown_bytes);
             self.shown_bytes = self.bytes;
         }
         Ok(())
+    }
+
+    #[inline]
+    fn appended_one(&mut self) -> Result<(), Problem> {
+        self.messages += 1;
+        self.uncommitted += 1;
+        match self.call.commit_every {
+            Some(every) if self.uncommitted >= every => self.commit(),
+            _ => Ok(()),
+        }
     }
 
     fn commit(&mut self) -> Result<(), Problem> {
@@ -336,7 +384,7 @@ impl Appending<'_> {
             messages: self.messages,
             bytes: self.bytes,
             first_offset: self.first_offset,
-            end_offset: self.first_offset.saturating_add(self.messages),
+            end_offset: self.writer.next_offset().get(),
             durable_end: self.writer.durable_end().get(),
         }
     }
@@ -344,7 +392,7 @@ impl Appending<'_> {
     fn too_long(&self, name: &str, line: u64) -> Problem {
         self.refused(&format!(
             "line {line} of {name} is longer than a message may be, {} bytes",
-            self.call.limit
+            self.call.limit()
         ))
     }
 

@@ -179,7 +179,7 @@ pub(crate) fn get(call: &GetCall, output: &mut Output) -> Result<Outcome, Proble
     };
     if call.json {
         let mut cursor = snapshot.cursor(snapshot.start())?;
-        output.json(&JsonMessage(&cursor.get(found.offset())?))?;
+        output.json(&JsonMessage::new(&cursor.get(found.offset())?))?;
     } else {
         output.bytes(found.value())?;
         output.bytes(b"\n")?;

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use lanterman::{Cursor, Damage, Error, LogItem, Message, Options, Snapshot, Store};
+use lanterman::{
+    Cursor, Damage, Error, Log, LogItem, Message, Options, Snapshot, Store, ValueReader, ValueType,
+    check_bytes,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -26,7 +29,9 @@ const FOLLOW_TURN: Duration = Duration::from_millis(100);
 ///
 /// --json prints one object a line: offset, value, type, and where the message has them key, time_ms and headers. Bytes
 /// that are not UTF-8 come as hexadecimal digits, in value_hex and key_hex. With --deleted a line with offset and deleted,
-/// their number, stands for each run of offsets whose messages are deleted.
+/// their number, stands for each run of offsets that have no message.
+///
+/// A value that is kept in parts (`append --whole`) is printed whole; --json gives its length, as value_bytes, in its place.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     lanterman read demo events | sha256sum\n  \
@@ -89,16 +94,19 @@ pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Probl
     if call.latest {
         return latest(call, &snapshot_of(call, &store, name)?, output);
     }
-    let cursor = if call.follow {
+    let (cursor, values) = if call.follow {
         let log = store.log(name)?;
-        log.cursor(call.from.unwrap_or_else(|| log.start().get()))?
+        let cursor = log.cursor(call.from.unwrap_or_else(|| log.start().get()))?;
+        (cursor, Values::Log(log))
     } else {
         let snapshot = snapshot_of(call, &store, name)?;
-        snapshot.cursor(call.from.unwrap_or_else(|| snapshot.start().get()))?
+        let cursor = snapshot.cursor(call.from.unwrap_or_else(|| snapshot.start().get()))?;
+        (cursor, Values::Snapshot(snapshot))
     };
     let mut reading = Reading {
         call,
         cursor,
+        values,
         left: call.count.unwrap_or(u64::MAX),
         outcome: Outcome::Well,
     };
@@ -120,15 +128,38 @@ fn latest(call: &ReadCall, snapshot: &Snapshot, output: &mut Output) -> Result<O
     let count = usize::try_from(call.count.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     for found in snapshot.scan_prefix(prefix)?.take(count) {
         let message = cursor.get(found?.offset())?;
-        print(call, &message, output)?;
+        print(call, &message, None, output)?;
         message.check()?;
     }
     Ok(Outcome::Well)
 }
 
+/// Where values that are kept in parts are read.
+enum Values {
+    Log(Log),
+    Snapshot(Snapshot),
+}
+
+impl Values {
+    /// The value of a message, if it is kept in parts.
+    #[inline]
+    fn of(&self, message: &Message<'_>) -> lanterman::Result<Option<ValueReader>> {
+        if message.value_type() != ValueType::BY_REFERENCE {
+            return Ok(None);
+        }
+        let offset = message.offset();
+        let opened = match self {
+            Values::Log(log) => log.read_value(offset),
+            Values::Snapshot(snapshot) => snapshot.read_value(offset),
+        };
+        opened.map(Some)
+    }
+}
+
 struct Reading<'a> {
     call: &'a ReadCall,
     cursor: Cursor,
+    values: Values,
     left: u64,
     outcome: Outcome,
 }
@@ -142,7 +173,10 @@ impl Reading<'_> {
             };
             match next {
                 Ok(Some(LogItem::Message(message))) => {
-                    print(self.call, &message, output)?;
+                    match self.values.of(&message) {
+                        Ok(large) => print(self.call, &message, large, output)?,
+                        Err(error) => self.skip(error)?,
+                    }
                     self.left -= 1;
                 }
                 Ok(Some(LogItem::Deleted(run))) => output.json(&JsonRun {
@@ -166,7 +200,10 @@ impl Reading<'_> {
         }
         match self.cursor.next_within(FOLLOW_TURN) {
             Ok(Some(message)) => {
-                print(self.call, &message, output)?;
+                match self.values.of(&message) {
+                    Ok(large) => print(self.call, &message, large, output)?,
+                    Err(error) => self.skip(error)?,
+                }
                 self.left -= 1;
                 Ok(())
             }
@@ -178,6 +215,12 @@ impl Reading<'_> {
 
     /// Goes on behind damaged messages, if that is asked for and it is known where they end.
     fn skip(&mut self, error: Error) -> Result<(), Problem> {
+        // The rest of a value that was deleted in part: the cursor is behind it.
+        if let Error::ValueCut { .. } = &error {
+            complain(&error);
+            self.outcome = Outcome::Found;
+            return Ok(());
+        }
         let behind = match &error {
             Error::Damaged(damage) if self.call.skip_damaged => self.behind(damage),
             _ => None,
@@ -198,9 +241,17 @@ impl Reading<'_> {
 }
 
 #[inline]
-fn print(call: &ReadCall, message: &Message<'_>, output: &mut Output) -> Result<(), Problem> {
+fn print(
+    call: &ReadCall,
+    message: &Message<'_>,
+    large: Option<ValueReader>,
+    output: &mut Output,
+) -> Result<(), Problem> {
     if call.json {
-        return output.json(&JsonMessage(message));
+        return match large {
+            Some(large) => output.json(&JsonMessage::in_parts(message, &large)),
+            None => output.json(&JsonMessage::new(message)),
+        };
     }
     if call.keys
         && let Some(key) = message.key()
@@ -208,7 +259,15 @@ fn print(call: &ReadCall, message: &Message<'_>, output: &mut Output) -> Result<
         output.bytes(key)?;
         output.bytes(&[call.key_delimiter])?;
     }
-    output.bytes(message.value())?;
+    match large {
+        Some(mut large) => {
+            while let Some(part) = large.next_part()? {
+                output.bytes(&part)?;
+                check_bytes(&part)?;
+            }
+        }
+        None => output.bytes(message.value())?,
+    }
     output.bytes(if call.null { b"\0" } else { b"\n" })
 }
 
@@ -232,32 +291,59 @@ struct JsonRun {
 }
 
 /// A message as an object.
-pub(crate) struct JsonMessage<'a>(pub(crate) &'a Message<'a>);
+pub(crate) struct JsonMessage<'a> {
+    message: &'a Message<'a>,
+    value_type: ValueType,
+    /// Length of a value that is not shown.
+    value_bytes: Option<u64>,
+}
+
+impl<'a> JsonMessage<'a> {
+    pub(crate) fn new(message: &'a Message<'a>) -> Self {
+        JsonMessage {
+            message,
+            value_type: message.value_type(),
+            value_bytes: None,
+        }
+    }
+
+    fn in_parts(message: &'a Message<'a>, large: &ValueReader) -> Self {
+        JsonMessage {
+            message,
+            value_type: large.value_type(),
+            value_bytes: Some(large.value_bytes()),
+        }
+    }
+}
 
 impl Serialize for JsonMessage<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("offset", &self.0.offset().get())?;
-        bytes_entry(&mut map, "value", "value_hex", self.0.value())?;
-        map.serialize_entry("type", &TypeName(self.0))?;
-        if let Some(key) = self.0.key() {
+        let message = self.message;
+        map.serialize_entry("offset", &message.offset().get())?;
+        match self.value_bytes {
+            Some(bytes) => map.serialize_entry("value_bytes", &bytes)?,
+            None => bytes_entry(&mut map, "value", "value_hex", message.value())?,
+        }
+        map.serialize_entry("type", &TypeName(self.value_type))?;
+        if let Some(key) = message.key() {
             bytes_entry(&mut map, "key", "key_hex", key)?;
         }
-        if let Some(time_ms) = self.0.time_ms() {
+        if let Some(time_ms) = message.time_ms() {
             map.serialize_entry("time_ms", &time_ms)?;
         }
-        if self.0.headers().next().is_some() {
-            map.serialize_entry("headers", &JsonHeaders(self.0))?;
+        if message.headers().next().is_some() {
+            map.serialize_entry("headers", &JsonHeaders(message))?;
         }
         map.end()
     }
 }
 
-struct TypeName<'a>(&'a Message<'a>);
+struct TypeName(ValueType);
 
-impl Serialize for TypeName<'_> {
+impl Serialize for TypeName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0.value_type())
+        serializer.collect_str(&self.0)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lanterman_format::buffer::{BufferFields, ValueType};
 use lanterman_format::ids::Offset;
+use lanterman_format::large_value::LargeValue;
 use lanterman_format::name::LogName;
 use lanterman_format::weakened;
 use parking_lot::Mutex;
@@ -44,6 +45,23 @@ impl<'a> Candidate<'a> {
             offset,
             json: OnceCell::new(),
         }
+    }
+
+    /// Type and length of a value that is kept in parts.
+    fn large(&self) -> Option<(ValueType, u64)> {
+        let is_large = self.fields.value_type == ValueType::BY_REFERENCE;
+        is_large
+            .then(|| LargeValue::decode_head(self.fields.value).ok())
+            .flatten()
+    }
+
+    fn value_type(&self) -> ValueType {
+        self.large().map_or(self.fields.value_type, |large| large.0)
+    }
+
+    fn value_bytes(&self) -> u64 {
+        self.large()
+            .map_or(self.fields.value.len() as u64, |large| large.1)
     }
 
     /// The value as JSON, if it can be.
@@ -327,8 +345,7 @@ fn type_of(rule: &Rule, name: &TypeName) -> Result<ValueType, Refusal> {
     }
 }
 
-fn within(bounds: Bounds, place: &str, bytes: usize) -> Result<(), Broken> {
-    let bytes = bytes as u64;
+fn within(bounds: Bounds, place: &str, bytes: u64) -> Result<(), Broken> {
     let (min, max) = (bounds.min.unwrap_or(0), bounds.max.unwrap_or(u64::MAX));
     if (min..=max).contains(&bytes) {
         return Ok(());
@@ -371,16 +388,16 @@ impl CompiledRule {
     ) -> Result<(), Broken> {
         let fields = candidate.fields;
         match (&self.check, memory) {
-            (Check::ValueBytes(bounds), _) => within(*bounds, "value", fields.value.len()),
+            (Check::ValueBytes(bounds), _) => within(*bounds, "value", candidate.value_bytes()),
             (Check::KeyBytes(bounds), _) => match fields.key {
-                Some(key) => within(*bounds, "key", key.len()),
+                Some(key) => within(*bounds, "key", key.len() as u64),
                 None => Ok(()),
             },
             (Check::Key, _) => match fields.key {
                 Some(_) => Ok(()),
                 None => Err(Broken::new("key", "a key", "none")),
             },
-            (Check::ValueTypes(types), _) => match types.contains(&fields.value_type) {
+            (Check::ValueTypes(types), _) => match types.contains(&candidate.value_type()) {
                 true => Ok(()),
                 false => {
                     let names: Vec<String> = types.iter().map(ToString::to_string).collect();

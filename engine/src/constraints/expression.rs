@@ -117,6 +117,9 @@ impl Expression {
                 "value" => match fields.value_type {
                     ValueType::JSON => from_json(candidate.json()?),
                     ValueType::UTF8 => text_or_bytes(fields.value),
+                    ValueType::BY_REFERENCE => {
+                        return Err(Broken::new("value", "a value of one piece", fields.value_type));
+                    }
                     _ => Value::Bytes(Arc::new(fields.value.to_vec())),
                 },
                 "json" => from_json(candidate.json()?),

@@ -156,6 +156,7 @@ fn without(whole: &Summary, part: &Summary) -> Summary {
         deleted: whole.deleted.saturating_sub(part.deleted),
         value_bytes: whole.value_bytes.saturating_sub(part.value_bytes),
         key_bytes: whole.key_bytes.saturating_sub(part.key_bytes),
+        parts: whole.parts.saturating_sub(part.parts),
         ..*whole
     }
 }
@@ -170,6 +171,7 @@ pub(super) fn scaled_summary(summary: &Summary, part: u64, whole: u64) -> Summar
         deleted: scaled(summary.deleted, part, whole),
         value_bytes: scaled(summary.value_bytes, part, whole),
         key_bytes: scaled(summary.key_bytes, part, whole),
+        parts: scaled(summary.parts, part, whole),
         ..*summary
     }
 }

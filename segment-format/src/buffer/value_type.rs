@@ -30,6 +30,8 @@ impl ValueType {
     pub const BY_REFERENCE: Self = Self(10);
     /// A page of a key run, which no log has as a message.
     pub const KEY_PAGE: Self = Self(11);
+    /// Bytes of a large value, which are no message; a message by reference behind it names them.
+    pub const PART: Self = Self(12);
 
     pub(crate) const BYTES_CODE: u8 = 1;
     pub(crate) const EXTENDED_CODE: u8 = 255;
@@ -73,6 +75,7 @@ impl ValueType {
             Self::TOMBSTONES => "tombstones",
             Self::BY_REFERENCE => "by reference",
             Self::KEY_PAGE => "key page",
+            Self::PART => "part",
             _ => return None,
         })
     }

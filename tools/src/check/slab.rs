@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use lanterman_format::buffer::walk;
+use lanterman_format::buffer::{ValueType, walk};
+use lanterman_format::large_value::LargeValue;
 use lanterman_format::slab::SLAB_BODY_POSITION;
 use lanterman_format::{FormatError, Reference, ReferenceKind, SlabLayout, Summary};
 
@@ -197,6 +198,9 @@ fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
                 "the index leads to another place than message {offsets} of the slab"
             ));
         }
+        if buffer.value_type() == ValueType::BY_REFERENCE {
+            LargeValue::decode(buffer.value()).map_err(|rule| rule.to_string())?;
+        }
         summary.add_buffer(&buffer);
         entries = entries.saturating_add(1);
         offsets = offsets.saturating_add(buffer.count());
@@ -210,5 +214,5 @@ fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
             layout.offset_count()
         ));
     }
-    Ok(summary.messages)
+    Ok(summary.messages.saturating_sub(summary.parts))
 }

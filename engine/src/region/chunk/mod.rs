@@ -59,6 +59,8 @@ pub(crate) struct Chunk {
     first_offset: u64,
     positions: Box<[AtomicU32]>,
     closed: AtomicBool,
+    /// Some of its buffers are parts of large values. Set before the first of them is published.
+    has_parts: AtomicBool,
     /// When the first message came, in milliseconds since 1970; bounds the times of messages that have none.
     opened_ms: i64,
     /// Held while head and trailer are written; counts the images that are out.
@@ -81,6 +83,7 @@ impl Chunk {
             first_offset,
             positions: lease.take_positions(),
             closed: AtomicBool::new(false),
+            has_parts: AtomicBool::new(false),
             opened_ms,
             images: Mutex::new(0),
             lease,
@@ -170,6 +173,13 @@ impl Chunk {
             (Some(start), Some(stop)) => self.bytes(start..stop).ok_or(missing),
             _ => Err(missing),
         }
+    }
+
+    /// Whether a published buffer may be a part of a large value, which is no message.
+    #[inline]
+    pub(crate) fn has_parts(&self) -> bool {
+        // Publishing comes after it, and whoever asks has looked at what is published.
+        self.has_parts.load(Ordering::Relaxed)
     }
 
     /// Bytes of the messages at and behind `offset`.

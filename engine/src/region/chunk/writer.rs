@@ -138,6 +138,14 @@ impl ChunkWriter {
         self.position += stored;
     }
 
+    /// Notes what comes next, before it is published.
+    #[inline]
+    fn note_type(&self, value_type: ValueType) {
+        if value_type == ValueType::PART && !weakened!("parts-shown") {
+            self.chunk.has_parts.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[inline]
     fn publish(&self) {
         let word = (u64::from(self.entries) << 32) | u64::from(self.position);
@@ -166,6 +174,7 @@ impl ChunkWriter {
         let stored = fields.encoded_bytes().map_err(|_| Full)?;
         let room = self.spare(stored as usize, 1).ok_or(Full)?;
         fields.encode(room).map_err(|_| Full)?;
+        self.note_type(fields.value_type);
         Ok(self.published_one(stored))
     }
 
@@ -204,7 +213,10 @@ impl ChunkWriter {
         let mut are_single = true;
         for found in buffer::walk(body) {
             match found {
-                Ok((_, message)) if message.count() == 1 => self.note(message.stored_bytes()),
+                Ok((_, message)) if message.count() == 1 => {
+                    self.note_type(message.value_type());
+                    self.note(message.stored_bytes());
+                }
                 _ => {
                     are_single = false;
                     break;
