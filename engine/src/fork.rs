@@ -19,9 +19,9 @@ use lanterman_format::weakened;
 
 use crate::catalog::Reserved;
 use crate::core::Core;
-use crate::cursor::find_slab;
 use crate::edit::Edit;
 use crate::error::{Error, Result};
+use crate::found::find_slab;
 use crate::log::{LogState, Root};
 
 impl Core {

@@ -75,6 +75,12 @@ pub trait ValueFormat: fmt::Debug + Send + Sync + 'static {
         let _unshown = value;
         None
     }
+
+    /// What the value is about, in a few words of one line, for lists; `None` where that is its beginning.
+    fn summarise(&self, value: &[u8]) -> Option<String> {
+        let _its_beginning = value;
+        None
+    }
 }
 
 /// Text that is UTF-8, for those who want it checked.
@@ -122,6 +128,22 @@ impl ValueFormat for CheckedJson {
 
     fn display(&self, value: &[u8]) -> Option<String> {
         std::str::from_utf8(value).ok().map(str::to_owned)
+    }
+}
+
+/// How long a summary is at most, in characters.
+const SUMMARY_CHARACTERS_MAX: usize = 80;
+/// Bytes that make more characters than a summary has, each of which takes at most four.
+const SUMMARY_BYTES_MAX: usize = 4 * (SUMMARY_CHARACTERS_MAX + 1);
+
+/// Enough of a value for its summary, cut where a character of text ends.
+fn beginning(value: &[u8]) -> &[u8] {
+    let Some(cut) = value.get(..SUMMARY_BYTES_MAX) else {
+        return value;
+    };
+    match std::str::from_utf8(cut) {
+        Err(error) if error.error_len().is_none() => cut.get(..error.valid_up_to()).unwrap_or(cut),
+        _ => cut,
     }
 }
 
@@ -214,6 +236,30 @@ impl Formats {
             format: known.name.clone(),
             reason,
         })
+    }
+
+    /// A value in one line of at most [`SUMMARY_CHARACTERS_MAX`] characters, and a mark where more stood.
+    pub(crate) fn summarise(&self, value_type: ValueType, value: &[u8]) -> String {
+        let known = self.find(value_type);
+        let told = known.and_then(|known| {
+            catch_unwind(AssertUnwindSafe(|| known.format.summarise(value)))
+                .ok()
+                .flatten()
+        });
+        let whole = told.unwrap_or_else(|| match known {
+            // A format may need all of a value to show any of it.
+            Some(_) => self.display(value_type, value),
+            None => self.display(value_type, beginning(value)),
+        });
+        let is_cut = whole.chars().nth(SUMMARY_CHARACTERS_MAX).is_some();
+        let shown = whole.chars().take(SUMMARY_CHARACTERS_MAX);
+        let mut line: String = shown
+            .map(|character| if character.is_control() { ' ' } else { character })
+            .collect();
+        if is_cut {
+            line.push_str("...");
+        }
+        line
     }
 
     /// A value for people.

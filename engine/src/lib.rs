@@ -53,6 +53,7 @@
 //!
 //! - `json-schema`, `cel`: constraints that are JSON Schemas, and expressions in CEL; see [`Constraints`]. A program without
 //!   them refuses to append to a log that has such constraints.
+//! - `cbor`, `message-pack`: Rust values as CBOR and MessagePack, and formats that check them, as JSON always is there.
 //! - `testing`: disks in memory that lose what was not synced, fail by plan or record what is done to them, for tests of
 //!   programs that embed a store. See [`disk`].
 //!
@@ -80,6 +81,7 @@ mod error;
 mod flush;
 mod fork;
 mod formats;
+mod found;
 mod gc;
 mod journal;
 mod key_index;
@@ -151,6 +153,10 @@ pub use splice::SpliceReceipt;
 pub use store::{LogInformation, Store};
 pub use summary::LogSummary;
 pub use transaction::{TRANSACTION_BYTES_MAX, Transaction, TransactionReceipt, abort};
+#[cfg(feature = "cbor")]
+pub use typed::CheckedCbor;
+#[cfg(feature = "message-pack")]
+pub use typed::CheckedMessagePack;
 pub use writer::{CommitFuture, NewMessage, Reservation, Writer};
 
 /// The examples of the README, compiled and run with the documentation's own.

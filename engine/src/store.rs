@@ -405,6 +405,13 @@ impl Store {
         self.core().options.formats.display(value_type, value)
     }
 
+    /// A value in one line for lists: as the registered format of its type tells it, or its beginning, as
+    /// [`display_value`](Self::display_value) shows it.
+    #[must_use]
+    pub fn summarise_value(&self, value_type: ValueType, value: &[u8]) -> String {
+        self.core().options.formats.summarise(value_type, value)
+    }
+
     /// How its files are written: around the page cache or through it, with io_uring or without.
     #[must_use]
     pub fn describe(&self) -> DiskDescription {

@@ -13,6 +13,7 @@ use lanterman_format::commit::CommitView;
 use lanterman_format::error::Found;
 use lanterman_format::ids::{Generation, Position, SegmentId, StoreId, Version};
 use lanterman_format::key_page::{self, KeyPageView};
+use lanterman_format::large_value::LargeValue;
 use lanterman_format::name::{LogName, parse_segment_file_name, segment_file_name};
 use lanterman_format::root_slot::{RootSlot, choose};
 use lanterman_format::scan::{proof_of_durability, scan_from};
@@ -385,6 +386,26 @@ pub fn key_page(input: &[u8]) {
     let hash = key_page::key_hash(&wanted);
     for block in [0, 1, 62, u64::MAX] {
         let _found = key_page::filter_has(input, block, hash);
+    }
+}
+
+/// The value of a message whose value stands in parts: what decodes is encoded to the same bytes.
+pub fn large_value(input: &[u8]) {
+    let mut counted = input.to_vec();
+    // A length that fits gets further than chance would.
+    let parts = u32::try_from(input.len().saturating_sub(32) / 16).unwrap_or(u32::MAX);
+    if let Some(head) = counted.get_mut(..8) {
+        head.copy_from_slice(&(u64::from(parts) << 32 | 1).to_le_bytes());
+    }
+    if let Some(reserved) = counted.get_mut(24..32) {
+        reserved.fill(0);
+    }
+    for bytes in [input, &counted] {
+        let _head = LargeValue::decode_head(bytes);
+        if let Ok(value) = LargeValue::decode(bytes) {
+            assert_eq!(value.encode().as_deref(), Ok(bytes));
+            assert!(value.value_bytes() >= value.parts.len() as u64);
+        }
     }
 }
 

@@ -95,7 +95,9 @@ fn a_planted_mistake_is_found() {
 /// Run by hand when the format changes: `cargo test -p lanterman-fuzz --test bodies -- --ignored`.
 /// Seeds of what keyed logs have.
 fn save_keys(save: &dyn Fn(&str, &str, &[u8])) {
+    use lanterman_format::ValueType;
     use lanterman_format::key_page::{KeyFilterBuilder, KeyPageBuilder, KeyPlace};
+    use lanterman_format::large_value::{LargeValue, ValuePart};
     use lanterman_format::settings::{KeyedSettings, Settings};
 
     let keyed = Settings {
@@ -118,6 +120,11 @@ fn save_keys(save: &dyn Fn(&str, &str, &[u8])) {
         leaf.push_place(key.as_bytes(), place);
         inner.push_page(key.as_bytes(), number);
     }
+    let large = LargeValue {
+        value_type: ValueType::BYTES,
+        parts: vec![ValuePart::of(b"abc", 9), ValuePart::of(b"defg", 2)],
+    };
+    save("large_value", "two", &large.encode().unwrap());
     save("key_page", "leaf", &leaf.finish().unwrap());
     save("key_page", "inner", &inner.finish().unwrap());
     let mut filter = KeyFilterBuilder::new(100, 2);

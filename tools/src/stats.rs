@@ -74,6 +74,8 @@ struct Report {
     end: u64,
     messages: u64,
     deleted: u64,
+    /// Offsets with a part of a large value.
+    parts: u64,
     value_bytes: u64,
     key_bytes: u64,
     exact: bool,
@@ -220,6 +222,7 @@ fn report(snapshot: &Snapshot, summary: &LogSummary, rates: Vec<RateRow>) -> Rep
         end: snapshot.end().get(),
         messages: summary.messages(),
         deleted: summary.deleted(),
+        parts: summary.parts(),
         value_bytes: summary.value_bytes(),
         key_bytes: summary.key_bytes(),
         exact: summary.is_exact(),
@@ -241,6 +244,9 @@ fn show(report: &Report, output: &mut Output) -> Result<(), Problem> {
     ))?;
     output.line(format_args!("messages  {about}{}", report.messages))?;
     output.line(format_args!("deleted   {about}{}", report.deleted))?;
+    if report.parts > 0 {
+        output.line(format_args!("parts     {about}{} of large values", report.parts))?;
+    }
     output.line(format_args!("values    {about}{}", Size(report.value_bytes)))?;
     output.line(format_args!("keys      {about}{}", Size(report.key_bytes)))?;
     if let Some(keys) = &report.keys {

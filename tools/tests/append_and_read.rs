@@ -74,6 +74,49 @@ fn null_separated_and_whole_messages_may_hold_newlines() {
 }
 
 #[test]
+fn a_file_of_any_length_is_one_message_and_comes_out_whole() {
+    let place = Place::new();
+    let store = place.text("store");
+    let film: Vec<u8> = (0..3_000_001_u32).map(|number| (number % 251) as u8).collect();
+    let file = place.file("film", &film);
+    let short = place.file("short", b"short");
+    let appended = run(&["append", &store, "films", "--whole", &file, &short, "--json"]);
+    well(&appended);
+    let report: serde_json::Value = serde_json::from_slice(&appended.stdout).unwrap();
+    assert_eq!(
+        (&report["messages"], &report["bytes"]),
+        (&2.into(), &3_000_006.into())
+    );
+    let read = run(&["read", &store, "films"]);
+    well(&read);
+    assert!(read.stdout == [&film, &b"\nshort\n"[..]].concat());
+    let lines = stdout(&run(&["read", &store, "films", "--json"]));
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let head = first["offset"].as_u64().unwrap();
+    assert_eq!(report["end_offset"], head + 2);
+    assert_eq!(
+        (&first["value_bytes"], &first["type"]),
+        (&3_000_001.into(), &"bytes".into())
+    );
+    let stats: serde_json::Value =
+        serde_json::from_slice(&run(&["stats", &store, "films", "--json"]).stdout).unwrap();
+    assert_eq!((&stats["messages"], &stats["parts"]), (&2.into(), &head.into()));
+    well(&run(&["verify", &store]));
+    // With a limit of its own it is a message of one piece, or refused.
+    let refused = run(&["append", &store, "films", "--whole", "--limit", "2999999", &file]);
+    assert_eq!(code(&refused), 1);
+    assert!(stderr(&refused).contains("more than 2999999 bytes"));
+    // A value of which the beginning was deleted is told, and the rest is read.
+    well(&run(&["delete", &store, "films", "0..2", "--yes"]));
+    let cut = run(&["read", &store, "films"]);
+    assert_eq!((code(&cut), cut.stdout.as_slice()), (1, &b"short\n"[..]));
+    assert!(stderr(&cut).contains("offset 0 was deleted"), "{}", stderr(&cut));
+    // A source that cannot be read leaves nothing.
+    let directory = run(&["append", &store, "films", "--whole", "/"]);
+    assert_eq!(code(&directory), 2);
+}
+
+#[test]
 fn keys_go_in_and_out() {
     let place = Place::new();
     let store = place.text("store");

@@ -1,4 +1,14 @@
-//! Values of Rust types through serde: JSON into messages and out of them.
+//! Values of Rust types through serde, into messages and out of them: JSON here, other formats in files of their own.
+
+#[cfg(feature = "cbor")]
+mod cbor;
+#[cfg(feature = "message-pack")]
+mod message_pack;
+
+#[cfg(feature = "cbor")]
+pub use cbor::CheckedCbor;
+#[cfg(feature = "message-pack")]
+pub use message_pack::CheckedMessagePack;
 
 use serde::de::Deserialize;
 use serde::ser::Serialize;
@@ -9,12 +19,16 @@ use crate::error::{Error, Result};
 use crate::message::{KeptMessage, Message};
 use crate::writer::NewMessage;
 
-fn no_json(value_type: ValueType, reason: String) -> Error {
+fn no_value(value_type: ValueType, format: &str, reason: String) -> Error {
     Error::InvalidValue {
         value_type,
-        format: "json".to_owned(),
+        format: format.to_owned(),
         reason,
     }
+}
+
+fn no_json(value_type: ValueType, reason: String) -> Error {
+    no_value(value_type, "json", reason)
 }
 
 fn read<'a, T: Deserialize<'a>>(value_type: ValueType, value: &'a [u8]) -> Result<T> {

@@ -1,0 +1,125 @@
+//! Where an offset of a log is, and what to say of one that cannot be read.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use lanterman_format::ids::Offset;
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::log::{LogState, Root};
+use crate::slab::{OpenSlab, SlabError, SlabHandle};
+
+/// The deleted offsets around `offset`, where neither tree nor slab has to say so.
+pub(crate) fn deleted_outside_the_tree(root: &Root, offset: u64) -> Option<Range<u64>> {
+    if offset < root.start {
+        return Some(0..root.start);
+    }
+    root.mask_at(offset).cloned()
+}
+
+pub(crate) fn deleted(log: &LogState, offset: u64, run: Range<u64>) -> Error {
+    Error::Deleted {
+        name: log.name.as_str().to_owned(),
+        offset: Offset::new(offset),
+        run,
+    }
+}
+
+#[cold]
+pub(crate) fn part_of_value(log: &LogState, offset: u64) -> Error {
+    Error::PartOfValue {
+        name: log.name.as_str().to_owned(),
+        offset: Offset::new(offset),
+    }
+}
+
+/// A slab that holds an offset, and which offsets of the log it shows.
+pub(crate) struct FoundSlab<'a> {
+    pub(crate) handle: &'a Arc<SlabHandle>,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    pub(crate) skip: u64,
+}
+
+/// The slab of a root that holds `offset`, which no chunk holds. [`Error::Deleted`] where the tree has a deleted run.
+pub(crate) fn find_slab<'a>(
+    core: &Core,
+    log: &LogState,
+    root: &'a Root,
+    offset: u64,
+) -> Result<FoundSlab<'a>> {
+    let waiting = || {
+        root.pending
+            .iter()
+            .find(|pending| pending.first <= offset && offset < pending.end())
+            .map(|pending| (&pending.tree, pending.first))
+    };
+    let in_tree = (offset < root.tree_end).then_some((&root.tree, root.start));
+    if let Some((tree, base)) = in_tree.or_else(waiting) {
+        let found = tree
+            .find(core.source.as_ref(), offset.saturating_sub(base))
+            .map_err(|error| core.tree_error(log, error))?;
+        let placed = found.ok_or(Error::Internal {
+            what: "the tree covers what its end says",
+        })?;
+        let first = placed.first_offset.saturating_add(base);
+        let end = first.saturating_add(placed.entry.offset_count);
+        let handle = placed
+            .entry
+            .slab
+            .as_ref()
+            .ok_or_else(|| deleted(log, offset, first..end))?;
+        return Ok(FoundSlab {
+            handle,
+            first,
+            end,
+            skip: placed.entry.skip,
+        });
+    }
+    match &root.tail {
+        Some(tail) => Ok(FoundSlab {
+            handle: &tail.slab,
+            first: tail.first,
+            end: tail.first.saturating_add(tail.count),
+            skip: tail.skip,
+        }),
+        None => Err(Error::Internal {
+            what: "a log's pieces follow each other without a gap",
+        }),
+    }
+}
+
+/// The public error for a slab that cannot be read at `offset`, with the offsets that are lost with it.
+pub(crate) fn damaged(
+    core: &Core,
+    log: &LogState,
+    slab: &OpenSlab,
+    offset: u64,
+    root: &Root,
+    error: SlabError,
+) -> Error {
+    let lost = match (&error, find_slab(core, log, root, offset)) {
+        (SlabError::Damaged(damage), Ok(found)) => lost_offsets(slab, &found, offset, &damage.range),
+        (SlabError::Read { range, .. }, Ok(found)) => lost_offsets(slab, &found, offset, range),
+        _ => offset..offset.saturating_add(1),
+    };
+    core.slab_error(log, Some(lost), error)
+}
+
+/// The offsets from `offset` on whose bytes touch the damaged range.
+fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Range<usize>) -> Range<u64> {
+    let layout = slab.layout();
+    let mut end = offset.saturating_add(1);
+    while end < found.end {
+        let shown = end.saturating_sub(found.first).saturating_add(found.skip);
+        let position = slab.find(shown).map(|found| found.position as usize);
+        match position {
+            Ok(position) if position < range.end.min(layout.body_end() as usize) => {
+                end = end.saturating_add(1)
+            }
+            _ => break,
+        }
+    }
+    offset..end
+}
