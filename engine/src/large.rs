@@ -50,14 +50,9 @@ impl Writer {
         }
         let options = &self.core().options;
         let limit = options.large_value_bytes.min(options.message_bytes_max);
-        let failed = |error: io::Error| Error::ValueSource {
-            name: self.name().to_owned(),
-            source: Arc::new(error),
-        };
         let mut source = source;
         let mut first = Vec::new();
-        let read = source.by_ref().take(limit.saturating_add(1));
-        fill(read, &mut first).map_err(failed)?;
+        self.fill(&mut source, limit.saturating_add(1), &mut first)?;
         if first.len() as u64 <= limit {
             let fields = BufferFields {
                 value: &first,
@@ -87,11 +82,7 @@ impl Writer {
         let mut part = Vec::new();
         loop {
             part.clear();
-            let read = source.by_ref().take(part_bytes);
-            fill(read, &mut part).map_err(|error| Error::ValueSource {
-                name: self.name().to_owned(),
-                source: Arc::new(error),
-            })?;
+            self.fill(&mut source, part_bytes, &mut part)?;
             if part.is_empty() {
                 return Ok(());
             }
@@ -107,6 +98,15 @@ impl Writer {
             // How far before the message it stands is known once that has its offset.
             parts.each.push((offset.get(), ValuePart::of(&part, 0)));
         }
+    }
+
+    /// Reads so many bytes, or to the end of the source.
+    fn fill(&self, source: impl Read, bytes: u64, into: &mut Vec<u8>) -> Result<()> {
+        let read = source.take(bytes).read_to_end(into);
+        read.map(|_| ()).map_err(|error| Error::ValueSource {
+            name: self.name().to_owned(),
+            source: Arc::new(error),
+        })
     }
 
     /// Appends the message behind its parts.
@@ -172,11 +172,6 @@ impl Parts {
         }
         runs
     }
-}
-
-/// Reads to the end, whatever interrupts.
-fn fill(mut source: impl Read, into: &mut Vec<u8>) -> io::Result<()> {
-    source.read_to_end(into).map(|_| ())
 }
 
 impl Snapshot {
