@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use lanterman_fuzz::hostile::exercise::exercise;
+use lanterman::Error;
+use lanterman_fuzz::hostile::exercise::{exercise, first_error};
 use lanterman_fuzz::hostile::{Case, cases};
 
 /// No store of these is worth more of the processor's time, in all that is done with it together.
@@ -127,7 +128,6 @@ fn judge(case: &Case) -> Result<lanterman_fuzz::hostile::exercise::Outcome, Stri
     Ok(outcome)
 }
 
-/// Opens one case and says what reading every log from start to end and appending to it answers.
 fn named(name: &str) -> Case {
     let found = cases().into_iter().find(|case| case.name == name);
     found.unwrap_or_else(|| panic!("no case is named {name}"))
@@ -155,7 +155,10 @@ fn segment_numbers_that_are_used_up_are_damage_of_the_store() {
 fn a_node_longer_than_any_node_can_be_is_not_read_at_each_attempt() {
     let _alone = alone();
     let case = named("root of orders claims 63 MiB in a segment of 64 MiB");
-    let before = processor_ms();
+    // Its length alone refuses it: to come to what the bytes hold, they would have to be read.
+    let Some(Error::Damaged(damage)) = first_error(&case, "orders/ü") else {
+        panic!("a root of 63 MiB was read");
+    };
+    assert!(damage.to_string().contains("66060288"), "{damage}");
     exercise(&case);
-    assert!(processor_ms() - before < PROCESSOR_MS_MAX);
 }

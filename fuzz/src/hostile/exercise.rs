@@ -56,6 +56,20 @@ pub fn exercise(case: &Case) -> Outcome {
     Outcome { read, written }
 }
 
+/// The error that keeps the first message of `log` from a reader of a malformed store, if one does.
+///
+/// # Panics
+/// If the library calls itself wrong.
+#[must_use]
+pub fn first_error(case: &Case, log: &str) -> Option<Error> {
+    let read = || {
+        let store = options(in_memory(case)).read_only(true).open_copying(PATH)?;
+        let log = store.log(log)?;
+        log.cursor(log.start())?.next().map(|_| ())
+    };
+    read().inspect_err(accept).err()
+}
+
 fn in_memory(case: &Case) -> Arc<MemoryDisk> {
     let disk = Arc::new(MemoryDisk::new());
     for directory in [PATH, "/store/segments"] {
