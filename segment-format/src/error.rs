@@ -44,6 +44,8 @@ pub enum Structure {
     KeyPage,
     /// The value of a message whose value stands in parts before it.
     LargeValue,
+    /// Buffers that are compressed together.
+    CompressedBatch,
 }
 
 impl Structure {
@@ -93,6 +95,7 @@ impl Structure {
             Self::Settings => "settings of a log",
             Self::KeyPage => "page of a key run",
             Self::LargeValue => "reference to a large value",
+            Self::CompressedBatch => "compressed batch",
         }
     }
 }
@@ -141,6 +144,8 @@ pub enum Rule {
     Text,
     /// It was found damaged before, and what refers to it says that it is lost.
     Lost,
+    /// Good as far as can be told, but of a kind that this program was built without.
+    Unsupported,
     /// The output has less room than the structure needs.
     NoRoom,
 }
@@ -165,6 +170,9 @@ impl Rule {
             Self::Count => "two numbers disagree",
             Self::Text => "a text is not well-formed",
             Self::Lost => "lost with a part that was found damaged before",
+            Self::Unsupported => {
+                "this program was built without the codec that it needs (the feature `zstd`)"
+            }
             Self::NoRoom => "the output has too little room",
         }
     }

@@ -56,7 +56,9 @@ pub const ALL: &[StructLayout] = &[
     crate::settings::RawSnapshot::LAYOUT,
     crate::settings::RawKeyed::LAYOUT,
     crate::settings::RawKeyRun::LAYOUT,
+    crate::settings::RawCompression::LAYOUT,
     crate::key_page::RawKeyPage::LAYOUT,
     crate::large_value::RawLargeValue::LAYOUT,
     crate::large_value::RawValuePart::LAYOUT,
+    crate::compressed_batch::RawCompressedBatch::LAYOUT,
 ];

@@ -38,6 +38,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod checksum;
 pub mod commit;
+pub mod compressed_batch;
 pub mod convert;
 pub mod error;
 pub mod gathered;
@@ -71,6 +72,7 @@ pub use commit::{
     Change, CommitCounts, CommitFinished, CommitParameters, CommitView, CommitWriter, FrameDescription,
     FrameView, SlabAdoption,
 };
+pub use compressed_batch::{Codec, CompressedBatch};
 pub use error::{FormatError, Found, Rule, Structure};
 pub use ids::{ByteLength, Crc, Generation, LogId, Offset, Position, SegmentId, Sequence, StoreId, Version};
 pub use name::{FileKind, LogName, NameError};
@@ -78,7 +80,7 @@ pub use node::{NodeEntry, NodeParts};
 pub use reference::{Reference, ReferenceKind};
 pub use root_slot::RootSlot;
 pub use segment::{SegmentHeader, SegmentKind};
-pub use settings::{KeyRun, KeyedSettings, Retention, Settings, SnapshotSettings};
+pub use settings::{CompressionSettings, KeyRun, KeyedSettings, Retention, Settings, SnapshotSettings};
 pub use slab::{SlabDescription, SlabLayout};
 pub use summary::{Histogram32, Histogram64, Summary, ValueTypes};
 pub use version::FormatVersion;

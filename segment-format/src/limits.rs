@@ -21,6 +21,10 @@ pub const VALUE_BYTES_MAX: u32 = 256 * 1024 * 1024;
 /// Greatest number of parts of a large value: its message, which names them, is then at most 1 MiB long.
 pub const VALUE_PARTS_MAX: u32 = 65_000;
 
+/// Greatest length of the buffers of a compressed batch: reading one message takes memory for all of them, whatever a hostile
+/// file says. Longer messages stay as they are.
+pub const COMPRESSED_BATCH_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
 /// Greatest length of a block: positions within a block have thirty-two bits, with room for sums of two of them.
 pub const BLOCK_BYTES_MAX: u32 = 512 * 1024 * 1024;
 
@@ -46,6 +50,7 @@ pub const GATHERED_SLABS_MAX: u32 = 1024 * 1024;
 const _: () = {
     assert!(KEY_BYTES_MAX + HEADERS_BYTES_MAX + 64 <= 65_535 * 8);
     assert!(VALUE_BYTES_MAX < BLOCK_BYTES_MAX);
+    assert!(COMPRESSED_BATCH_BYTES_MAX <= VALUE_BYTES_MAX);
     assert!(BLOCK_BYTES_MAX <= u32::MAX / 4);
     assert!(VALUE_BYTES_DEFAULT_MAX <= VALUE_BYTES_MAX);
 };

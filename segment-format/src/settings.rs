@@ -4,11 +4,12 @@
 //! what encodes is what decodes, so a list has one encoded form. No settings at all are no bytes at all.
 
 use crate::block::BlockKind;
+use crate::compressed_batch::Codec;
 use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Rule, Structure};
 use crate::ids::Version;
 use crate::key_page::FILTER_BLOCKS_PER_PAGE;
-use crate::limits::SETTINGS_BYTES_MAX;
+use crate::limits::{COMPRESSED_BATCH_BYTES_MAX, SETTINGS_BYTES_MAX};
 use crate::name::LogName;
 use crate::reference::{RawReference, Reference};
 use zerocopy::little_endian::{I64, U16, U32, U64};
@@ -23,6 +24,9 @@ const KIND_SNAPSHOT: u16 = 2;
 const KIND_CONSTRAINTS: u16 = 3;
 const KIND_KEYED: u16 = 4;
 const KIND_KEY_RUNS: u16 = 5;
+const KIND_COMPRESSION: u16 = 6;
+/// Kinds that this program knows end with it.
+const KIND_LAST: u16 = KIND_COMPRESSION;
 
 const LIMIT_AGE: u32 = 1;
 const LIMIT_VALUE_BYTES: u32 = 2;
@@ -71,6 +75,15 @@ wire_struct! {
         0 space_amplification_percent: U32,
         4 reserved_4: U32,
         8 marker_grace_ms: U64,
+    }
+}
+
+wire_struct! {
+    struct RawCompression is "CompressionSetting", 8 bytes {
+        0 codec: u8,
+        1 level: u8,
+        2 reserved_2: U16,
+        4 batch_bytes: U32,
     }
 }
 
@@ -285,6 +298,60 @@ impl KeyedSettings {
     }
 }
 
+/// That slabs of a log are made of compressed batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CompressionSettings {
+    /// How they are compressed.
+    pub codec: Codec,
+    /// How much work is put into it: 1 to 19 for Zstandard, 0 for LZ4.
+    pub level: u8,
+    /// Bytes of buffers of which a batch is made; a longer buffer is a batch of its own.
+    pub batch_bytes: u32,
+}
+
+impl CompressionSettings {
+    /// The greatest level of a codec; the least is 1, and 0 where there are none.
+    pub const fn level_max(codec: Codec) -> u8 {
+        match codec {
+            Codec::Lz4 => 0,
+            Codec::Zstd => 19,
+        }
+    }
+
+    fn to_raw(self) -> RawCompression {
+        RawCompression {
+            codec: self.codec.code(),
+            level: self.level,
+            reserved_2: U16::ZERO,
+            batch_bytes: U32::new(self.batch_bytes),
+        }
+    }
+
+    fn decode(payload: &[u8], at: u64) -> Result<Self, FormatError> {
+        let raw: RawCompression = whole(payload, at)?;
+        let reserved = u64::from(raw.reserved_2.get());
+        RULES.require(reserved == 0, Rule::Reserved, at, 0, reserved)?;
+        let unknown = RULES.breaks(Rule::Kind, at, 1, u64::from(raw.codec));
+        let settings = Self {
+            codec: Codec::from_code(raw.codec).ok_or(unknown)?,
+            level: raw.level,
+            batch_bytes: raw.batch_bytes.get(),
+        };
+        settings.check(at)?;
+        Ok(settings)
+    }
+
+    /// The rules that hold before writing and after reading.
+    fn check(&self, at: u64) -> Result<(), FormatError> {
+        let most = Self::level_max(self.codec);
+        let (least, level) = (most.min(1), self.level);
+        let fits = (least..=most).contains(&level);
+        RULES.require(fits, Rule::Bounds, at, u64::from(most), u64::from(level))?;
+        let (limit, bytes) = (u64::from(COMPRESSED_BATCH_BYTES_MAX), u64::from(self.batch_bytes));
+        RULES.require((1..=limit).contains(&bytes), Rule::Limit, at, limit, bytes)
+    }
+}
+
 /// Where the keys of a range of a keyed log's offsets are told in their order ([`crate::key_page`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyRun {
@@ -414,6 +481,8 @@ pub struct Settings {
     pub keyed: Option<KeyedSettings>,
     /// Where the keys of a keyed log are told; in pages of the catalog alone.
     pub key_runs: Vec<KeyRun>,
+    /// If slabs of the log are compressed, how.
+    pub compression: Option<CompressionSettings>,
     /// Settings of later versions that this program may pass over, as they stood.
     pub unknown: Vec<u8>,
 }
@@ -461,6 +530,10 @@ impl Settings {
             }
             push(&mut out, KIND_KEY_RUNS, &[&payload])?;
         }
+        if let Some(compression) = &self.compression {
+            compression.check(wide(out.len()))?;
+            push(&mut out, KIND_COMPRESSION, &[compression.to_raw().as_bytes()])?;
+        }
         check_unknown(&self.unknown)?;
         out.extend_from_slice(&self.unknown);
         check_length(out.len())?;
@@ -486,6 +559,9 @@ impl Settings {
                 }
                 KIND_KEYED => settings.keyed = Some(KeyedSettings::decode(setting.payload, at)?),
                 KIND_KEY_RUNS => settings.key_runs = decode_key_runs(setting.payload, at)?,
+                KIND_COMPRESSION => {
+                    settings.compression = Some(CompressionSettings::decode(setting.payload, at)?);
+                }
                 _ => {
                     RULES.require(setting.skippable, Rule::Kind, at, 0, u64::from(kind))?;
                     settings.unknown.extend_from_slice(setting.whole);
@@ -503,7 +579,7 @@ impl Settings {
 fn check_unknown(bytes: &[u8]) -> Result<(), FormatError> {
     check_length(bytes.len())?;
     let mut list = List::new(bytes);
-    list.least = KIND_KEY_RUNS.saturating_add(1);
+    list.least = KIND_LAST.saturating_add(1);
     while let Some(setting) = list.next()? {
         let found = u64::from(setting.kind);
         RULES.require(setting.skippable, Rule::Kind, setting.at, 0, found)?;

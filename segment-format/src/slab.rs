@@ -37,7 +37,7 @@ wire_struct! {
         24 entry_count: U32,
         28 index_kind: u8,
         29 group_shift: u8,
-        30 reserved_30: U16,
+        30 flags: U16,
         32 body_end: U32,
         36 index_position: U32,
         40 index_bytes: U32,
@@ -57,6 +57,9 @@ wire_struct! {
         4 first_offset: U32,
     }
 }
+
+/// Flag of a slab of which some buffers are compressed batches.
+pub(crate) const FLAG_COMPRESSED: u16 = 1;
 
 /// How the index says where an entry begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

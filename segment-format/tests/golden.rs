@@ -11,8 +11,8 @@ use lanterman_format::catalog::decode_page;
 use lanterman_format::root_slot::choose;
 use lanterman_format::scan::scan;
 use lanterman_format::{
-    BlockKind, BufferView, CatalogEntry, Change, Checkpoint, CommitView, Crc, Found, Position, Reference,
-    RootSlot, SegmentHeader, SlabLayout, Structure, ValueType, Version, gathered, node,
+    BlockKind, BufferView, CatalogEntry, Change, Checkpoint, Codec, CommitView, CompressedBatch, Crc, Found,
+    Position, Reference, RootSlot, SegmentHeader, SlabLayout, Structure, ValueType, Version, gathered, node,
 };
 use sample::{Failure, JOURNAL, STORE};
 
@@ -229,4 +229,36 @@ fn the_golden_slabs_segment_holds_every_kind_of_block() {
     let position = Position::new(3 * 4096);
     let found = gathered::decode(blocks.bytes_from(position), &header.place(position));
     assert!(matches!(found, Found::Valid(gathered) if gathered.slab_count == 2));
+}
+
+#[test]
+fn a_compressed_slab_of_an_earlier_version_is_read() -> Result<(), Failure> {
+    let file = golden("compressed.bin")?;
+    let header = SegmentHeader::decode(&file, Some(&STORE)).into_result(Structure::SegmentHeader)?;
+    let place = header.place(Position::new(4096));
+    let bytes = file.get(4096..).ok_or("too short")?;
+    let layout = SlabLayout::parse(bytes, &place).into_result(Structure::Slab)?;
+    layout.verify_all(bytes)?;
+    assert!(layout.is_compressed());
+    let mut values = Vec::new();
+    let mut codecs = Vec::new();
+    let body_end = usize::try_from(layout.body_end())?;
+    for step in walk(bytes.get(256..body_end).ok_or("no body")?) {
+        let (_, buffer) = step?;
+        if buffer.value_type() != ValueType::COMPRESSED_BATCH {
+            values.push(buffer.value().to_vec());
+            continue;
+        }
+        let batch = CompressedBatch::parse(&buffer)?;
+        codecs.push(batch.codec());
+        for step in walk(&batch.to_body()?) {
+            values.push(step?.1.value().to_vec());
+        }
+    }
+    assert_eq!(codecs, [Codec::Lz4, Codec::Zstd]);
+    assert_eq!(values, sample::compressed_values());
+    assert_eq!(layout.summary().messages, 60);
+    // What is written today reads the same, whatever its bytes are.
+    assert_eq!(sample::compressed()?.len(), file.len());
+    Ok(())
 }

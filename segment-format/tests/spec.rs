@@ -108,6 +108,10 @@ fn the_limits_in_the_text_are_those_of_the_code() {
         ("VALUE_BYTES_DEFAULT_MAX", limits::VALUE_BYTES_DEFAULT_MAX.into()),
         ("VALUE_BYTES_MAX", limits::VALUE_BYTES_MAX.into()),
         ("VALUE_PARTS_MAX", limits::VALUE_PARTS_MAX.into()),
+        (
+            "COMPRESSED_BATCH_BYTES_MAX",
+            limits::COMPRESSED_BATCH_BYTES_MAX.into(),
+        ),
         ("BLOCK_BYTES_MAX", limits::BLOCK_BYTES_MAX.into()),
         ("SEGMENT_BYTES_MAX", limits::SEGMENT_BYTES_MAX),
         ("SETTINGS_BYTES_MAX", limits::SETTINGS_BYTES_MAX.into()),

@@ -8,7 +8,8 @@ use std::path::Path;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v1");
     std::fs::create_dir_all(&directory)?;
-    for (name, bytes) in sample::files()? {
+    let compressed = ("compressed.bin", sample::compressed()?);
+    for (name, bytes) in sample::files()?.into_iter().chain([compressed]) {
         std::fs::write(directory.join(name), bytes)?;
     }
     Ok(())

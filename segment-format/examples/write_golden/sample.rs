@@ -8,11 +8,11 @@ use lanterman_format::root_slot::ROOT_SLOT_BYTES;
 use lanterman_format::segment::SEGMENT_HEADER_BYTES;
 use lanterman_format::slab::{SLAB_BODY_POSITION, seal};
 use lanterman_format::{
-    BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint,
+    BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint, Codec,
     CommitCounts, CommitParameters, CommitWriter, Crc, FormatVersion, FrameDescription, Generation,
     Histogram32, Histogram64, LogId, LogName, NodeEntry, NodeParts, Offset, Position, Reference, RootSlot,
     Sealed, SegmentEntry, SegmentHeader, SegmentId, SegmentKind, Sequence, SlabAdoption, SlabDescription,
-    StoreId, Summary, ValueType, Version, node,
+    StoreId, Summary, ValueType, Version, compressed_batch, node,
 };
 
 pub(crate) const STORE: StoreId = StoreId::from_bytes(*b"golden lanterman");
@@ -93,6 +93,7 @@ struct Messages {
     offset_count: u64,
     summary: Summary,
     histogram: Histogram32,
+    is_compressed: bool,
 }
 
 impl Messages {
@@ -139,6 +140,7 @@ impl Messages {
             offset_count: self.offset_count,
             summary: self.summary,
             histogram: self.histogram,
+            is_compressed: self.is_compressed,
         };
         let has_runs = self.offset_count != u64::try_from(self.positions.len())?;
         let runs = has_runs.then_some(self.firsts.as_slice());
@@ -398,4 +400,49 @@ fn write_root(checkpoint: Reference) -> Vec<u8> {
         bytes.extend(page);
     }
     bytes
+}
+
+/// The values of the slab in `compressed.bin`, by offset.
+pub(crate) fn compressed_values() -> Vec<Vec<u8>> {
+    (0..60)
+        .map(|number| format!("message {number} of sixty that are much alike").into_bytes())
+        .collect()
+}
+
+/// A segment with one slab, of log 7: a batch of LZ4, two messages as they are, a batch of Zstandard. What an encoder makes of
+/// the same messages may change with its version, so this file is only ever read.
+pub(crate) fn compressed() -> Result<Vec<u8>, Failure> {
+    let values = compressed_values();
+    let mut segment = Segment::new(SegmentKind::Slabs, SLABS, 3, CHECKPOINT_VERSION);
+    let mut slab = Messages::default();
+    let mut inner = Messages::default();
+    let parts = [
+        (0..40, Some(Codec::Lz4)),
+        (40..42, None),
+        (42..60, Some(Codec::Zstd)),
+    ];
+    for (numbers, codec) in parts {
+        let mut part = Messages::default();
+        for value in values.get(numbers).unwrap_or_default() {
+            part.push(&BufferFields::plain(ValueType::UTF8, value))?;
+            inner.push(&BufferFields::plain(ValueType::UTF8, value))?;
+            if codec.is_none() {
+                slab.push(&BufferFields::plain(ValueType::UTF8, value))?;
+            }
+        }
+        if let Some(codec) = codec {
+            let level = if codec == Codec::Zstd { 3 } else { 0 };
+            let batch = compressed_batch::compress(codec, level, &part.body)?.ok_or("it does not shrink")?;
+            slab.push(&BufferFields {
+                count: part.offset_count,
+                ..BufferFields::plain(ValueType::COMPRESSED_BATCH, &batch)
+            })?;
+        }
+    }
+    (slab.summary, slab.histogram) = (inner.summary, inner.histogram);
+    slab.is_compressed = true;
+    let identity = segment.identity(CHECKPOINT_VERSION);
+    let (bytes, _) = slab.seal(7, 0, &identity)?;
+    segment.push(&bytes);
+    Ok(segment.finish())
 }

@@ -32,6 +32,8 @@ impl ValueType {
     pub const KEY_PAGE: Self = Self(11);
     /// Bytes of a large value, which are no message; a message by reference behind it names them.
     pub const PART: Self = Self(12);
+    /// Several buffers of a log, compressed together; in slabs alone, and no message.
+    pub const COMPRESSED_BATCH: Self = Self(13);
 
     pub(crate) const BYTES_CODE: u8 = 1;
     pub(crate) const EXTENDED_CODE: u8 = 255;
@@ -76,6 +78,7 @@ impl ValueType {
             Self::BY_REFERENCE => "by reference",
             Self::KEY_PAGE => "key page",
             Self::PART => "part",
+            Self::COMPRESSED_BATCH => "compressed batch",
             _ => return None,
         })
     }

@@ -60,6 +60,12 @@ const KEYED: KeyedSettings = KeyedSettings {
     marker_grace_ms: 86_400_000,
 };
 
+const COMPRESSION: CompressionSettings = CompressionSettings {
+    codec: Codec::Zstd,
+    level: 3,
+    batch_bytes: 65_536,
+};
+
 fn all() -> Settings {
     let mut unknown = later(9, 1, b"a");
     unknown.extend(later(u16::MAX, 1, b""));
@@ -69,6 +75,7 @@ fn all() -> Settings {
         constraints: Some(constraints(3, "{}")),
         keyed: Some(KEYED),
         key_runs: vec![key_run(3, 7), key_run(7, 9)],
+        compression: Some(COMPRESSION),
         unknown,
     }
 }
@@ -214,7 +221,7 @@ fn settings_that_end_too_early_are_refused_or_end_with_a_setting() {
     let whole: Vec<usize> = (0..bytes.len())
         .filter(|length| Settings::decode(&bytes[..*length]).is_ok())
         .collect();
-    assert_eq!(whole, [0, 40, 88, 120, 144, 440, 456]);
+    assert_eq!(whole, [0, 40, 88, 120, 144, 440, 456, 472]);
 }
 
 proptest! {
@@ -269,4 +276,40 @@ fn what_a_keyed_log_cannot_be_is_not_written() {
         super::decode_key_runs(&[0; 143], 0).unwrap_err().rule,
         Rule::Count
     );
+}
+
+#[test]
+fn settings_of_compression_within_their_bounds_are_taken_and_no_others() {
+    let with = |codec, level, batch_bytes| Settings {
+        compression: Some(CompressionSettings {
+            codec,
+            level,
+            batch_bytes,
+        }),
+        ..Settings::default()
+    };
+    let most = COMPRESSED_BATCH_BYTES_MAX;
+    for good in [
+        with(Codec::Lz4, 0, 1),
+        with(Codec::Zstd, 1, most),
+        with(Codec::Zstd, 19, 4096),
+    ] {
+        assert_eq!(Settings::decode(&good.encode().unwrap()), Ok(good));
+    }
+    let cases = [
+        (with(Codec::Lz4, 1, 4096), Rule::Bounds),
+        (with(Codec::Zstd, 0, 4096), Rule::Bounds),
+        (with(Codec::Zstd, 20, 4096), Rule::Bounds),
+        (with(Codec::Lz4, 0, 0), Rule::Limit),
+        (with(Codec::Lz4, 0, most + 1), Rule::Limit),
+    ];
+    for (settings, rule) in cases {
+        assert_eq!(settings.encode().unwrap_err().rule, rule, "{settings:?}");
+    }
+    // What stands in a file is held to the same.
+    let payload = |bytes: [u8; 8]| refused(&later(6, 0, &bytes));
+    assert_eq!(payload([1, 1, 0, 0, 0, 16, 0, 0]), Rule::Bounds);
+    assert_eq!(payload([2, 3, 0, 0, 0, 0, 0, 0]), Rule::Limit);
+    assert_eq!(payload([3, 3, 0, 0, 0, 16, 0, 0]), Rule::Kind);
+    assert_eq!(payload([2, 3, 1, 0, 0, 16, 0, 0]), Rule::Reserved);
 }

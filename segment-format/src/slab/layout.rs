@@ -1,6 +1,8 @@
 //! A slab's header in use: where everything is, with all bounds checked once.
 
-use super::{GROUP_BYTES, GROUP_SHIFT, IndexKind, RULES, RawSlabHeader, SLAB_BODY_POSITION, Trailer};
+use super::{
+    FLAG_COMPRESSED, GROUP_BYTES, GROUP_SHIFT, IndexKind, RULES, RawSlabHeader, SLAB_BODY_POSITION, Trailer,
+};
 use crate::block::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, Place, check_payload, open_block};
 use crate::checksum::crc32;
 use crate::convert::{index, part, read, wide};
@@ -25,6 +27,7 @@ pub struct SlabLayout {
     log: LogId,
     first_offset: Offset,
     summary: Summary,
+    is_compressed: bool,
 }
 
 impl SlabLayout {
@@ -59,6 +62,7 @@ impl SlabLayout {
             log: LogId::new(raw.log.get()),
             first_offset: Offset::new(raw.first_offset.get()),
             summary: Summary::from_raw(&raw.summary),
+            is_compressed: raw.flags.get() & FLAG_COMPRESSED != 0,
         })
     }
 
@@ -87,6 +91,12 @@ impl SlabLayout {
     #[inline]
     pub const fn entry_count(&self) -> u32 {
         self.entry_count
+    }
+
+    /// Whether some of its buffers are compressed batches.
+    #[inline]
+    pub const fn is_compressed(&self) -> bool {
+        self.is_compressed
     }
 
     /// Kind of its index.
@@ -120,6 +130,7 @@ impl SlabLayout {
             offset_count: self.offset_count,
             summary: self.summary,
             histogram: self.histogram(bytes),
+            is_compressed: self.is_compressed,
         }
     }
 
@@ -207,9 +218,11 @@ fn check_fields(raw: &RawSlabHeader) -> Result<IndexKind, FormatError> {
         u64::from(GROUP_SHIFT),
         shift,
     )?;
-    let reserved = u64::from(raw.reserved_30.get()) | u64::from(raw.reserved_60.get());
+    let (known, flags) = (u64::from(FLAG_COMPRESSED), u64::from(raw.flags.get()));
+    RULES.require(flags & !known == 0, Rule::Flags, 94, known, flags)?;
+    let reserved = u64::from(raw.reserved_60.get());
     let clean = reserved == 0 && raw.reserved == [0; 64] && raw.summary.is_clean();
-    RULES.require(clean, Rule::Reserved, 94, 0, reserved)?;
+    RULES.require(clean, Rule::Reserved, 124, 0, reserved)?;
     let (entries, offsets) = (u64::from(raw.entry_count.get()), raw.offset_count.get());
     RULES.require(entries != 0, Rule::Zero, 88, 1, 0)?;
     let counts_fit = if kind == IndexKind::Runs {

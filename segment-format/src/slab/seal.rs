@@ -1,6 +1,9 @@
 //! Sealing: head and trailer around a body that is in memory already.
 
-use super::{GROUP_BYTES, GROUP_SHIFT, IndexKind, RULES, RawRun, RawSlabHeader, SLAB_BODY_POSITION, Trailer};
+use super::{
+    FLAG_COMPRESSED, GROUP_BYTES, GROUP_SHIFT, IndexKind, RULES, RawRun, RawSlabHeader, SLAB_BODY_POSITION,
+    Trailer,
+};
 use crate::block::{BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, Sealed, encode_block_header};
 use crate::checksum::crc32;
 use crate::convert::{index, narrow, part, wide};
@@ -24,6 +27,8 @@ pub struct SlabDescription {
     pub summary: Summary,
     /// Lengths of its values.
     pub histogram: Histogram32,
+    /// Some of its buffers are compressed batches.
+    pub is_compressed: bool,
 }
 
 /// The most that index, histogram, checksum table and padding can take behind a body that ends at `body_end`, whatever
@@ -73,6 +78,11 @@ pub fn seal(
     fill_trailer(trailer, &layout, kind, positions, runs, &description.histogram)?;
     fill_checksums(trailer, &layout, body, seed)?;
 
+    let flags = if description.is_compressed {
+        FLAG_COMPRESSED
+    } else {
+        0
+    };
     let raw = RawSlabHeader {
         log: U64::new(description.log.get()),
         first_offset: U64::new(description.first_offset.get()),
@@ -80,7 +90,7 @@ pub fn seal(
         entry_count: U32::new(entry_count),
         index_kind: kind.code(),
         group_shift: GROUP_SHIFT,
-        reserved_30: U16::ZERO,
+        flags: U16::new(flags),
         body_end: U32::new(body_end),
         index_position: U32::new(layout.index_position),
         index_bytes: U32::new(layout.index_bytes),

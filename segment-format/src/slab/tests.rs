@@ -38,6 +38,7 @@ fn sample(messages: &[(Vec<u8>, u64)]) -> Sample {
         offset_count: offsets,
         summary,
         histogram,
+        is_compressed: false,
     };
     Sample {
         body,
@@ -235,7 +236,9 @@ fn hostile_heads_are_refused_behind_a_fitting_checksum() {
         "an index of runs has another length"
     );
     assert_eq!(with(93, &[13]), Rule::Layout);
-    assert_eq!(with(94, &[1]), Rule::Reserved);
+    assert_eq!(with(94, &[2]), Rule::Flags);
+    assert_eq!(with(95, &[1]), Rule::Flags);
+    assert_eq!(with(124, &[1]), Rule::Reserved);
     assert_eq!(with(96, &huge), Rule::Bounds, "body end");
     assert_eq!(with(96, &257_u32.to_le_bytes()), Rule::Alignment, "body end");
     assert_eq!(with(96, &256_u32.to_le_bytes()), Rule::Count, "body end");
