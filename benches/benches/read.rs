@@ -97,6 +97,7 @@ fn seal_slab(criterion: &mut Criterion) {
             offset_count: u64::from(entries),
             summary: Summary::default(),
             histogram: Histogram32::default(),
+            is_compressed: false,
         };
         let identity = BlockIdentity {
             store: StoreId::from_bytes([1; 16]),

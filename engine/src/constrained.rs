@@ -308,8 +308,8 @@ impl Core {
         let failed = |error| self.slab_error(log, Some(held.clone()), error);
         let slab = handle.open(self.source.as_ref()).map_err(failed)?.share();
         let shown = entry.skip..entry.skip.saturating_add(entry.offset_count);
-        let mut walk = slab.walk(shown, self.read_context()).map_err(failed)?;
-        while let Some(walked) = walk.step().map_err(failed)? {
+        let mut buffers = slab.buffers(shown, self.read_context());
+        while let Some(walked) = buffers.next().map_err(failed)? {
             let in_entry = walked.relative_offset.saturating_sub(entry.skip);
             if !look_at(&walked.buffer, begin.saturating_add(in_entry), look) {
                 return Ok(false);

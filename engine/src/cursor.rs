@@ -327,9 +327,17 @@ impl Cursor {
             .handle
             .open(self.core.source.as_ref())
             .map_err(|error| self.core.slab_error(&self.log, Some(offset..found.end), error))?;
-        let slab = match opened {
-            Opened::Mapped(slab) => slab,
-            Opened::Passing(slab) => self.passing.insert(slab),
+        let (slab, relative) = match opened {
+            opened if opened.layout().is_compressed() => {
+                let piece = opened
+                    .share()
+                    .piece(relative..relative.saturating_add(1), self.core.read_context())
+                    .map_err(|error| damaged(&self.core, &self.log, &opened, offset, &self.root, error))?;
+                let slab = &*self.passing.insert(piece.slab);
+                (slab, relative.saturating_sub(piece.first))
+            }
+            Opened::Mapped(slab) => (slab, relative),
+            Opened::Passing(slab) => (&*self.passing.insert(slab), relative),
         };
         match slab.message(relative, self.core.read_context()) {
             Ok(buffer) if buffer.is_hidden() => match buffer.value_type() {
@@ -519,7 +527,8 @@ impl Cursor {
         let Some(Opened::Mapped(slab)) = found.handle.opened() else {
             return Ok(());
         };
-        if !slab.has_losses() {
+        // Of a compressed slab only copies are lent.
+        if !slab.has_losses() || slab.layout().is_compressed() {
             return Ok(());
         }
         let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
@@ -599,16 +608,21 @@ impl Cursor {
         // A run that waits for its place in the tree may have deleted messages that it does not know of.
         let mask = self.root.next_mask(next);
         let deleted = mask.filter(|_| !weakened!("run-unmasked")).unwrap_or(u64::MAX);
-        let end = found.end.min(limit).min(deleted);
-        let shown_end = end.saturating_sub(found.first).saturating_add(found.skip);
         let context = self.core.read_context();
-        let place = slab.walk(shown..shown_end, context).map_err(failed)?.place();
-        let has_hidden = slab.layout().summary().has_hidden();
+        // What turns an offset of the whole slab into one of the log, modulo 2^64.
+        let shift = found.first.wrapping_sub(found.skip);
+        let end = found.end.min(limit).min(deleted);
+        let piece = slab
+            .piece(shown..end.wrapping_sub(shift), context)
+            .map_err(|error| damaged(&self.core, &self.log, &slab, next, &self.root, error))?;
+        let own = shown.saturating_sub(piece.first)..piece.end.saturating_sub(piece.first);
+        let place = piece.slab.walk(own, context).map_err(failed)?.place();
+        let has_hidden = piece.slab.layout().summary().has_hidden();
         self.place = Place::Slab {
-            slab,
+            slab: piece.slab,
             place,
-            end,
-            shift: found.first.wrapping_sub(found.skip),
+            end: piece.end.wrapping_add(shift),
+            shift: shift.wrapping_add(piece.first),
             has_hidden,
         };
         Ok(())

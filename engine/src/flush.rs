@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lanterman_format::block::{BLOCK_ALIGNMENT, BlockIdentity};
-use lanterman_format::ids::Version;
+use lanterman_format::ids::{LogId, Version};
 use lanterman_format::weakened;
 use parking_lot::Mutex;
 
@@ -189,6 +189,15 @@ impl Flusher {
             if weakened!("masks-forgotten-at-sealing") && builder.take().is_some() {
                 job.runs = Arc::clone(&root.masks);
             }
+            let has_runs = builder.is_some();
+            let compression = job.log.compression();
+            if compression.is_some() {
+                let whole = match builder {
+                    Some(builder) => builder,
+                    None => whole_chunk(job.log.id, &job.chunk, job.closed_ms)?,
+                };
+                builder = Some(whole.compressed(compression));
+            }
             let bytes = match &mut builder {
                 Some(builder) => builder.end().map_err(unbuilt)? as u64,
                 None => job.chunk.sealed_bytes_max(),
@@ -201,7 +210,9 @@ impl Flusher {
             let identity = place.identity(&core.segments, version);
             let (sealed, image) = match &builder {
                 Some(builder) => {
-                    job.runs = root.masks;
+                    if has_runs {
+                        job.runs = root.masks;
+                    }
                     core.build_slab(builder, &place, &identity)?
                 }
                 None => {
@@ -327,7 +338,8 @@ impl Flusher {
             self.keep_recent(Recent {
                 log: job.log,
                 first: job.chunk.first_offset(),
-                bytes: place.bytes,
+                // What it takes of memory; on the disk it may be compressed.
+                bytes: place.bytes.max(u64::from(job.chunk.published().body_end)),
             });
             core.memory_came_back();
         }
@@ -359,6 +371,16 @@ impl Flusher {
             });
         }
     }
+}
+
+/// All messages of a closed chunk, to be put together anew.
+fn whole_chunk(log: LogId, chunk: &Chunk, closed_ms: i64) -> Result<SlabBuilder> {
+    let opened_ms = chunk.opened_ms();
+    let times_ms = opened_ms..=closed_ms.max(opened_ms);
+    let mut builder = SlabBuilder::new(log, chunk.first_offset(), times_ms);
+    let stored = chunk.entries_bytes(0, u64::from(chunk.published().entries))?;
+    builder.push_stored(stored).map_err(unbuilt)?;
+    Ok(builder)
 }
 
 impl Core {

@@ -188,6 +188,7 @@ impl Formats {
             ValueType::BY_REFERENCE,
             ValueType::KEY_PAGE,
             ValueType::PART,
+            ValueType::COMPRESSED_BATCH,
         ];
         self.known.iter().enumerate().find_map(|(number, known)| {
             let Some(value_type) = known.value_type else {

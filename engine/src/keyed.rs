@@ -21,7 +21,7 @@ use crate::keys::{
 };
 use crate::log::{LogState, Root};
 use crate::region::chunk::Chunk;
-use crate::slab::SlabHandle;
+use crate::slab::{Pieces, SlabHandle};
 use crate::tree::Tree;
 
 /// How a keyed log is compacted; see [`Store::set_keyed`](crate::Store::set_keyed).
@@ -323,8 +323,9 @@ impl Core {
         skip: u64,
     ) -> Result<MemoryKeys, KeyError> {
         let slab = handle.open(self.source.as_ref())?.share();
-        let keys = self.kept_keys.of_slab(&slab, self.key_context())?;
-        Ok(MemoryKeys::new(keys, Buffers::Slab(slab), offsets, skip))
+        let pieces = Pieces::of(&slab, self.read_context())?;
+        let keys = self.kept_keys.of_slab(&pieces, self.key_context())?;
+        Ok(MemoryKeys::new(keys, Buffers::Slab(pieces), offsets, skip))
     }
 
     /// What of a root below `end` is not in its tree, in order.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use lanterman_format::ids::{LogId, Offset, Version};
 use lanterman_format::name::LogName;
-use lanterman_format::settings::{Settings, SnapshotSettings};
+use lanterman_format::settings::{CompressionSettings, Settings, SnapshotSettings};
 use lanterman_format::weakened;
 
 use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, order};
@@ -406,6 +406,13 @@ impl LogState {
     /// Whether what is appended must have a key.
     pub(crate) fn is_keyed(&self) -> bool {
         self.demands.load(Ordering::Relaxed) & DEMANDS_KEYS != 0
+    }
+
+    /// How slabs of the log are to be compressed, as far as this program can.
+    pub(crate) fn compression(&self) -> Option<CompressionSettings> {
+        self.settings()
+            .compression
+            .filter(|compression| compression.codec.is_supported())
     }
 
     /// Asks for keys before the settings say so, while the gate is held; [`Self::set_settings`] and

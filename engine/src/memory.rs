@@ -251,15 +251,14 @@ impl Core {
         }
         let shown = tail.skip..tail.skip.saturating_add(tail.count);
         let mut body = Vec::new();
-        let mut walk = slab.walk(shown.clone(), context).map_err(failed)?;
-        while let Some(walked) = walk.step().map_err(failed)? {
+        let mut buffers = slab.buffers(shown.clone(), context);
+        while let Some(walked) = buffers.next().map_err(failed)? {
             if walked.relative_offset < shown.start {
                 return Err(Error::Internal {
                     what: "a tail slab is shown from the beginning of a buffer",
                 });
             }
-            let stored = slab.stored_at(walked.position, walked.buffer.stored_bytes(), context);
-            body.extend_from_slice(stored.map_err(failed)?);
+            body.extend_from_slice(walked.bytes().map_err(failed)?);
         }
         // Asked after the last byte was copied: what was lost meanwhile must not be written anew, as if it were whole.
         slab.check_whole().map_err(failed)?;

@@ -7,6 +7,7 @@ use lanterman_format::ValueType;
 use lanterman_format::ids::{LogId, Offset, Version};
 
 use crate::catalog::Cut;
+use crate::compression::Compression;
 use crate::constraints::Constraints;
 use crate::core::Core;
 use crate::cursor::{Bound, Cursor, ToOffset};
@@ -84,6 +85,16 @@ impl Log {
     #[must_use]
     pub fn keyed(&self) -> Option<Keyed> {
         self.state.settings().keyed.as_ref().map(Keyed::of_setting)
+    }
+
+    /// Whether its slabs are compressed, and how ([`crate::Store::set_compression`]).
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        self.state
+            .settings()
+            .compression
+            .as_ref()
+            .map(Compression::of_setting)
     }
 
     /// The newest message of a key, of a keyed log; `None` if there is none, or a delete marker is the newest.

@@ -16,7 +16,6 @@ use lanterman_format::weakened;
 use crate::background::Background as Helper;
 use crate::catalog::Catalog;
 use crate::checkpoint::{CheckpointReceipt, CheckpointState};
-use crate::constraints::Constraints;
 use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
 use crate::create::{create_store, sync_name_of};
@@ -302,30 +301,6 @@ impl Store {
     /// [`Error::InvalidRange`] for an offset behind the log.
     pub fn retain(&self, name: &str, retention: &Retention) -> Result<DeletionReceipt> {
         self.core().retain(name, retention)
-    }
-
-    /// Keeps `retention` as a setting of the log `name`: the background, or [`step`](Self::step), applies it about once a
-    /// second. `None` takes the setting away.
-    ///
-    /// # Errors
-    /// As [`retain`](Self::retain); an offset is no setting.
-    pub fn set_retention(&self, name: &str, retention: Option<&Retention>) -> Result<()> {
-        self.core().set_retention(name, retention)
-    }
-
-    /// Sets what the log `name` demands of messages that are appended to it from now on, durably; `None` takes it away.
-    ///
-    /// A message that breaks a rule is refused before it is in the log ([`Error::Constraint`]), or taken with a warning
-    /// through `tracing`, or goes to another log ([`Error::Diverted`]), as the rule says. Batches and transactions are
-    /// refused whole; in a transaction a message that is diverted goes to the other log in the same version. Calls that
-    /// began before may be judged by the constraints before. Forks take them over. What is in the log already is not
-    /// judged: [`Snapshot::check_constraints`] does that.
-    ///
-    /// # Errors
-    /// [`Error::InvalidConstraints`] for more than 60 KiB of them, or if they divert to the log itself or to no log's name;
-    /// [`Error::UnknownLog`]; what a commit may meet.
-    pub fn set_constraints(&self, name: &str, constraints: Option<&Constraints>) -> Result<()> {
-        self.core().set_constraints(name, constraints)
     }
 
     /// What [`retain`](Self::retain) would destroy; nothing is written.

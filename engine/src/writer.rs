@@ -511,6 +511,7 @@ pub(crate) fn check_fields(fields: &BufferFields<'_>, message_bytes_max: usize) 
         ValueType::KEY_PAGE,
         ValueType::PART,
         ValueType::BY_REFERENCE,
+        ValueType::COMPRESSED_BATCH,
     ];
     if own.contains(&fields.value_type) {
         return Err(Error::InvalidValue {

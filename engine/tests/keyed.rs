@@ -17,7 +17,8 @@ use std::time::Duration;
 use common::{memory, small};
 use lanterman::disk::{Disk, Fate, MemoryDisk};
 use lanterman::{
-    Clock, Durability, Error, KeptMessage, Keyed, NewMessage, Options, Snapshot, Store, ValueType,
+    Clock, Compression, Durability, Error, KeptMessage, Keyed, NewMessage, Options, Snapshot, Store,
+    ValueType,
 };
 
 const LOG: &str = "table";
@@ -572,6 +573,11 @@ fn run_model(seed: u64, steps: u64) {
     let mut store = open(options(), &disk);
     // Markers must not go: whether one may is a matter of time.
     store.set_keyed(LOG, Some(&Keyed::new())).unwrap();
+    // Every third table is compressed.
+    let compression = seed
+        .is_multiple_of(3)
+        .then(|| Compression::lz4().with_batch_bytes(4 << 10));
+    store.set_compression(LOG, compression.as_ref()).unwrap();
     let mut model = Model::default();
     let mut held: Vec<(Snapshot, Model)> = Vec::new();
     for step in 0..steps {
@@ -655,6 +661,7 @@ fn run_model(seed: u64, steps: u64) {
                 model.check(&store.log(&fork).unwrap().snapshot(), seed);
                 store.drop_log(LOG).unwrap();
                 store.set_keyed(LOG, Some(&Keyed::new())).unwrap();
+                store.set_compression(LOG, compression.as_ref()).unwrap();
                 store.splice(LOG, &fork, ..).unwrap();
                 let first = store.log(&fork).unwrap().start().get();
                 model.rows = std::mem::take(&mut model.rows)

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use common::model::{Model, Random, check_snapshot, message};
 use common::{large_slabs, memory, small};
 use lanterman::disk::MemoryDisk;
-use lanterman::{Cursor, Durability, Error, Retention, Snapshot, Store};
+use lanterman::{Compression, Cursor, Durability, Error, Retention, Snapshot, Store};
 
 const LOGS_MAX: usize = 8;
 const CURSORS_MAX: usize = 6;
@@ -203,6 +203,20 @@ impl Work {
             .unwrap();
         self.models.get_mut(name).unwrap()[first as usize..end as usize].fill(None);
         self.models.get_mut(&other).unwrap().push(Some(message));
+    }
+
+    /// From now on its slabs are compressed, or no more; forks inherit it.
+    fn compress(&mut self, name: &str) {
+        if self.store.log(name).is_err() {
+            return;
+        }
+        let compression = match self.random.below(3) {
+            0 => None,
+            1 => Some(Compression::lz4().with_batch_bytes(1 << self.random.below(18))),
+            _ => Some(Compression::zstd(1).with_batch_bytes(1 << self.random.below(18))),
+        };
+        self.store.set_compression(name, compression.as_ref()).unwrap();
+        assert_eq!(self.store.log(name).unwrap().compression(), compression);
     }
 
     fn collect_some(&mut self) {
@@ -466,6 +480,7 @@ impl Work {
             29 => self.collect_some(),
             30 => self.begin_reading(&name),
             31 => self.read_on(),
+            32 => self.compress(&name),
             _ => self.check(&name),
         }
     }

@@ -5,11 +5,12 @@
 //! is then read to its end, so that nothing that a decoder let through can fail later.
 
 use lanterman_format::block::{BlockIdentity, BlockKind, Place, decode_block_header, encode_block_header};
-use lanterman_format::buffer::{BufferView, walk};
+use lanterman_format::buffer::{BufferFields, BufferView, ValueType, walk};
 use lanterman_format::catalog::decode_page;
 use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::checksum::crc32;
 use lanterman_format::commit::CommitView;
+use lanterman_format::compressed_batch::{self, Codec, CompressedBatch};
 use lanterman_format::error::Found;
 use lanterman_format::ids::{Generation, Position, SegmentId, StoreId, Version};
 use lanterman_format::key_page::{self, KeyPageView};
@@ -406,6 +407,57 @@ pub fn large_value(input: &[u8]) {
             assert_eq!(value.encode().as_deref(), Ok(bytes));
             assert!(value.value_bytes() >= value.parts.len() as u64);
         }
+    }
+}
+
+/// A compressed batch: the input as its value, and as what either codec made, under a header that fits.
+pub fn compressed_batch(input: &[u8]) {
+    let (count, value) = input.split_at(input.len().min(1));
+    let count = u64::from(count.first().copied().unwrap_or_default()) + 1;
+    read_batch(count, value);
+    // What uncompresses has its length and its checksum told right, so that the buffers in it are reached.
+    let mut body = vec![0; 1 << 16];
+    let lz4 = lz4_flex::block::decompress_into(value, &mut body).ok();
+    let found = lz4.map(|length| (1, length));
+    let found = found.or_else(|| {
+        let length = zstd::bulk::decompress_to_buffer(value, &mut body).ok()?;
+        Some((2_u8, length))
+    });
+    if let Some((codec, length)) = found {
+        let mut whole = vec![codec, 0, 0, 0];
+        whole.extend_from_slice(&(length as u32).to_le_bytes());
+        whole.extend_from_slice(&crc32(0, &body[..length]).to_le_bytes());
+        whole.extend_from_slice(&[0; 4]);
+        whole.extend_from_slice(value);
+        read_batch(count, &whole);
+        let buffers = walk(&body[..length]).filter(Result::is_ok).count();
+        read_batch(buffers as u64, &whole);
+    }
+    // Whatever the input is, as a body it comes back.
+    for codec in [Codec::Lz4, Codec::Zstd] {
+        let mut body = input.repeat(4);
+        body.truncate(body.len() & !7);
+        if let Ok(Some(value)) = compressed_batch::compress(codec, 1, &body) {
+            read_batch(walk(&body).count() as u64, &value);
+        }
+    }
+}
+
+fn read_batch(count: u64, value: &[u8]) {
+    let fields = BufferFields {
+        count: count.max(1),
+        ..BufferFields::plain(ValueType::COMPRESSED_BATCH, value)
+    };
+    let mut stored = vec![0; fields.encoded_bytes().expect("a short value") as usize];
+    fields.encode(&mut stored).expect("room");
+    let buffer = BufferView::parse(&stored).expect("a buffer as it was encoded");
+    let Ok(batch) = CompressedBatch::parse(&buffer) else {
+        return;
+    };
+    if let Ok(body) = batch.to_body() {
+        let found = walk(&body).map(|step| step.expect("a buffer that was checked").1);
+        assert_eq!(found.filter(|buffer| buffer.count() == 1).count() as u64, count);
+        assert_eq!(body.len(), batch.body_bytes() as usize);
     }
 }
 

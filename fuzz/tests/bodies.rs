@@ -95,10 +95,11 @@ fn a_planted_mistake_is_found() {
 /// Run by hand when the format changes: `cargo test -p lanterman-fuzz --test bodies -- --ignored`.
 /// Seeds of what keyed logs have.
 fn save_keys(save: &dyn Fn(&str, &str, &[u8])) {
-    use lanterman_format::ValueType;
+    use lanterman_format::compressed_batch::{self, Codec};
     use lanterman_format::key_page::{KeyFilterBuilder, KeyPageBuilder, KeyPlace};
     use lanterman_format::large_value::{LargeValue, ValuePart};
     use lanterman_format::settings::{KeyedSettings, Settings};
+    use lanterman_format::{BufferFields, ValueType};
 
     let keyed = Settings {
         keyed: Some(KeyedSettings {
@@ -125,6 +126,24 @@ fn save_keys(save: &dyn Fn(&str, &str, &[u8])) {
         parts: vec![ValuePart::of(b"abc", 9), ValuePart::of(b"defg", 2)],
     };
     save("large_value", "two", &large.encode().unwrap());
+    for codec in [Codec::Lz4, Codec::Zstd] {
+        let fields = BufferFields::plain(ValueType::UTF8, b"messages that are alike");
+        let mut body = vec![0; 32 * 20];
+        for out in body.chunks_mut(32) {
+            fields.encode(out).unwrap();
+        }
+        let value = compressed_batch::compress(codec, 1, &body).unwrap().unwrap();
+        save(
+            "compressed_batch",
+            &format!("{codec:?}"),
+            &[&[19], &value[..]].concat(),
+        );
+        save(
+            "compressed_batch",
+            &format!("{codec:?}-bare"),
+            &[&[19], &value[16..]].concat(),
+        );
+    }
     save("key_page", "leaf", &leaf.finish().unwrap());
     save("key_page", "inner", &inner.finish().unwrap());
     let mut filter = KeyFilterBuilder::new(100, 2);

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Get(crate::keyed::GetCall),
     /// Remove the messages of a keyed log that newer ones supersede
     Compact(crate::keyed::CompactCall),
+    /// Have the messages of a log compressed from now on
+    Compress(crate::compress::CompressCall),
     /// Delete a range of offsets of a log
     Delete(crate::delete::DeleteCall),
     /// Keep the newest part of a log, and delete what is older

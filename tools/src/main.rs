@@ -9,6 +9,7 @@ mod amounts;
 mod append;
 mod check;
 mod cli;
+mod compress;
 mod concat;
 mod constrain;
 mod delete;
@@ -81,6 +82,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<Outcome, Problem> {
         Command::Keyed(call) => keyed::set(&call, output),
         Command::Get(call) => keyed::get(&call, output),
         Command::Compact(call) => keyed::compact(&call, output),
+        Command::Compress(call) => compress::run(&call, output),
         Command::Delete(call) => delete::run(&call, output),
         Command::Retain(call) => retain::run(&call, output),
         Command::Fork(call) => fork::run(&call, output),

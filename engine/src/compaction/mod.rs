@@ -304,9 +304,9 @@ impl Core {
             let shown_end = slab
                 .skip
                 .saturating_add(slab.offsets.end.saturating_sub(slab.offsets.start));
-            let mut walk = opened.walk(slab.skip..shown_end, context).map_err(failed)?;
+            let mut buffers = opened.buffers(slab.skip..shown_end, context);
             loop {
-                let walked = match walk.step().map_err(failed) {
+                let walked = match buffers.next().map_err(failed) {
                     Err(Error::Damaged(_)) => return Ok(None),
                     walked => walked?,
                 };
@@ -323,10 +323,7 @@ impl Core {
                 if goes {
                     builder.push_deleted(offset_behind.saturating_sub(at));
                 } else {
-                    let bytes = walked.buffer.stored_bytes();
-                    let stored = opened
-                        .stored_at(walked.position, bytes, context)
-                        .map_err(failed)?;
+                    let stored = walked.bytes().map_err(failed)?;
                     builder.push_stored(stored).map_err(unbuilt)?;
                     kept = kept.saturating_add(1);
                 }
@@ -347,6 +344,7 @@ impl Core {
             };
             return Ok(Some((nothing, lanterman_format::Histogram32::default(), offsets)));
         };
+        let builder = builder.compressed(log.compression());
         let (entry, histogram) = self.write_built(builder, count)?;
         Ok(Some((entry, histogram, offsets)))
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lanterman_format::settings::KeyedSettings;
-use lanterman_format::weakened;
+use lanterman_format::{ValueType, weakened};
 
 use super::CompactionPlan;
 use crate::core::Core;
@@ -282,7 +282,8 @@ impl Core {
             .saturating_sub(slab.offsets.start)
             .saturating_add(slab.skip);
         let message = opened.message(relative, self.read_context()).map_err(failed)?;
-        Ok(message.key().is_some())
+        // Of a compressed batch no message is deleted.
+        Ok(message.value_type() != ValueType::TOMBSTONES)
     }
 
     fn planned_slabs(&self, log: &LogState, root: &Root) -> Result<Vec<PlannedSlab>> {

@@ -197,10 +197,10 @@ impl Core {
             });
             let shown = entry.skip..entry.skip.saturating_add(entry.offset_count);
             let context = self.read_context();
-            let mut walk = slab.walk(shown.clone(), context).map_err(failed)?;
+            let mut buffers = slab.buffers(shown.clone(), context);
             let mut at = shown.start;
             loop {
-                let walked = match walk.step().map_err(failed) {
+                let walked = match buffers.next().map_err(failed) {
                     Err(Error::Damaged(_)) => return Ok(()),
                     walked => walked?,
                 };
@@ -210,14 +210,15 @@ impl Core {
                     // A run of which a part is shown.
                     builder.push_deleted(behind.min(shown.end).saturating_sub(at));
                 } else {
-                    let stored = slab.stored_at(walked.position, walked.buffer.stored_bytes(), context);
-                    builder.push_stored(stored.map_err(failed)?).map_err(unbuilt)?;
+                    let stored = walked.bytes().map_err(failed)?;
+                    builder.push_stored(stored).map_err(unbuilt)?;
                 }
                 at = behind;
             }
             slab.check_whole().map_err(failed)?;
         }
         let Some(builder) = builder else { return Ok(()) };
+        let builder = builder.compressed(log.compression());
         let (entry, histogram) = self.write_built(builder, group.offset_count())?;
         let tree = Tree::of(entry, &histogram).map_err(|error| self.tree_error(log, error))?;
         log.change_root(|root| -> Result<()> {

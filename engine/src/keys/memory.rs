@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{KeyContext, KeyError, KeyedPlace};
 use crate::error::Error;
 use crate::region::chunk::Chunk;
-use crate::slab::{OpenSlab, SlabError};
+use crate::slab::{Pieces, SlabError};
 
 /// Entries of tables that are kept for slabs without a run, over all logs: 16 MiB.
 const KEPT_ENTRIES_MAX: usize = 2 << 20;
@@ -19,21 +19,25 @@ const KEPT_ENTRIES_MAX: usize = 2 << 20;
 #[derive(Debug, Clone)]
 pub(crate) enum Buffers {
     Chunk(Arc<Chunk>),
-    Slab(Arc<OpenSlab>),
+    Slab(Pieces),
 }
 
 impl Buffers {
-    fn message(&self, position: u32, context: KeyContext<'_>) -> Result<BufferView<'_>, KeyError> {
+    fn message(
+        &self,
+        (relative, position): (u32, u32),
+        context: KeyContext<'_>,
+    ) -> Result<BufferView<'_>, KeyError> {
         match self {
             Buffers::Chunk(chunk) => Ok(chunk.buffer_at(position)?),
-            Buffers::Slab(slab) => Ok(slab.message_at(position, context.read)?),
+            Buffers::Slab(pieces) => Ok(pieces.message(u64::from(relative), position, context.read)?),
         }
     }
 
     /// Fails if something of the slab was lost under its map, for who has looked at its messages.
     fn check(&self) -> Result<(), KeyError> {
         match self {
-            Buffers::Slab(slab) if slab.has_losses() => Ok(slab.check_whole()?),
+            Buffers::Slab(pieces) if pieces.slab().has_losses() => Ok(pieces.slab().check_whole()?),
             _ => Ok(()),
         }
     }
@@ -51,17 +55,15 @@ impl SortedKeys {
     ///
     /// # Errors
     /// As of reading the slab.
-    pub(crate) fn of_slab(slab: &OpenSlab, context: KeyContext<'_>) -> Result<Self, SlabError> {
+    pub(crate) fn of_slab(pieces: &Pieces, context: KeyContext<'_>) -> Result<Self, SlabError> {
         let mut found = Vec::new();
-        let mut walk = slab.walk(0..slab.layout().offset_count(), context.read)?;
-        while let Some(walked) = walk.step()? {
-            if let Some(key) = walked.buffer.key() {
-                let relative = u32::try_from(walked.relative_offset).unwrap_or(u32::MAX);
-                found.push((key, relative, walked.position));
+        pieces.each(context.read, |relative, position, buffer| {
+            if let Some(key) = buffer.key() {
+                found.push((key, u32::try_from(relative).unwrap_or(u32::MAX), position));
             }
-        }
+        })?;
         let sorted = Self::sorted(found);
-        slab.check_whole()?;
+        pieces.slab().check_whole()?;
         Ok(sorted)
     }
 
@@ -118,16 +120,10 @@ impl MemoryKeys {
         let (mut low, mut high) = (0, self.keys.entries.len());
         while low < high {
             let middle = low.midpoint(high);
-            let Some((_, position)) = self.keys.entries.get(middle) else {
+            let Some(place) = self.keys.entries.get(middle) else {
                 break;
             };
-            if self
-                .buffers
-                .message(*position, context)?
-                .key()
-                .unwrap_or_default()
-                < key
-            {
+            if self.buffers.message(*place, context)?.key().unwrap_or_default() < key {
                 low = middle.saturating_add(1);
             } else {
                 high = middle;
@@ -144,11 +140,11 @@ impl MemoryKeys {
         found: &mut dyn FnMut(u64) -> bool,
     ) -> Result<bool, KeyError> {
         let first = self.lower_bound(key, context)?;
-        for (relative, position) in self.keys.entries.get(first..).unwrap_or_default() {
-            if self.buffers.message(*position, context)?.key() != Some(key) {
+        for place in self.keys.entries.get(first..).unwrap_or_default() {
+            if self.buffers.message(*place, context)?.key() != Some(key) {
                 break;
             }
-            let offset = u64::from(*relative).wrapping_add(self.shift);
+            let offset = u64::from(place.0).wrapping_add(self.shift);
             if self.offsets.contains(&offset) && !found(offset) {
                 return Ok(true);
             }
@@ -176,11 +172,11 @@ impl MemoryCursor {
         if let Some(from) = self.from.take() {
             self.next = self.keys.lower_bound(&from, context)?;
         }
-        while let Some((relative, position)) = self.keys.keys.entries.get(self.next) {
+        while let Some(found) = self.keys.keys.entries.get(self.next) {
             self.next = self.next.saturating_add(1);
-            let offset = u64::from(*relative).wrapping_add(self.keys.shift);
+            let offset = u64::from(found.0).wrapping_add(self.keys.shift);
             if self.keys.offsets.contains(&offset) {
-                let message = self.keys.buffers.message(*position, context)?;
+                let message = self.keys.buffers.message(*found, context)?;
                 place.set(message.key().unwrap_or_default(), offset, &message);
                 self.keys.buffers.check()?;
                 return Ok(true);
@@ -267,14 +263,14 @@ impl KeptKeys {
     /// As of reading it.
     pub(crate) fn of_slab(
         &self,
-        slab: &OpenSlab,
+        pieces: &Pieces,
         context: KeyContext<'_>,
     ) -> Result<Arc<SortedKeys>, SlabError> {
-        let name = *slab.reference();
+        let name = *pieces.slab().reference();
         if let Some(known) = self.slabs.lock().tables.get(&name) {
             return Ok(Arc::clone(known));
         }
-        let made = Arc::new(SortedKeys::of_slab(slab, context)?);
+        let made = Arc::new(SortedKeys::of_slab(pieces, context)?);
         let mut slabs = self.slabs.lock();
         if slabs.tables.insert(name, Arc::clone(&made)).is_none() {
             slabs.order.push_back(name);

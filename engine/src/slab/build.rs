@@ -5,10 +5,13 @@ use std::ops::RangeInclusive;
 
 use lanterman_format::block::{BlockIdentity, BlockKind};
 use lanterman_format::ids::{LogId, Offset};
+use lanterman_format::settings::CompressionSettings;
 use lanterman_format::slab::{SLAB_BODY_POSITION, SlabDescription, seal, trailer_bytes};
 use lanterman_format::{
     BufferFields, FormatError, Histogram32, Reference, Structure, Summary, ValueType, buffer,
 };
+
+use super::compress::compress_body;
 
 /// Collects what a slab is to hold.
 #[derive(Debug)]
@@ -25,6 +28,10 @@ pub(crate) struct SlabBuilder {
     offset_count: u64,
     summary: Summary,
     histogram: Histogram32,
+    /// How its messages are to be compressed.
+    compression: Option<CompressionSettings>,
+    /// Some of its buffers are compressed batches.
+    is_compressed: bool,
 }
 
 /// A slab that was made in memory.
@@ -56,7 +63,14 @@ impl SlabBuilder {
                 ..Summary::EMPTY
             },
             histogram: Histogram32::default(),
+            compression: None,
+            is_compressed: false,
         }
+    }
+
+    /// Has its messages compressed together, as far as they shrink.
+    pub(crate) fn compressed(self, compression: Option<CompressionSettings>) -> Self {
+        SlabBuilder { compression, ..self }
     }
 
     /// Adds stored buffers; runs of deleted messages among them stay such.
@@ -129,6 +143,14 @@ impl SlabBuilder {
     /// Limits of a slab.
     pub(crate) fn end(&mut self) -> Result<usize, FormatError> {
         self.end_run()?;
+        if let Some(compression) = self.compression.take()
+            && let Some(compressed) = compress_body(&self.body, &compression)?
+        {
+            self.has_runs |= compressed.has_runs;
+            self.is_compressed = true;
+            (self.body, self.positions) = (compressed.body, compressed.positions);
+            self.firsts = compressed.firsts;
+        }
         let end = self.body.len().saturating_add(SLAB_BODY_POSITION) as u64;
         let body_end = u32::try_from(end).map_err(|_| too_long(u64::from(u32::MAX), end))?;
         let entries = u32::try_from(self.positions.len()).unwrap_or(u32::MAX);
@@ -150,6 +172,7 @@ impl SlabBuilder {
             offset_count: self.offset_count,
             summary: self.summary,
             histogram: self.histogram,
+            is_compressed: self.is_compressed,
         };
         let runs = self.has_runs.then_some(self.firsts.as_slice());
         let sealed = seal(head, body, trailer, &self.positions, runs, &description, identity)?;

@@ -12,12 +12,14 @@
 mod build;
 mod bytes;
 mod check;
+mod compress;
 mod error;
 mod groups;
 mod handle;
 mod held;
 mod kept;
 mod open;
+mod piece;
 mod source;
 mod walk;
 
@@ -33,6 +35,7 @@ pub(crate) use error::{SlabDamage, SlabError};
 pub(crate) use handle::{Opened, SlabHandle};
 pub(crate) use kept::KeptSlabs;
 pub(crate) use open::OpenSlab;
+pub(crate) use piece::Pieces;
 pub use source::Verify;
 pub(crate) use source::{ReadContext, SlabSource};
 pub(crate) use walk::{SlabWalk, WalkPlace};

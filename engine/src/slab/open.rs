@@ -14,6 +14,7 @@ use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Str
 
 use super::check::{check_kind, lost, parse};
 use super::held::Held;
+use super::piece::Uncompressed;
 use super::{ReadContext, SlabBytes, SlabError, SlabMemory, SlabSource, SlabWalk, Verify};
 use crate::atomics::OnceLock;
 use crate::sys::guard;
@@ -30,6 +31,8 @@ pub(crate) struct OpenSlab {
     /// Read past the map, once a group of the window was found stale.
     fresh: OnceLock<Box<Held>>,
     used: AtomicBool,
+    /// What of it is uncompressed now, if it is compressed.
+    pub(super) uncompressed: Uncompressed,
 }
 
 /// Bytes up to the body's end, to begin a walk in.
@@ -74,7 +77,15 @@ impl OpenSlab {
             first,
             fresh: OnceLock::new(),
             used: AtomicBool::new(false),
+            uncompressed: Uncompressed::default(),
         }
+    }
+
+    /// A slab in memory, made a moment ago of bytes that were checked: a piece of the compressed one at `reference`.
+    pub(super) fn uncompressed(reference: Reference, layout: SlabLayout, bytes: SlabBytes) -> Self {
+        let made = Self::of(reference, layout, bytes);
+        (0..made.layout.group_count()).for_each(|group| made.first.verified.insert(group));
+        made
     }
 
     /// What its header says.
@@ -163,6 +174,26 @@ impl OpenSlab {
         let error = broken_bounds(body_end, u64::from(body_end), relative_offset);
         let end = self.first.bytes.len();
         SlabError::damaged(&self.reference, None, body_end as usize..end, error)
+    }
+
+    /// Where buffer number `entry` is.
+    ///
+    /// # Errors
+    ///
+    /// As of [`find`](Self::find).
+    pub(super) fn entry(&self, entry: u32) -> Result<EntryPlace, SlabError> {
+        let bytes = self.first.bytes.as_slice();
+        let first_offset = self.layout.entry_first_offset(bytes, entry);
+        let position = self.layout.entry_position(bytes, entry);
+        let place = first_offset
+            .zip(position)
+            .map(|(first_offset, position)| EntryPlace {
+                entry,
+                position,
+                first_offset,
+            });
+        self.lost(&self.first, self.index())?;
+        place.ok_or_else(|| self.not_found(first_offset.unwrap_or(u64::MAX)))
     }
 
     /// Where buffer number `entry` begins, or `None` if there are fewer.

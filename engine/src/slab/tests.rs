@@ -158,6 +158,7 @@ fn make(messages: &[(u64, usize)]) -> Made {
         offset_count: offset,
         summary: Summary::default(),
         histogram,
+        is_compressed: false,
     };
     let runs = has_runs.then_some(runs.as_slice());
     let sealed = slab::seal(

@@ -30,6 +30,11 @@ pub(crate) struct WalkPlace {
 }
 
 impl WalkPlace {
+    /// Whether nothing of the offsets asked for is left.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.relative_offset >= self.relative_end
+    }
+
     /// Where in the slab the next buffer begins.
     pub(crate) fn position(&self) -> u32 {
         self.position

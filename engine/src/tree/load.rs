@@ -67,11 +67,11 @@ impl<S: SlabSource> NodeSource for S {
             source,
             verify: Verify::Once,
         };
-        let opened = slab.open(source).ok()?;
+        let opened = slab.open(source).ok()?.share();
         // In one piece, and not page by page as the walk comes to them.
         opened.bring_in(offsets.clone(), context).ok()?;
-        let mut walk = opened.walk(offsets.clone(), context).ok()?;
-        while let Some(walked) = walk.step().ok()? {
+        let mut buffers = opened.buffers(offsets.clone(), context);
+        while let Some(walked) = buffers.next().ok()? {
             if walked.buffer.value_type() != ValueType::TOMBSTONES {
                 summary.add_buffer(&walked.buffer);
                 continue;

@@ -208,7 +208,10 @@ fn write_slabs(
 ) -> Slabs {
     let mut entries = Vec::new();
     for (number, cut) in ORDERS_CUTS.windows(2).enumerate() {
-        let messages = Messages::of(&content.orders[cut[0]..cut[1]]);
+        let mut messages = Messages::of(&content.orders[cut[0]..cut[1]]);
+        if number == 1 {
+            messages = messages.compressed(cut[1] - cut[0] - 2);
+        }
         let name = format!("slab {number} of orders");
         let reference = messages.write(&name, segment, 1, cut[0], 3);
         entries.push((reference, messages));

@@ -8,10 +8,11 @@ use lanterman_format::gathered::{self, GATHERED_BODY_POSITION, next_slab_positio
 use lanterman_format::name::segment_file_name;
 use lanterman_format::slab::{SLAB_BODY_POSITION, seal};
 use lanterman_format::{
-    BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint,
+    BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint, Codec,
     CommitCounts, CommitWriter, Crc, FileKind, FormatVersion, FrameDescription, Generation, Histogram32,
     Histogram64, LogId, LogName, NodeEntry, NodeParts, Offset, Position, Reference, Sealed, SegmentHeader,
-    SegmentId, SegmentKind, SlabAdoption, SlabDescription, Summary, ValueType, Version, node as format_node,
+    SegmentId, SegmentKind, SlabAdoption, SlabDescription, Summary, ValueType, Version, compressed_batch,
+    node as format_node,
 };
 
 use super::{CHECKPOINT_VERSION, PATH, Place, STORE, TIME_MS, parameters};
@@ -64,6 +65,8 @@ pub(super) struct Messages {
     positions: Vec<u32>,
     summary: Summary,
     histogram: Histogram32,
+    /// How many offsets the buffers take, and where each begins, if some are compressed batches.
+    batches: Option<(u64, Vec<u32>)>,
 }
 
 impl Messages {
@@ -92,8 +95,33 @@ impl Messages {
         made
     }
 
+    /// The first `count` of them as one compressed batch, the others as they are.
+    pub(super) fn compressed(mut self, count: usize) -> Self {
+        let end = self.positions[count] as usize - SLAB_BODY_POSITION;
+        let batch = compressed_batch::compress(Codec::Lz4, 0, &self.body[..end])
+            .expect("a short body")
+            .expect("messages that are alike");
+        let fields = BufferFields {
+            count: count as u64,
+            ..BufferFields::plain(ValueType::COMPRESSED_BATCH, &batch)
+        };
+        let mut body = vec![0; fields.encoded_bytes().expect("a size") as usize];
+        fields.encode(&mut body).expect("room");
+        let moved = (end - body.len()) as u32;
+        let others = &self.positions[count..];
+        let mut positions = vec![SLAB_BODY_POSITION as u32];
+        positions.extend(others.iter().map(|position| position - moved));
+        let mut firsts = vec![0];
+        firsts.extend(count as u32..self.positions.len() as u32);
+        self.batches = Some((self.positions.len() as u64, firsts));
+        body.extend_from_slice(&self.body[end..]);
+        (self.body, self.positions) = (body, positions);
+        self
+    }
+
     fn count(&self) -> u64 {
-        self.positions.len() as u64
+        let of_batches = self.batches.as_ref().map(|(count, _)| *count);
+        of_batches.unwrap_or(self.positions.len() as u64)
     }
 
     fn seal(&self, log: u64, first_offset: usize, identity: &BlockIdentity) -> (Vec<u8>, Sealed) {
@@ -103,6 +131,7 @@ impl Messages {
             offset_count: self.count(),
             summary: self.summary,
             histogram: self.histogram,
+            is_compressed: self.batches.is_some(),
         };
         let (mut head, mut trailer) = ([0; SLAB_BODY_POSITION], vec![0; 4096]);
         let sealed = seal(
@@ -110,7 +139,7 @@ impl Messages {
             &self.body,
             &mut trailer,
             &self.positions,
-            None,
+            self.batches.as_ref().map(|(_, firsts)| &firsts[..]),
             &description,
             identity,
         )

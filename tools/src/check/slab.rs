@@ -5,7 +5,9 @@ use std::ops::Range;
 use lanterman_format::buffer::{ValueType, walk};
 use lanterman_format::large_value::LargeValue;
 use lanterman_format::slab::SLAB_BODY_POSITION;
-use lanterman_format::{FormatError, Reference, ReferenceKind, SlabLayout, Summary};
+use lanterman_format::{
+    BufferView, CompressedBatch, FormatError, Reference, ReferenceKind, SlabLayout, Summary,
+};
 
 use super::{Checker, Depth, finding_at};
 use crate::check::report::{DamageKind, Finding};
@@ -181,6 +183,25 @@ fn lost_offsets(
     begin.min(end)..end
 }
 
+fn count_message(buffer: &BufferView<'_>, summary: &mut Summary) -> Result<(), String> {
+    if buffer.value_type() == ValueType::BY_REFERENCE {
+        LargeValue::decode(buffer.value()).map_err(|rule| rule.to_string())?;
+    }
+    summary.add_buffer(buffer);
+    Ok(())
+}
+
+/// The messages of a compressed batch.
+fn count_batch(buffer: &BufferView<'_>, summary: &mut Summary) -> Result<(), String> {
+    let body = CompressedBatch::parse(buffer).and_then(|batch| batch.to_body());
+    for step in walk(&body.map_err(|rule| rule.to_string())?) {
+        let (_, message) = step.map_err(|rule| rule.to_string())?;
+        message.validate().map_err(|rule| rule.to_string())?;
+        count_message(&message, summary)?;
+    }
+    Ok(())
+}
+
 /// Walks over the messages: each is whole, stands where the index says, and together they are what the head says.
 fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
     let body = bytes
@@ -198,10 +219,13 @@ fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
                 "the index leads to another place than message {offsets} of the slab"
             ));
         }
-        if buffer.value_type() == ValueType::BY_REFERENCE {
-            LargeValue::decode(buffer.value()).map_err(|rule| rule.to_string())?;
+        match buffer.value_type() {
+            ValueType::COMPRESSED_BATCH if layout.is_compressed() => count_batch(&buffer, &mut summary)?,
+            ValueType::COMPRESSED_BATCH => {
+                return Err("it has a compressed batch, and its head says that there are none".to_owned());
+            }
+            _ => count_message(&buffer, &mut summary)?,
         }
-        summary.add_buffer(&buffer);
         entries = entries.saturating_add(1);
         offsets = offsets.saturating_add(buffer.count());
     }

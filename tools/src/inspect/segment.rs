@@ -248,8 +248,13 @@ fn slab_row(bytes: &[u8], place: &Place, row: Row) -> Row {
         Found::Valid(layout) => {
             let first = layout.first_offset().get();
             let detail = format!(
-                "{} buffers in {} groups, {} of values, index {:?}",
+                "{} {} in {} groups, {} of values, index {:?}",
                 layout.entry_count(),
+                if layout.is_compressed() {
+                    "batches and buffers"
+                } else {
+                    "buffers"
+                },
                 layout.group_count(),
                 Size(layout.summary().value_bytes),
                 layout.index_kind()

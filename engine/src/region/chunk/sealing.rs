@@ -57,6 +57,7 @@ impl Chunk {
             offset_count: u64::from(published.entries),
             summary,
             histogram,
+            is_compressed: false,
         };
         let end = published.body_end as usize;
         let trailer_length = (self.capacity as usize).saturating_sub(end);
@@ -142,6 +143,7 @@ impl Chunk {
             offset_count: count,
             summary,
             histogram,
+            is_compressed: false,
         };
         let Some((head, rest)) = out.split_at_mut_checked(SLAB_BODY_POSITION) else {
             return Err(room);
