@@ -99,7 +99,7 @@ const INSTANCES: [(&str, &str, usize); 40] = [
 
 /// Further structures whose places follow from others: the change of commit 9 stands behind its one frame, the body of
 /// commit 8 behind its two.
-const MORE_INSTANCES: [(&str, &str, usize); 8] = [
+const MORE_INSTANCES: [(&str, &str, usize); 9] = [
     ("ChangeHeader", "commit 9", 176),
     ("CreateLog", "commit 9", 184),
     ("BufferHeader", "commit 8", 224),
@@ -108,7 +108,18 @@ const MORE_INSTANCES: [(&str, &str, usize); 8] = [
     ("Reference", "catalog page 0", 192),
     ("Reference", "commit 11", 160),
     ("Adoption", "commit 13", 176),
+    // Behind the header of its buffer and the count.
+    ("CompressedBatch", "slab 1 of orders", 272),
 ];
+
+/// The index of a slab with batches stands where its head says.
+fn runs(pristine: &Crafted) -> Vec<(&'static str, &'static str, usize)> {
+    let name = "slab 1 of orders";
+    let place = pristine.place(name);
+    let at = place.position + 100;
+    let index = number(&pristine.files[place.file].1[at..at + 4]) as usize;
+    (0..3).map(|entry| ("Run", name, index + 8 * entry)).collect()
+}
 
 fn layout(name: &str) -> &'static StructLayout {
     let found = ALL.iter().find(|layout| layout.name == name);
@@ -118,7 +129,7 @@ fn layout(name: &str) -> &'static StructLayout {
 fn of_fields() -> Vec<Case> {
     let pristine = crafted();
     let mut cases = Vec::new();
-    for (structure, block, at) in INSTANCES.iter().chain(&MORE_INSTANCES) {
+    for (structure, block, at) in INSTANCES.iter().chain(&MORE_INSTANCES).chain(&runs(&pristine)) {
         let place = pristine.place(block);
         for field in layout(structure).fields.iter().filter(|field| field.bytes <= 8) {
             // Checksums are made to fit; a wrong one is what tests of bit rot are about.
