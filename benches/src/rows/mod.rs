@@ -3,6 +3,7 @@
 mod append;
 mod collect;
 mod commit;
+mod compress;
 mod constrain;
 mod edit;
 mod follow;
@@ -102,6 +103,11 @@ pub(crate) const ALL: &[Group] = &[
         name: "collection",
         about: "appends and reads beside deletions, with and without collection",
         measure: collect::disturbance,
+    },
+    Group {
+        name: "compression",
+        about: "what compression of a log costs and saves",
+        measure: compress::logs,
     },
     Group {
         name: "constraints",
