@@ -1,16 +1,12 @@
 //! Compression of a log: the setting. Slabs are compressed where they are made (`slab`), and read piece by piece.
 
-use std::sync::Arc;
-
 use lanterman_format::compressed_batch::Codec;
 use lanterman_format::limits::COMPRESSED_BATCH_BYTES_MAX;
 use lanterman_format::name::LogName;
-use lanterman_format::settings::{CompressionSettings, Settings};
+use lanterman_format::settings::CompressionSettings;
 
 use crate::core::Core;
-use crate::edit::Edit;
 use crate::error::{Error, Result};
-use crate::fork::encoded;
 
 /// How many bytes of messages are compressed together unless told otherwise: large enough that text shrinks well, small enough
 /// that one message is uncompressed in some tens of microseconds.
@@ -112,16 +108,9 @@ impl Core {
         let name = LogName::parse(name)?;
         let told = compression.map(Compression::as_setting).transpose()?;
         let log = self.log_named(&name);
-        let settings = Settings {
-            compression: told,
-            ..(*log.settings()).clone()
-        };
-        let encoded = encoded(&settings)?;
-        let edit = Edit::SetSettings {
-            log: Arc::clone(&log),
-            settings,
-            encoded,
-        };
-        self.commit_edits(vec![edit]).map(|_| ())
+        self.change_settings(&log, |settings| {
+            settings.compression = told;
+            Ok(())
+        })
     }
 }

@@ -10,13 +10,11 @@ use std::sync::Arc;
 use lanterman_format::buffer::{self, BufferFields, BufferView};
 use lanterman_format::ids::Offset;
 use lanterman_format::name::LogName;
-use lanterman_format::settings::{ConstraintSettings, Settings};
+use lanterman_format::settings::ConstraintSettings;
 
 use crate::constraints::{Candidate, Compiled, Constraints, Judgement, Noted};
 use crate::core::Core;
-use crate::edit::Edit;
 use crate::error::{Error, Result, Violation};
-use crate::fork::encoded;
 use crate::log::{LogState, Root};
 use crate::splice::Piece;
 use crate::tree::SlabEntry;
@@ -146,24 +144,17 @@ impl Core {
                 }
                 // Compiled once more: they may have been read by another program than this one.
                 constraints.compile()?;
-                let version = log.settings().constraints.as_ref().map_or(0, |told| told.version);
-                Some(ConstraintSettings {
-                    version: version.saturating_add(1),
-                    document,
-                })
+                Some(document)
             }
         };
-        let settings = Settings {
-            constraints: told,
-            ..(*log.settings()).clone()
-        };
-        let encoded = encoded(&settings)?;
-        let edit = Edit::SetSettings {
-            log,
-            settings,
-            encoded,
-        };
-        self.commit_edits(vec![edit]).map(|_| ())
+        self.change_settings(&log, |settings| {
+            let version = settings.constraints.as_ref().map_or(0, |told| told.version);
+            settings.constraints = told.map(|document| ConstraintSettings {
+                version: version.saturating_add(1),
+                document,
+            });
+            Ok(())
+        })
     }
 
     /// Who judges what is appended to a log, if it has constraints. Its gate is held.

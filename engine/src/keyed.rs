@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lanterman_format::name::LogName;
-use lanterman_format::settings::{KeyedSettings, Settings};
+use lanterman_format::settings::KeyedSettings;
 use lanterman_format::weakened;
 
 use crate::core::Core;
-use crate::edit::Edit;
 use crate::error::{Error, Result};
-use crate::fork::encoded;
 use crate::keys::{
     Buffers, KeyContext, KeyError, KeyRun, KeyStream, MemoryKeys, MergedKeys, RunCursor, SortedKeys,
 };
@@ -113,21 +111,14 @@ impl Core {
         if told.is_some() && !log.is_keyed() {
             self.demand_keys_of(&log)?;
         }
-        let settings = Settings {
-            keyed: told,
-            ..(*log.settings()).clone()
-        };
-        let encoded = encoded(&settings)?;
-        let edit = Edit::SetSettings {
-            log: Arc::clone(&log),
-            settings,
-            encoded,
-        };
-        let outcome = self.commit_edits(vec![edit]);
+        let outcome = self.change_settings(&log, |settings| {
+            settings.keyed = told;
+            Ok(())
+        });
         if outcome.is_err() {
             log.demand_as_set();
         }
-        outcome.map(|_| ())
+        outcome
     }
 
     /// Has all appends to an empty log demand keys from now on.

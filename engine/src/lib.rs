@@ -112,6 +112,7 @@ mod room;
 mod root_file;
 mod rules;
 mod segment;
+mod settings;
 mod sharing;
 mod slab;
 mod slow_reader;

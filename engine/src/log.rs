@@ -264,6 +264,8 @@ pub(crate) struct LogState {
     /// Set once the log is dropped: its name may be another's by now.
     dropped: AtomicBool,
     settings: Mutex<Arc<Settings>>,
+    /// Held while the settings are changed, from looking at them until the change is written. Taken before the lock of edits.
+    pub(crate) settings_change: Mutex<()>,
     /// Whether the settings have constraints, and whether the log is keyed: one load for each append.
     demands: AtomicU32,
     /// How often the constraints have changed in this process.
@@ -303,6 +305,7 @@ impl LogState {
             constraint_changes: AtomicU64::new(0),
             compiled: Mutex::new(None),
             settings: Mutex::new(Arc::new(settings)),
+            settings_change: Mutex::new(()),
             persisted: Mutex::new(Persisted::default()),
             before_edits: Mutex::new(Vec::new()),
         }

@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use lanterman_format::ids::Offset;
 use lanterman_format::name::LogName;
-use lanterman_format::settings::{Retention as Told, Settings};
+use lanterman_format::settings::Retention as Told;
 
 use crate::clock::Clock;
 use crate::core::Core;
 use crate::deletion::{DeletionPlan, DeletionReceipt};
 use crate::edit::{Destroyed, Edit};
 use crate::error::{Error, Result};
-use crate::fork::encoded;
 use crate::log::{LogState, Root};
 
 /// The greatest age that can be asked for: a hundred years. What is meant to stay for ever has no limit.
@@ -256,17 +255,10 @@ impl Core {
             None => Told::default(),
             Some(retention) => retention.as_setting()?,
         };
-        let settings = Settings {
-            retention: told,
-            ..(*log.settings()).clone()
-        };
-        let encoded = encoded(&settings)?;
-        let edit = Edit::SetSettings {
-            log,
-            settings,
-            encoded,
-        };
-        self.commit_edits(vec![edit]).map(|_| ())
+        self.change_settings(&log, |settings| {
+            settings.retention = told;
+            Ok(())
+        })
     }
 
     /// Applies the retentions that logs have as a setting, at most once an interval; says whether anything went.
