@@ -122,7 +122,7 @@ impl BlockSink<'_> {
     }
 
     fn node(&mut self, parts: &NodeParts) -> Result<Reference> {
-        let bytes = node::encoded_bytes(parts.entries.len());
+        let bytes = parts.encoded_bytes();
         self.block(BlockKind::Node, bytes, |identity, out| {
             node::encode(parts, identity, out)
         })

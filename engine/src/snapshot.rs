@@ -240,11 +240,12 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Damaged`] if a node of the log's tree cannot be read.
     pub fn summary(&self) -> Result<LogSummary> {
-        self.core.summarise(&self.state, &self.root, self.end)
+        let offsets = self.root.start..self.end;
+        self.core.summarise_with_keys(&self.state, &self.root, offsets)
     }
 
     /// The same of a range of offsets, of which some may be deleted. Exact: where the range cuts a slab in two, the smaller
-    /// part is counted in it, so at most two slabs are read, in part; the rest is O(log n).
+    /// part is counted in it, and its keys are, so at most two slabs are read, in part; the rest is O(log n).
     ///
     /// # Errors
     /// As [`summary`](Self::summary); [`Error::OutOfRange`] if the range ends behind the end.
@@ -252,7 +253,7 @@ impl Snapshot {
         let (from, until) = self.bounds(&offsets);
         self.check_until(until)?;
         let offsets = from.clamp(self.root.start, until.max(self.root.start))..until;
-        self.core.summarise_offsets(&self.state, &self.root, offsets)
+        self.core.summarise_with_keys(&self.state, &self.root, offsets)
     }
 
     /// The same of the messages whose times, in milliseconds since 1970, are in a range.
@@ -265,7 +266,7 @@ impl Snapshot {
     /// As [`summary`](Self::summary).
     pub fn summary_between(&self, times_ms: RangeInclusive<i64>) -> Result<LogSummary> {
         self.core
-            .summarise_times(&self.state, &self.root, self.end, times_ms)
+            .summarise_times_with_keys(&self.state, &self.root, self.end, times_ms)
     }
 
     /// Judges its messages by `constraints` as if they came now, in order; rules about rates are left out. Calls `tell` for

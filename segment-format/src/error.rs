@@ -44,6 +44,8 @@ pub enum Structure {
     KeyPage,
     /// The value of a message whose value stands in parts before it.
     LargeValue,
+    /// A sketch of the keys of a slab or a subtree.
+    KeySketch,
 }
 
 impl Structure {
@@ -92,6 +94,7 @@ impl Structure {
             Self::Gathered => "gathered block",
             Self::Settings => "settings of a log",
             Self::KeyPage => "page of a key run",
+            Self::KeySketch => "sketch of keys",
             Self::LargeValue => "reference to a large value",
         }
     }

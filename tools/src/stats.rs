@@ -78,6 +78,8 @@ struct Report {
     parts: u64,
     value_bytes: u64,
     key_bytes: u64,
+    /// An estimate, `null` where it is not known.
+    distinct_keys: Option<u64>,
     exact: bool,
     time_min_ms: Option<i64>,
     time_max_ms: Option<i64>,
@@ -225,6 +227,7 @@ fn report(snapshot: &Snapshot, summary: &LogSummary, rates: Vec<RateRow>) -> Rep
         parts: summary.parts(),
         value_bytes: summary.value_bytes(),
         key_bytes: summary.key_bytes(),
+        distinct_keys: summary.distinct_keys(),
         exact: summary.is_exact(),
         time_min_ms: times.map(|(first, _)| first),
         time_max_ms: times.map(|(_, last)| last),
@@ -248,7 +251,15 @@ fn show(report: &Report, output: &mut Output) -> Result<(), Problem> {
         output.line(format_args!("parts     {about}{} of large values", report.parts))?;
     }
     output.line(format_args!("values    {about}{}", Size(report.value_bytes)))?;
-    output.line(format_args!("keys      {about}{}", Size(report.key_bytes)))?;
+    let distinct = match report.distinct_keys {
+        _ if report.key_bytes == 0 => String::new(),
+        Some(distinct) => format!(", about {distinct} different ones"),
+        None => ", how many different ones is not known".to_owned(),
+    };
+    output.line(format_args!(
+        "keys      {about}{}{distinct}",
+        Size(report.key_bytes)
+    ))?;
     if let Some(keys) = &report.keys {
         output.line(format_args!(
             "table     {} keys, their newest messages {}; {} superseded messages, {}",

@@ -55,6 +55,22 @@ fn a_log_and_its_parts_are_counted() {
 }
 
 #[test]
+fn different_keys_are_told_in_the_text_and_in_the_report() {
+    let place = Place::new();
+    let store = store(&place);
+    assert_eq!(number(&report(&[&store, "events"]), "distinct_keys"), 0);
+    for key in ["one", "two", "one"] {
+        well(&run_with(
+            &["append", &store, "keys", "-", "--key-delimiter", ":"],
+            format!("{key}:text\n").as_bytes(),
+        ));
+    }
+    assert_eq!(number(&report(&[&store, "keys"]), "distinct_keys"), 2);
+    let shown = stdout(&run(&["stats", &store, "keys"]));
+    assert!(shown.contains("about 2 different ones"), "{shown}");
+}
+
+#[test]
 fn ranges_that_are_none_and_unknown_logs_are_refused() {
     let place = Place::new();
     let store = store(&place);

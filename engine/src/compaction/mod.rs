@@ -344,6 +344,7 @@ impl Core {
                 skip: 0,
                 slab: None,
                 summary,
+                keys: lanterman_format::KeySketch::EMPTY,
             };
             return Ok(Some((nothing, lanterman_format::Histogram32::default(), offsets)));
         };

@@ -286,6 +286,7 @@ impl Core {
             skip: 0,
             slab: Some(Arc::new(SlabHandle::new(built.reference))),
             summary: built.summary,
+            keys: built.keys,
         };
         Ok((entry, built.histogram))
     }

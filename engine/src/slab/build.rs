@@ -7,7 +7,8 @@ use lanterman_format::block::{BlockIdentity, BlockKind};
 use lanterman_format::ids::{LogId, Offset};
 use lanterman_format::slab::{SLAB_BODY_POSITION, SlabDescription, seal, trailer_bytes};
 use lanterman_format::{
-    BufferFields, FormatError, Histogram32, Reference, Structure, Summary, ValueType, buffer,
+    BufferFields, FormatError, Histogram32, KeySketch, KeySketchBuilder, Reference, Structure, Summary,
+    ValueType, buffer,
 };
 
 /// Collects what a slab is to hold.
@@ -25,16 +26,18 @@ pub(crate) struct SlabBuilder {
     offset_count: u64,
     summary: Summary,
     histogram: Histogram32,
+    keys: KeySketchBuilder,
 }
 
 /// A slab that was made in memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct BuiltSlab {
     pub(crate) reference: Reference,
     /// Its length without the padding behind it.
     pub(crate) stored_bytes: u64,
     pub(crate) summary: Summary,
     pub(crate) histogram: Histogram32,
+    pub(crate) keys: KeySketch,
 }
 
 impl SlabBuilder {
@@ -56,6 +59,7 @@ impl SlabBuilder {
                 ..Summary::EMPTY
             },
             histogram: Histogram32::default(),
+            keys: KeySketchBuilder::new(),
         }
     }
 
@@ -76,6 +80,7 @@ impl SlabBuilder {
             self.begin_buffer(message.count())?;
             self.body.extend_from_slice(bytes.unwrap_or_default());
             self.summary.add_buffer(&message);
+            message.key().into_iter().for_each(|key| self.keys.insert(key));
             self.histogram
                 .add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
         }
@@ -132,7 +137,9 @@ impl SlabBuilder {
         let end = self.body.len().saturating_add(SLAB_BODY_POSITION) as u64;
         let body_end = u32::try_from(end).map_err(|_| too_long(u64::from(u32::MAX), end))?;
         let entries = u32::try_from(self.positions.len()).unwrap_or(u32::MAX);
-        Ok(usize::try_from(body_end.saturating_add(trailer_bytes(body_end, entries))).unwrap_or(usize::MAX))
+        let sketch = u32::try_from(self.keys.finish().bytes().len()).unwrap_or(u32::MAX);
+        let trailer = trailer_bytes(body_end, entries, sketch);
+        Ok(usize::try_from(body_end.saturating_add(trailer)).unwrap_or(usize::MAX))
     }
 
     /// Writes the slab into `out`, which is as long as [`Self::end`] said.
@@ -150,6 +157,7 @@ impl SlabBuilder {
             offset_count: self.offset_count,
             summary: self.summary,
             histogram: self.histogram,
+            keys: self.keys.finish(),
         };
         let runs = self.has_runs.then_some(self.firsts.as_slice());
         let sealed = seal(head, body, trailer, &self.positions, runs, &description, identity)?;
@@ -158,6 +166,7 @@ impl SlabBuilder {
             stored_bytes: u64::from(sealed.block_bytes),
             summary: self.summary,
             histogram: self.histogram,
+            keys: description.keys,
         })
     }
 }

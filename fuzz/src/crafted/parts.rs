@@ -10,8 +10,9 @@ use lanterman_format::slab::{SLAB_BODY_POSITION, seal};
 use lanterman_format::{
     BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint,
     CommitCounts, CommitWriter, Crc, FileKind, FormatVersion, FrameDescription, Generation, Histogram32,
-    Histogram64, LogId, LogName, NodeEntry, NodeParts, Offset, Position, Reference, Sealed, SegmentHeader,
-    SegmentId, SegmentKind, SlabAdoption, SlabDescription, Summary, ValueType, Version, node as format_node,
+    Histogram64, KeySketch, KeySketchBuilder, LogId, LogName, NodeEntry, NodeParts, Offset, Position,
+    Reference, Sealed, SegmentHeader, SegmentId, SegmentKind, SlabAdoption, SlabDescription, Summary,
+    ValueType, Version, node as format_node,
 };
 
 use super::{CHECKPOINT_VERSION, PATH, Place, STORE, TIME_MS, parameters};
@@ -64,6 +65,7 @@ pub(super) struct Messages {
     positions: Vec<u32>,
     summary: Summary,
     histogram: Histogram32,
+    keys: KeySketchBuilder,
 }
 
 impl Messages {
@@ -87,6 +89,7 @@ impl Messages {
             made.summary
                 .add_buffer(&BufferView::parse(&bytes).expect("a buffer"));
             made.histogram.add(message.value.len() as u32);
+            made.keys.insert(message.key.as_deref().unwrap_or_default());
             made.body.extend(bytes);
         }
         made
@@ -103,6 +106,7 @@ impl Messages {
             offset_count: self.count(),
             summary: self.summary,
             histogram: self.histogram,
+            keys: self.keys.finish(),
         };
         let (mut head, mut trailer) = ([0; SLAB_BODY_POSITION], vec![0; 4096]);
         let sealed = seal(
@@ -275,6 +279,7 @@ pub(super) fn leaf(name: &str, segment: &mut Segment, slabs: &[(Reference, Messa
             skip: 0,
             reference: *reference,
             summary: messages.summary,
+            keys: messages.keys.finish(),
         });
     }
     write_node(
@@ -304,6 +309,7 @@ pub(super) fn node(name: &str, segment: &mut Segment, level: u8, children: &[(Re
             skip: 0,
             reference: *reference,
             summary: summary(*count),
+            keys: KeySketch::EMPTY,
         });
     }
     write_node(

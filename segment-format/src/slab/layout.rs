@@ -6,6 +6,7 @@ use crate::checksum::crc32;
 use crate::convert::{index, part, read, wide};
 use crate::error::{FormatError, Found, Rule, Structure};
 use crate::ids::{LogId, Offset};
+use crate::key_sketch::{KEY_SKETCH_BYTES_MAX, KeySketch};
 use crate::summary::{HISTOGRAM_BUCKETS, Histogram32, Summary};
 use core::ops::Range;
 use zerocopy::little_endian::U32;
@@ -25,6 +26,7 @@ pub struct SlabLayout {
     log: LogId,
     first_offset: Offset,
     summary: Summary,
+    key_sketch_bytes: u32,
 }
 
 impl SlabLayout {
@@ -59,6 +61,7 @@ impl SlabLayout {
             log: LogId::new(raw.log.get()),
             first_offset: Offset::new(raw.first_offset.get()),
             summary: Summary::from_raw(&raw.summary),
+            key_sketch_bytes: raw.key_sketch_bytes.get(),
         })
     }
 
@@ -112,6 +115,17 @@ impl SlabLayout {
         raw.map(|raw| Histogram32::from_raw(&raw)).unwrap_or_default()
     }
 
+    /// Its keys, as a sketch. The empty one of a slab whose summary has bytes of keys: nobody looked at them.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the sketch breaks, which readers of messages do not look at; [`Rule::Truncated`] if `bytes` does not
+    /// hold the whole slab.
+    pub fn keys(&self, bytes: &[u8]) -> Result<KeySketch, FormatError> {
+        let at = index(self.trailer.key_sketch_position);
+        KeySketch::decode(part(bytes, at, index(self.key_sketch_bytes), RULES)?)
+    }
+
     /// All that was said when the slab was sealed.
     pub fn description(&self, bytes: &[u8]) -> super::SlabDescription {
         super::SlabDescription {
@@ -120,6 +134,7 @@ impl SlabLayout {
             offset_count: self.offset_count,
             summary: self.summary,
             histogram: self.histogram(bytes),
+            keys: self.keys(bytes).unwrap_or_default(),
         }
     }
 
@@ -208,7 +223,7 @@ fn check_fields(raw: &RawSlabHeader) -> Result<IndexKind, FormatError> {
         shift,
     )?;
     let reserved = u64::from(raw.reserved_30.get()) | u64::from(raw.reserved_60.get());
-    let clean = reserved == 0 && raw.reserved == [0; 64] && raw.summary.is_clean();
+    let clean = reserved == 0 && raw.reserved == [0; 60] && raw.summary.is_clean();
     RULES.require(clean, Rule::Reserved, 94, 0, reserved)?;
     let (entries, offsets) = (u64::from(raw.entry_count.get()), raw.offset_count.get());
     RULES.require(entries != 0, Rule::Zero, 88, 1, 0)?;
@@ -252,12 +267,16 @@ fn check_stride(raw: &RawSlabHeader, kind: IndexKind) -> Result<(), FormatError>
 /// The parts behind the body lie where the counts say, and end with the block.
 fn check_trailer(raw: &RawSlabHeader, kind: IndexKind, header: &BlockHeader) -> Result<Trailer, FormatError> {
     let limit = u64::from(crate::limits::BLOCK_BYTES_MAX);
-    let trailer = Trailer::new(kind, raw.body_end.get(), raw.entry_count.get()).ok_or(RULES.breaks(
+    let (most, sketch) = (wide(KEY_SKETCH_BYTES_MAX), raw.key_sketch_bytes.get());
+    RULES.require(
+        u64::from(sketch) <= most,
         Rule::Limit,
-        88,
-        limit,
-        u64::from(raw.entry_count.get()),
-    ))?;
+        192,
+        most,
+        u64::from(sketch),
+    )?;
+    let trailer = Trailer::new(kind, raw.body_end.get(), raw.entry_count.get(), sketch)
+        .ok_or(RULES.breaks(Rule::Limit, 88, limit, u64::from(raw.entry_count.get())))?;
     let pairs = [
         (100, trailer.index_position, raw.index_position.get()),
         (104, trailer.index_bytes, raw.index_bytes.get()),
