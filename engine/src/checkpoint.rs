@@ -320,6 +320,7 @@ impl Core {
             let Some(committed) = cut.logs.get(&log.id.get()) else {
                 continue;
             };
+            self.fit_slab(log, committed.end);
             // Closed chunks go into the tree first, so that at most one chunk is left.
             let root = log.root();
             let closed = root

@@ -7,6 +7,7 @@ use lanterman_format::ValueType;
 use lanterman_format::ids::{LogId, Offset, Version};
 
 use crate::catalog::Cut;
+use crate::choices::Choice;
 use crate::constraints::Constraints;
 use crate::core::Core;
 use crate::cursor::{Bound, Cursor, ToOffset};
@@ -78,6 +79,13 @@ impl Log {
         let settings = self.state.settings();
         let told = settings.constraints.as_ref();
         told.map(|told| Constraints::stored(&told.document)).transpose()
+    }
+
+    /// What was chosen for the log from what came to it, and why: how large its slabs are to be. Chosen when a slab is full and
+    /// at checkpoints; of a log to which nothing came in this process it is what would be chosen by its newest messages.
+    #[must_use]
+    pub fn choices(&self) -> Vec<Choice> {
+        self.core.log_choices(&self.state, &self.state.root())
     }
 
     /// Whether it is keyed, and how ([`crate::Store::set_keyed`]).

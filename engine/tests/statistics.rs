@@ -320,6 +320,7 @@ fn counters_say_what_was_committed_written_and_held() {
     let counters = store.counters();
     assert_eq!(counters.messages_committed, 503);
     assert_eq!((counters.commits, counters.groups), (4, 4));
+    assert_eq!(counters.group_sizes, [4, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(
         (counters.versions_written, counters.durable_versions_written),
         (4, 3)
@@ -336,6 +337,8 @@ fn counters_say_what_was_committed_written_and_held() {
     assert!(counters.collected_bytes > 0 && counters.pins == 0);
     let text = counters.to_prometheus();
     let named = |line: &&str| line.starts_with("lanterman_");
-    assert_eq!(text.lines().filter(named).count(), 16);
+    // 16 numbers, and a histogram of eight sizes with its sum and count.
+    assert_eq!(text.lines().filter(named).count(), 16 + 8 + 2);
+    assert!(text.contains("\nlanterman_commit_group_commits_bucket{le=\"+Inf\"} 4\n"));
     assert!(text.contains("\nlanterman_messages_committed_total 503\n"));
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
-use lanterman::{LogSummary, Options, Snapshot};
+use lanterman::{Choice, LogSummary, Options, Snapshot};
 use serde::Serialize;
 
 use crate::amounts::parse_offset;
@@ -53,6 +53,9 @@ pub(crate) struct StatsCall {
     /// Of a keyed log: how many keys it has and what newer messages supersede; goes through all keys
     #[arg(long, conflicts_with_all = ["from", "to", "since_ms", "until_ms"])]
     keys: bool,
+    /// Say too which values the store chose from what the log holds, and why
+    #[arg(long)]
+    explain: bool,
     /// Report as JSON
     #[arg(long)]
     json: bool,
@@ -89,6 +92,18 @@ struct Report {
     rates: Vec<RateRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<KeysReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choices: Option<Vec<ChoiceRow>>,
+}
+
+#[derive(Serialize)]
+struct ChoiceRow {
+    name: &'static str,
+    value: u64,
+    unit: &'static str,
+    least: u64,
+    most: u64,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -152,12 +167,27 @@ pub(crate) fn run(call: &StatsCall, output: &mut Output) -> Result<Outcome, Prob
             superseded_bytes: plan.superseded_bytes,
         });
     }
+    if call.explain {
+        let chosen = store.log(name)?.choices().into_iter().chain(store.choices());
+        report.choices = Some(chosen.map(choice_row).collect());
+    }
     if call.json {
         output.json(&report)?;
     } else {
         show(&report, output)?;
     }
     Ok(Outcome::Well)
+}
+
+fn choice_row(choice: Choice) -> ChoiceRow {
+    ChoiceRow {
+        name: choice.name,
+        value: choice.value,
+        unit: choice.unit,
+        least: choice.least,
+        most: choice.most,
+        reason: choice.reason,
+    }
 }
 
 fn times(call: &StatsCall) -> Result<Option<RangeInclusive<i64>>, Problem> {
@@ -236,6 +266,7 @@ fn report(snapshot: &Snapshot, summary: &LogSummary, rates: Vec<RateRow>) -> Rep
         sizes: sizes.collect(),
         rates,
         keys: None,
+        choices: None,
     }
 }
 
@@ -307,5 +338,23 @@ fn show(report: &Report, output: &mut Output) -> Result<(), Problem> {
         }
         output.line(table)?;
     }
-    Ok(())
+    report
+        .choices
+        .iter()
+        .flatten()
+        .try_for_each(|choice| explain(choice, output))
+}
+
+fn explain(choice: &ChoiceRow, output: &mut Output) -> Result<(), Problem> {
+    let ChoiceRow {
+        name,
+        value,
+        unit,
+        least,
+        most,
+        reason,
+    } = choice;
+    output.line(format_args!(
+        "{name}  {value} {unit}, chosen from {least} to {most}: {reason}"
+    ))
 }
