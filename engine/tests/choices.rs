@@ -138,6 +138,22 @@ fn checkpoints_of_a_slow_log_write_little_of_it_again_and_again() {
 }
 
 #[test]
+fn the_tail_of_a_log_that_became_slow_becomes_a_slab_at_a_checkpoint() {
+    let (disk, clock) = (memory(), Moved::new());
+    let store = open(disk, &clock);
+    append(&store, &clock, 200, 1_000, 2_000);
+    assert_eq!(slab_bytes(&store).value, MOST);
+    let mut written = 0;
+    for _ in 0..20 {
+        append(&store, &clock, 1, 1_000, MINUTE_MS);
+        written += store.checkpoint().unwrap().map_or(0, |receipt| receipt.bytes);
+    }
+    // Each of them would have written the 200 kB that came first.
+    assert!(written < 10 * 200_000, "{written} bytes");
+    assert_eq!(store.counters().slabs_written, 1);
+}
+
+#[test]
 fn slabs_of_large_messages_hold_several_of_them_however_slowly_they_come() {
     let (disk, clock) = (memory(), Moved::new());
     let store = open(disk, &clock);
