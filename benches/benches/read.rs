@@ -16,7 +16,8 @@ use lanterman_format::block::BlockIdentity;
 use lanterman_format::buffer::{plain_header_word, plain_stored_bytes};
 use lanterman_format::slab::{SLAB_BODY_POSITION, SlabDescription, seal, trailer_bytes};
 use lanterman_format::{
-    Generation, Histogram32, LogId, Offset, Position, SegmentId, StoreId, Summary, ValueType, Version,
+    Generation, Histogram32, KeySketch, LogId, Offset, Position, SegmentId, StoreId, Summary, ValueType,
+    Version,
 };
 
 const MESSAGES: u64 = 64 << 10;
@@ -90,7 +91,7 @@ fn seal_slab(criterion: &mut Criterion) {
         let body_end = u32::try_from(SLAB_BODY_POSITION + body.len()).unwrap();
         let entries = u32::try_from(positions.len()).unwrap();
         let mut head = [0u8; SLAB_BODY_POSITION];
-        let mut trailer = vec![0u8; trailer_bytes(body_end, entries) as usize + 4096];
+        let mut trailer = vec![0u8; trailer_bytes(body_end, entries, 0) as usize + 4096];
         let description = SlabDescription {
             log: LogId::new(1),
             first_offset: Offset::new(0),
@@ -98,6 +99,7 @@ fn seal_slab(criterion: &mut Criterion) {
             summary: Summary::default(),
             histogram: Histogram32::default(),
             is_compressed: false,
+            keys: KeySketch::EMPTY,
         };
         let identity = BlockIdentity {
             store: StoreId::from_bytes([1; 16]),

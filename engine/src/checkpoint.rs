@@ -122,7 +122,7 @@ impl BlockSink<'_> {
     }
 
     fn node(&mut self, parts: &NodeParts) -> Result<Reference> {
-        let bytes = node::encoded_bytes(parts.entries.len());
+        let bytes = parts.encoded_bytes();
         self.block(BlockKind::Node, bytes, |identity, out| {
             node::encode(parts, identity, out)
         })
@@ -320,6 +320,7 @@ impl Core {
             let Some(committed) = cut.logs.get(&log.id.get()) else {
                 continue;
             };
+            self.fit_slab(log, committed.end);
             // Closed chunks go into the tree first, so that at most one chunk is left.
             let root = log.root();
             let closed = root

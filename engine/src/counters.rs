@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Counters {
     commits: AtomicU64,
     groups: AtomicU64,
+    group_sizes: [AtomicU64; GROUP_SIZES],
     versions: AtomicU64,
     durable_versions: AtomicU64,
     messages: AtomicU64,
@@ -22,6 +23,9 @@ pub(crate) struct Counters {
     compaction_rewritten_bytes: AtomicU64,
 }
 
+/// Sizes of groups that are told apart: powers of two, and more.
+const GROUP_SIZES: usize = 8;
+
 /// A reading of a store's counters, since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -30,6 +34,9 @@ pub struct CounterReadings {
     pub commits: u64,
     /// Groups in which they were written; `commits / groups` share a write on the average.
     pub groups: u64,
+    /// How many of the groups had at most 1, 2, 4, 8, 16, 32 and 64 commits, each counted at the least that it fits, and how
+    /// many had more.
+    pub group_sizes: [u64; GROUP_SIZES],
     /// Commit blocks written.
     pub versions_written: u64,
     /// Commit blocks that were made durable at once, each with one sync.
@@ -194,8 +201,37 @@ impl CounterReadings {
                 "# HELP lanterman_{name} {help}\n# TYPE lanterman_{name} {kind}\nlanterman_{name} {value}\n"
             );
         }
+        self.write_group_sizes(&mut text);
         text
     }
+
+    /// The sizes of groups as a histogram.
+    fn write_group_sizes(&self, text: &mut String) {
+        let name = "lanterman_commit_group_commits";
+        let mut lines = format!("# HELP {name} Commits of a group.\n# TYPE {name} histogram\n");
+        let mut upto = 0u64;
+        for (exponent, count) in self.group_sizes.iter().enumerate() {
+            upto = upto.saturating_add(*count);
+            let bound = match exponent.saturating_add(1) < GROUP_SIZES {
+                true => (1u64 << exponent).to_string(),
+                false => "+Inf".to_owned(),
+            };
+            let _never_fails = writeln!(lines, "{name}_bucket{{le=\"{bound}\"}} {upto}");
+        }
+        let _never_fails = writeln!(lines, "{name}_sum {}\n{name}_count {}", self.commits, self.groups);
+        text.push_str(&lines);
+    }
+}
+
+/// Where a group of so many commits counts: the exponent of the power of two that is not less.
+fn group_size(commits: u64) -> usize {
+    let exponent = commits
+        .max(1)
+        .checked_next_power_of_two()
+        .map_or(u64::BITS, u64::ilog2);
+    usize::try_from(exponent).map_or(GROUP_SIZES, |exponent| {
+        exponent.min(GROUP_SIZES.saturating_sub(1))
+    })
 }
 
 impl Counters {
@@ -207,6 +243,9 @@ impl Counters {
     pub(crate) fn group_written(&self, commits: u64) {
         self.groups.fetch_add(1, Ordering::Relaxed);
         self.commits.fetch_add(commits, Ordering::Relaxed);
+        if let Some(count) = self.group_sizes.get(group_size(commits)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn replayable(&self, replay_bytes: u64) {
@@ -251,6 +290,7 @@ impl Counters {
         CounterReadings {
             commits: load(&self.commits),
             groups: load(&self.groups),
+            group_sizes: self.group_sizes.each_ref().map(load),
             versions_written: load(&self.versions),
             durable_versions_written: load(&self.durable_versions),
             messages_committed: load(&self.messages),
@@ -285,5 +325,19 @@ impl crate::core::Core {
             pins: self.pins.count(),
             ..self.counters.read()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_counts_at_the_least_size_that_it_fits() {
+        let counters = Counters::default();
+        for commits in [0, 1, 2, 3, 4, 5, 8, 64, 65, u64::MAX] {
+            counters.group_written(commits);
+        }
+        assert_eq!(counters.read().group_sizes, [2, 1, 2, 2, 0, 0, 1, 2]);
     }
 }

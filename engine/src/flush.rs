@@ -304,6 +304,7 @@ impl Flusher {
                 skip: 0,
                 slab: Some(Arc::new(SlabHandle::new(sealed.reference))),
                 summary: sealed.summary,
+                keys: sealed.keys,
             };
             let end = job.chunk.end_offset();
             let first = job.chunk.first_offset();
@@ -400,6 +401,7 @@ impl Core {
             stored_bytes: built.stored_bytes.next_multiple_of(BLOCK_ALIGNMENT as u64),
             summary: built.summary,
             histogram: built.histogram,
+            keys: built.keys,
         };
         Ok((sealed, Arc::new(buffer)))
     }

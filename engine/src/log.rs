@@ -21,6 +21,7 @@ use lanterman_format::settings::{CompressionSettings, Settings, SnapshotSettings
 use lanterman_format::weakened;
 
 use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, order};
+use crate::choices::SlabSize;
 use crate::constraints::Compiled;
 use crate::keys::{KeyRun, Superseded};
 use crate::region::chunk::{Chunk, ChunkWriter};
@@ -272,6 +273,8 @@ pub(crate) struct LogState {
     constraint_changes: AtomicU64,
     /// The constraints, once they were needed, with how often they had changed.
     compiled: Mutex<Option<(u64, Arc<Compiled>)>>,
+    /// How large its slabs are to be.
+    pub(crate) slab_size: SlabSize,
     /// What of a keyed log is known to be superseded.
     pub(crate) superseded: Mutex<Superseded>,
     /// What is told of it if it is a named snapshot, which has no name of its own and is never written to.
@@ -301,6 +304,7 @@ impl LogState {
             dropped: AtomicBool::new(false),
             snapshot: settings.snapshot.clone(),
             demands: AtomicU32::new(demands_of(&settings)),
+            slab_size: SlabSize::default(),
             superseded: Mutex::new(Superseded::default()),
             constraint_changes: AtomicU64::new(0),
             compiled: Mutex::new(None),

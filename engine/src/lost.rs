@@ -21,6 +21,7 @@ use std::sync::Arc;
 use lanterman_format::block::BlockKind;
 use lanterman_format::error::FormatError;
 use lanterman_format::ids::{ByteLength, Crc, LogId, Offset, Position, SegmentId, Version};
+use lanterman_format::key_sketch::KeySketch;
 use lanterman_format::limits::BLOCK_BYTES_MAX;
 use lanterman_format::reference::{Reference, ReferenceKind};
 use lanterman_format::summary::{Histogram32, Summary};
@@ -238,6 +239,7 @@ impl Core {
                 messages: offset_count,
                 ..Summary::EMPTY
             },
+            keys: KeySketch::EMPTY,
         };
         let run = Tree::of(entry, &Histogram32::default());
         Ok(Some(run.map_err(|error| self.tree_error(log, error))?))
@@ -316,23 +318,24 @@ impl Core {
     }
 
     /// The tail slab as an entry of the tree.
-    fn tail_entry(&self, log: &LogState, tail: TailSlab) -> Result<(SlabEntry, Histogram32)> {
-        let (summary, histogram) = self.look_at_tail(log, &tail)?;
+    pub(crate) fn tail_entry(&self, log: &LogState, tail: TailSlab) -> Result<(SlabEntry, Histogram32)> {
+        let (summary, histogram, keys) = self.look_at_tail(log, &tail)?;
         let entry = SlabEntry {
             offset_count: tail.count,
             skip: tail.skip,
             slab: Some(tail.slab),
             summary,
+            keys,
         };
         Ok((entry, histogram))
     }
 
     /// What a tail slab says of itself; of one that is damaged only how many messages it has.
-    pub(crate) fn look_at_tail(&self, log: &LogState, tail: &TailSlab) -> Result<(Summary, Histogram32)> {
+    fn look_at_tail(&self, log: &LogState, tail: &TailSlab) -> Result<(Summary, Histogram32, KeySketch)> {
         let end = tail.first.saturating_add(tail.count);
         let looked = tail.slab.open(self.source.as_ref()).and_then(|opened| {
             let histogram = opened.histogram()?;
-            Ok((*opened.layout().summary(), histogram))
+            Ok((*opened.layout().summary(), histogram, opened.keys()?))
         });
         match looked {
             Ok(looked) => Ok(looked),
@@ -343,7 +346,7 @@ impl Core {
                         messages,
                         ..Summary::EMPTY
                     };
-                    Ok((summary, Histogram32::default()))
+                    Ok((summary, Histogram32::default(), KeySketch::EMPTY))
                 }
                 other => Err(other),
             },

@@ -52,7 +52,11 @@ impl Core {
         let wanted = self
             .pool
             .capacity_for(used, entries.saturating_add(writer.entry_count()));
-        let full = self.options.slab_bytes_max;
+        let mut full = self.full_slab_bytes(log);
+        if writer.entry_count() > 0 && (wanted > full || writer.capacity() >= full) {
+            // By how fast this one was filled: a log that was slow until now gets larger slabs at once.
+            full = self.choose_slab_size(log, writer).max(full);
+        }
         if writer.entry_count() > 0 && (wanted > full || writer.capacity() >= full) {
             self.close_chunk(log, tail);
             return self.first_chunk(log, tail, bytes, entries);
@@ -107,11 +111,15 @@ impl Core {
         let busy = root
             .chunks
             .last()
-            .map_or(0, |chunk| chunk.capacity().min(self.options.slab_bytes_max));
+            .map_or(0, |chunk| chunk.capacity().min(self.full_slab_bytes(log)));
         let first = stored.as_ref().map_or_else(|| root.end(), |stored| stored.first);
         let now_ms = self.now_ms();
-        let taken = self.pool.take(wanted.max(busy), first, now_ms);
-        let Some(mut writer) = taken.or_else(|| self.pool.take(wanted, first, now_ms)) else {
+        // Messages without a time of their own keep the one that the tail slab says.
+        let opened_ms = stored
+            .as_ref()
+            .map_or(now_ms, |stored| stored.opened_ms.min(now_ms));
+        let taken = self.pool.take(wanted.max(busy), first, opened_ms);
+        let Some(mut writer) = taken.or_else(|| self.pool.take(wanted, first, opened_ms)) else {
             return Ok(Room::NoMemory);
         };
         if let Some(stored) = stored {
@@ -236,6 +244,8 @@ struct StoredTail {
     body: Vec<u8>,
     first: u64,
     count: u64,
+    /// None of its messages is older.
+    opened_ms: i64,
 }
 
 impl Core {
@@ -266,6 +276,7 @@ impl Core {
             body,
             first: tail.first,
             count: tail.count,
+            opened_ms: slab.layout().summary().time_min_ms,
         }))
     }
 }

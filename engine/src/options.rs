@@ -392,7 +392,8 @@ impl Options {
         self
     }
 
-    /// Size of a full slab in bytes; default 1 MiB, a power of two from 64 KiB to 64 MiB.
+    /// Largest size of a full slab in bytes; default 1 MiB, a power of two from 64 KiB to 64 MiB. Slabs of logs to which little
+    /// comes are smaller, see [`Log::choices`](crate::Log::choices).
     #[must_use]
     pub fn slab_bytes_max(mut self, bytes: u64) -> Self {
         self.slab_bytes_max = bytes;

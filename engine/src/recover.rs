@@ -14,6 +14,7 @@ use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::commit::{Change, CommitView, FrameDescription, SlabAdoption};
 use lanterman_format::error::{FormatError, Found};
 use lanterman_format::ids::{ByteLength, Crc, Version};
+use lanterman_format::key_sketch::KeySketch;
 use lanterman_format::name::LogName;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
@@ -519,32 +520,27 @@ impl Core {
                 skip: 0,
                 slab: None,
                 summary,
+                keys: KeySketch::EMPTY,
             };
             return Ok((entry, Histogram32::default()));
         }
         let slab = Arc::new(SlabHandle::new(adoption.slab));
-        let (summary, histogram, whole) = self.look_at_adopted(log, adoption, &slab, header)?;
-        let entry = SlabEntry {
-            offset_count: whole,
-            skip: 0,
-            slab: Some(slab),
-            summary,
-        };
+        let (entry, histogram) = self.look_at_adopted(log, adoption, slab, header)?;
         let shown = adoption.skip.saturating_add(known);
         // Counted, not taken from the slab: it may have been cut before it was adopted.
         let part = shown..shown.saturating_add(offset_count);
         Ok((entry.part(self.source.as_ref(), part), histogram))
     }
 
-    /// What an adopted slab says of itself, and how many offsets it has. One that was durable and cannot be read is damage of its own offsets: reading
+    /// The whole of an adopted slab, as it says of itself. One that was durable and cannot be read is damage of its own offsets: reading
     /// them answers so, and the store opens all the same.
     fn look_at_adopted(
         &self,
         log: &LogState,
         adoption: &SlabAdoption,
-        slab: &SlabHandle,
+        slab: Arc<SlabHandle>,
         header: &BlockHeader,
-    ) -> Result<(Summary, Histogram32, u64)> {
+    ) -> Result<(SlabEntry, Histogram32)> {
         let first = adoption.first_offset.get();
         let offsets = first..first.saturating_add(adoption.offset_count);
         let opened = match slab.open(self.source.as_ref()) {
@@ -556,8 +552,14 @@ impl Core {
                         messages: adoption.offset_count,
                         ..Summary::EMPTY
                     };
-                    let whole = adoption.skip.saturating_add(adoption.offset_count);
-                    return Ok((summary, Histogram32::default(), whole));
+                    let entry = SlabEntry {
+                        offset_count: adoption.skip.saturating_add(adoption.offset_count),
+                        skip: 0,
+                        slab: Some(slab),
+                        summary,
+                        keys: KeySketch::EMPTY,
+                    };
+                    return Ok((entry, Histogram32::default()));
                 }
                 other => return Err(other),
             },
@@ -569,14 +571,22 @@ impl Core {
                 crate::rules::disagree(Structure::Commit, layout.offset_count(), adoption.offset_count);
             return Err(self.journal_damage(header, rule));
         }
-        let histogram = opened.histogram().map_err(|error| {
-            self.slab_error(
-                log,
-                Some(first..first.saturating_add(adoption.offset_count)),
-                error,
-            )
+        let told = opened.histogram().and_then(|histogram| {
+            let keys = opened.keys()?;
+            Ok((histogram, keys))
+        });
+        let (histogram, keys) = told.map_err(|error| {
+            let offsets = first..first.saturating_add(adoption.offset_count);
+            self.slab_error(log, Some(offsets), error)
         })?;
-        Ok((*layout.summary(), histogram, layout.offset_count()))
+        let entry = SlabEntry {
+            offset_count: layout.offset_count(),
+            skip: 0,
+            summary: *layout.summary(),
+            keys,
+            slab: Some(Arc::clone(&slab)),
+        };
+        Ok((entry, histogram))
     }
 
     /// Appends what the log does not have yet of a frame.

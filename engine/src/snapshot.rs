@@ -7,6 +7,7 @@ use lanterman_format::ValueType;
 use lanterman_format::ids::{LogId, Offset, Version};
 
 use crate::catalog::Cut;
+use crate::choices::Choice;
 use crate::compression::Compression;
 use crate::constraints::Constraints;
 use crate::core::Core;
@@ -79,6 +80,13 @@ impl Log {
         let settings = self.state.settings();
         let told = settings.constraints.as_ref();
         told.map(|told| Constraints::stored(&told.document)).transpose()
+    }
+
+    /// What was chosen for the log from what came to it, and why: how large its slabs are to be. Chosen when a slab is full and
+    /// at checkpoints; of a log to which nothing came in this process it is what would be chosen by its newest messages.
+    #[must_use]
+    pub fn choices(&self) -> Vec<Choice> {
+        self.core.log_choices(&self.state, &self.state.root())
     }
 
     /// Whether it is keyed, and how ([`crate::Store::set_keyed`]).
@@ -251,11 +259,12 @@ impl Snapshot {
     /// # Errors
     /// [`Error::Damaged`] if a node of the log's tree cannot be read.
     pub fn summary(&self) -> Result<LogSummary> {
-        self.core.summarise(&self.state, &self.root, self.end)
+        let offsets = self.root.start..self.end;
+        self.core.summarise_with_keys(&self.state, &self.root, offsets)
     }
 
     /// The same of a range of offsets, of which some may be deleted. Exact: where the range cuts a slab in two, the smaller
-    /// part is counted in it, so at most two slabs are read, in part; the rest is O(log n).
+    /// part is counted in it, and its keys are, so at most two slabs are read, in part; the rest is O(log n).
     ///
     /// # Errors
     /// As [`summary`](Self::summary); [`Error::OutOfRange`] if the range ends behind the end.
@@ -263,7 +272,7 @@ impl Snapshot {
         let (from, until) = self.bounds(&offsets);
         self.check_until(until)?;
         let offsets = from.clamp(self.root.start, until.max(self.root.start))..until;
-        self.core.summarise_offsets(&self.state, &self.root, offsets)
+        self.core.summarise_with_keys(&self.state, &self.root, offsets)
     }
 
     /// The same of the messages whose times, in milliseconds since 1970, are in a range.
@@ -276,7 +285,7 @@ impl Snapshot {
     /// As [`summary`](Self::summary).
     pub fn summary_between(&self, times_ms: RangeInclusive<i64>) -> Result<LogSummary> {
         self.core
-            .summarise_times(&self.state, &self.root, self.end, times_ms)
+            .summarise_times_with_keys(&self.state, &self.root, self.end, times_ms)
     }
 
     /// Judges its messages by `constraints` as if they came now, in order; rules about rates are left out. Calls `tell` for

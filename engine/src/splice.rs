@@ -24,7 +24,7 @@ use crate::edit::Edit;
 use crate::error::{Error, Result};
 use crate::log::{LogState, PendingRun, Root, TailState};
 use crate::region::chunk::{Chunk, ChunkWriter};
-use crate::tree::{SlabEntry, Tree};
+use crate::tree::Tree;
 
 /// What a splice did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,13 +121,7 @@ impl Core {
             what: "a log's pieces follow each other without a gap",
         })?;
         let end = tail.first.saturating_add(tail.count);
-        let (summary, histogram) = self.look_at_tail(log, tail)?;
-        let entry = SlabEntry {
-            offset_count: tail.count,
-            skip: tail.skip,
-            slab: Some(Arc::clone(&tail.slab)),
-            summary,
-        };
+        let (entry, histogram) = self.tail_entry(log, tail.clone())?;
         let until = end.min(offsets.end);
         let part = offsets.start.saturating_sub(tail.first)..until.saturating_sub(tail.first);
         let tree = Tree::of(entry, &histogram)

@@ -12,6 +12,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -132,6 +133,7 @@ fn sizes_and_percentiles_are_those_of_the_values_to_a_factor_of_two() {
             .unwrap();
     }
     let found = store.snapshot("events").unwrap().summary().unwrap();
+    assert_eq!(found.distinct_keys(), Some(0));
     assert_eq!(found.value_sizes().collect::<Vec<_>>(), [(127, 90), (8_191, 10)]);
     assert_eq!(found.value_bytes_percentile(90), Some(127));
     assert_eq!(found.value_bytes_percentile(91), Some(8_191));
@@ -206,6 +208,81 @@ fn ranges_of_times_are_right_but_for_the_slabs_at_their_ends() {
     check(&open());
 }
 
+/// The number of the key of each message, if it is there and has one.
+type Keys = Vec<Option<u64>>;
+
+fn append_keys(store: &Store, random: &mut Random, name: &str, keys: &mut Keys, count: u64) {
+    let mut writer = store.writer(name).unwrap();
+    for _ in 0..count {
+        let key = (random.below(5) > 0).then(|| random.below(3_000));
+        let bytes = key.map(u64::to_be_bytes);
+        let mut message = NewMessage::new(&[7; 100]);
+        if let Some(bytes) = &bytes {
+            message = message.key(bytes);
+        }
+        writer.append_message(&message).unwrap();
+        keys.push(key);
+    }
+    writer.commit(Durability::Disk).unwrap();
+}
+
+/// `cut` keys of what was deleted at the edges of slabs may be there.
+fn check_keys(store: &Store, seed: u64, random: &mut Random, name: &str, keys: &Keys, cut: u64) {
+    let snapshot = store.snapshot(name).unwrap();
+    let length = keys.len() as u64;
+    for number in 0..20 {
+        let start = if number == 0 { 0 } else { random.below(length + 1) };
+        let range = match number {
+            0 => 0..length,
+            _ => start..start + random.below(length - start + 1),
+        };
+        let held = keys[range.start as usize..range.end as usize].iter().flatten();
+        let expected = held.collect::<BTreeSet<_>>().len() as u64;
+        let found = snapshot
+            .summary_of(range.clone())
+            .unwrap()
+            .distinct_keys()
+            .unwrap();
+        // Three standard errors, and of a few keys hardly any.
+        let (least, most) = (expected * 90 / 100, (expected + cut) * 110 / 100 + 2);
+        assert!(
+            (least..=most).contains(&found),
+            "seed {seed}, {name}, {range:?}: {found} for {expected}"
+        );
+    }
+    let ever = snapshot.summary_between(i64::MIN..=i64::MAX).unwrap();
+    assert_eq!(ever.distinct_keys(), snapshot.summary().unwrap().distinct_keys());
+}
+
+#[test]
+fn any_range_tells_about_how_many_different_keys_it_has_whatever_became_of_the_log() {
+    for seed in 1..4 {
+        let mut random = Random::from_seed(seed);
+        let disk = memory();
+        let store = open_on(disk.clone());
+        let mut keys = Keys::new();
+        append_keys(&store, &mut random, "events", &mut keys, 6_000);
+        check_keys(&store, seed, &mut random, "events", &keys, 0);
+        store.checkpoint().unwrap();
+        append_keys(&store, &mut random, "events", &mut keys, 3_000);
+        check_keys(&store, seed, &mut random, "events", &keys, 0);
+        store.fork("events", "fork").unwrap();
+        store.splice("fork", "events", 1_000..5_000).unwrap();
+        let mut of_fork = keys.clone();
+        of_fork.extend_from_slice(&keys[1_000..5_000]);
+        store.delete("events", 2_000..7_000).unwrap();
+        keys[2_000..7_000].fill(None);
+        // A slab has 64 KiB, and some 480 messages of this size.
+        let cut = 2 * 240;
+        check_keys(&store, seed, &mut random, "events", &keys, cut);
+        check_keys(&store, seed, &mut random, "fork", &of_fork, cut);
+        for (_, store) in lives(&disk, store) {
+            check_keys(&store, seed, &mut random, "events", &keys, cut);
+            check_keys(&store, seed, &mut random, "fork", &of_fork, cut);
+        }
+    }
+}
+
 #[test]
 fn messages_in_memory_are_counted_by_their_own_times() {
     let store = open_on(memory());
@@ -243,6 +320,7 @@ fn counters_say_what_was_committed_written_and_held() {
     let counters = store.counters();
     assert_eq!(counters.messages_committed, 503);
     assert_eq!((counters.commits, counters.groups), (4, 4));
+    assert_eq!(counters.group_sizes, [4, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(
         (counters.versions_written, counters.durable_versions_written),
         (4, 3)
@@ -259,6 +337,8 @@ fn counters_say_what_was_committed_written_and_held() {
     assert!(counters.collected_bytes > 0 && counters.pins == 0);
     let text = counters.to_prometheus();
     let named = |line: &&str| line.starts_with("lanterman_");
-    assert_eq!(text.lines().filter(named).count(), 16);
+    // 16 numbers, and a histogram of eight sizes with its sum and count.
+    assert_eq!(text.lines().filter(named).count(), 16 + 8 + 2);
+    assert!(text.contains("\nlanterman_commit_group_commits_bucket{le=\"+Inf\"} 4\n"));
     assert!(text.contains("\nlanterman_messages_committed_total 503\n"));
 }

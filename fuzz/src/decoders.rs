@@ -14,6 +14,7 @@ use lanterman_format::compressed_batch::{self, Codec, CompressedBatch};
 use lanterman_format::error::Found;
 use lanterman_format::ids::{Generation, Position, SegmentId, StoreId, Version};
 use lanterman_format::key_page::{self, KeyPageView};
+use lanterman_format::key_sketch::{KeySketch, KeySketchBuilder};
 use lanterman_format::large_value::LargeValue;
 use lanterman_format::name::{LogName, parse_segment_file_name, segment_file_name};
 use lanterman_format::root_slot::{RootSlot, choose};
@@ -161,6 +162,7 @@ pub fn slab(input: &[u8]) {
         let _ = (
             layout.histogram(bytes),
             layout.description(bytes),
+            layout.keys(bytes).is_ok(),
             layout.verify_all(bytes).is_ok(),
         );
         for group in 0..layout.group_count().min(64) {
@@ -387,6 +389,27 @@ pub fn key_page(input: &[u8]) {
     let hash = key_page::key_hash(&wanted);
     for block in [0, 1, 62, u64::MAX] {
         let _found = key_page::filter_has(input, block, hash);
+    }
+}
+
+/// A sketch of keys: what decodes has one form alone, and more keys are never fewer.
+pub fn key_sketch(input: &[u8]) {
+    let mut blessed = input.to_vec();
+    // Entries that rise and are not zero get further than chance would.
+    for (entry, number) in blessed.chunks_exact_mut(2).zip(0_u16..1024) {
+        let value = u16::from(entry.first().map_or(1, |byte| byte % 31 + 1));
+        entry.copy_from_slice(&(number << 5 | value).to_le_bytes());
+    }
+    for bytes in [input, &blessed] {
+        let Ok(sketch) = KeySketch::decode(bytes) else {
+            continue;
+        };
+        let mut builder = KeySketchBuilder::new();
+        builder.merge(&sketch);
+        assert_eq!(builder.finish().bytes(), bytes, "a sketch of two forms");
+        let before = builder.estimate();
+        builder.insert(input);
+        assert!(builder.estimate() >= before, "fewer keys with one more");
     }
 }
 

@@ -44,7 +44,7 @@ const fn target(name: &'static str, body: fn(&[u8]), seeds: u64, input_bytes_max
 }
 
 /// All targets but the canary.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     target("block_header", decoders::block_header, 2000, 200),
     target("buffer", decoders::buffer, 5000, 300),
     target("commit", decoders::commit, 3000, 600),
@@ -54,6 +54,7 @@ pub const TARGETS: [Target; 17] = [
     target("checkpoint", decoders::checkpoint, 2000, 600),
     target("settings", decoders::settings, 5000, 200),
     target("key_page", decoders::key_page, 5000, 400),
+    target("key_sketch", decoders::key_sketch, 5000, 641),
     target("large_value", decoders::large_value, 5000, 200),
     target("compressed_batch", decoders::compressed_batch, 3000, 400),
     target("gathered_tails", decoders::gathered_tails, 2000, 300),

@@ -31,6 +31,23 @@ pub const fn round_up_to_8(number: u32) -> u32 {
     number.saturating_add(7) & !7
 }
 
+/// A number that is not negative as the nearest whole one; the greatest for what is beyond it, and 0 for what is none.
+pub fn rounded(number: f64) -> u64 {
+    const MANTISSA_BITS: u32 = f64::MANTISSA_DIGITS - 1;
+    if number.is_nan() || number <= 0.0 {
+        return 0;
+    }
+    let bits = (number + 0.5).to_bits();
+    let mantissa = bits & ((1 << MANTISSA_BITS) - 1) | 1 << MANTISSA_BITS;
+    // The exponent of 1 is stored as 1023; a sum of a half and more is at least a half, whose exponent is one less.
+    match u32::try_from(bits >> MANTISSA_BITS).map(|exponent| exponent.checked_sub(1023)) {
+        Ok(Some(exponent)) if exponent < MANTISSA_BITS => mantissa >> MANTISSA_BITS.saturating_sub(exponent),
+        Ok(Some(exponent)) if exponent < u64::BITS => mantissa << exponent.saturating_sub(MANTISSA_BITS),
+        Ok(None) => 0,
+        _ => u64::MAX,
+    }
+}
+
 /// A length in memory as a length on disk.
 pub(crate) fn narrow(number: usize, structure: Structure, at: u64) -> Result<u32, FormatError> {
     let limit = u64::from(crate::limits::BLOCK_BYTES_MAX);

@@ -46,6 +46,8 @@ pub enum Structure {
     LargeValue,
     /// Buffers that are compressed together.
     CompressedBatch,
+    /// A sketch of the keys of a slab or a subtree.
+    KeySketch,
 }
 
 impl Structure {
@@ -94,6 +96,7 @@ impl Structure {
             Self::Gathered => "gathered block",
             Self::Settings => "settings of a log",
             Self::KeyPage => "page of a key run",
+            Self::KeySketch => "sketch of keys",
             Self::LargeValue => "reference to a large value",
             Self::CompressedBatch => "compressed batch",
         }

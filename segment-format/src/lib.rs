@@ -44,6 +44,7 @@ pub mod error;
 pub mod gathered;
 pub mod ids;
 pub mod key_page;
+pub mod key_sketch;
 pub mod large_value;
 #[doc(hidden)]
 pub mod layout;
@@ -75,6 +76,7 @@ pub use commit::{
 pub use compressed_batch::{Codec, CompressedBatch};
 pub use error::{FormatError, Found, Rule, Structure};
 pub use ids::{ByteLength, Crc, Generation, LogId, Offset, Position, SegmentId, Sequence, StoreId, Version};
+pub use key_sketch::{KeySketch, KeySketchBuilder};
 pub use name::{FileKind, LogName, NameError};
 pub use node::{NodeEntry, NodeParts};
 pub use reference::{Reference, ReferenceKind};

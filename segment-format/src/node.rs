@@ -5,8 +5,9 @@
 use crate::block::{
     BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, Place, Sealed, append_whole_block, open_whole_block,
 };
-use crate::convert::{narrow, read, wide};
+use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Found, Rule, Structure};
+use crate::key_sketch::{KEY_SKETCH_BYTES_MAX, KeySketch};
 use crate::limits::{NODE_ENTRIES_MAX, NODE_LEVEL_MAX};
 use crate::reference::{RawReference, Reference};
 use crate::summary::{HISTOGRAM_BUCKETS, Histogram64, RawSummary, Summary};
@@ -24,7 +25,11 @@ pub const NODE_ENTRIES_POSITION: usize = 448;
 pub const NODE_ENTRY_BYTES: usize = 128;
 
 const _: () = assert!(HISTOGRAM_AT + size_of::<[U64; HISTOGRAM_BUCKETS]>() == NODE_ENTRIES_POSITION);
+/// Length of the length of an entry's sketch.
+const LENGTH_BYTES: usize = 2;
+
 const _: () = assert!(size_of::<RawNodeEntry>() == NODE_ENTRY_BYTES);
+const _: () = assert!(KEY_SKETCH_BYTES_MAX < 1 << 16);
 
 wire_struct! {
     struct RawNodeHeader is "NodeHeader", 64 bytes {
@@ -32,7 +37,8 @@ wire_struct! {
         1 reserved_1: [u8; 3],
         4 entry_count: U32,
         8 offset_count: U64,
-        16 reserved: [u8; 48],
+        16 key_sketches_bytes: U32,
+        20 reserved: [u8; 44],
     }
 }
 
@@ -46,7 +52,7 @@ wire_struct! {
 }
 
 /// A child of a node: a slab at level 0, a node of the next lower level otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeEntry {
     /// Where its offsets end, counted from the node's first.
     pub offset_end: u64,
@@ -56,6 +62,8 @@ pub struct NodeEntry {
     pub reference: Reference,
     /// What the child holds, as far as it belongs to the tree.
     pub summary: Summary,
+    /// Its keys; empty though the summary has bytes of keys if nobody looked at them. Keys of what was cut off may be there.
+    pub keys: KeySketch,
 }
 
 /// A node.
@@ -75,6 +83,11 @@ impl NodeParts {
     /// Number of offsets of the subtree.
     pub fn offset_count(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.offset_end)
+    }
+
+    /// Length of its block without the padding.
+    pub fn encoded_bytes(&self) -> usize {
+        entry_position(self.entries.len()).saturating_add(key_sketches_bytes(&self.entries))
     }
 
     const fn child_kind(level: u8) -> BlockKind {
@@ -124,9 +137,48 @@ fn entry_position(number: usize) -> usize {
         .saturating_add(NODE_ENTRIES_POSITION)
 }
 
-/// Length of a node with so many entries, without its padding.
-pub fn encoded_bytes(entry_count: usize) -> usize {
-    entry_position(entry_count)
+/// The most that a node with so many entries may take without its padding.
+pub fn encoded_bytes_max(entry_count: usize) -> usize {
+    let sketch = KEY_SKETCH_BYTES_MAX.saturating_add(LENGTH_BYTES);
+    let sketches = entry_count.saturating_mul(sketch).next_multiple_of(8);
+    entry_position(entry_count).saturating_add(sketches)
+}
+
+/// What stands behind the entries: the length of each one's sketch, the sketches, and zeros up to a multiple of 8; nothing if
+/// no entry has one.
+fn key_sketches_bytes(entries: &[NodeEntry]) -> usize {
+    let bytes = entries.iter().map(|entry| entry.keys.bytes().len());
+    match bytes.fold(0_usize, usize::saturating_add) {
+        0 => 0,
+        sum => entries
+            .len()
+            .saturating_mul(LENGTH_BYTES)
+            .saturating_add(sum)
+            .next_multiple_of(8),
+    }
+}
+
+/// The sketches of `count` entries from the bytes behind them.
+fn decode_key_sketches(bytes: &[u8], count: usize) -> Result<Vec<KeySketch>, FormatError> {
+    if bytes.is_empty() {
+        return Ok(vec![KeySketch::EMPTY; count]);
+    }
+    let lengths = part(bytes, 0, count.saturating_mul(LENGTH_BYTES), RULES)?;
+    let mut at = lengths.len();
+    let mut sketches = Vec::with_capacity(count);
+    for length in lengths.as_chunks::<LENGTH_BYTES>().0 {
+        let sketch = part(bytes, at, usize::from(u16::from_le_bytes(*length)), RULES)?;
+        sketches.push(KeySketch::decode(sketch)?);
+        at = at.saturating_add(sketch.len());
+    }
+    let (expected, found) = (wide(at.next_multiple_of(8)), wide(bytes.len()));
+    RULES.require(expected == found, Rule::Count, 80, expected, found)?;
+    // Bytes without a sketch have no form of their own.
+    let is_needed = sketches.iter().any(|sketch| !sketch.is_empty());
+    RULES.require(is_needed, Rule::Count, 80, 0, found)?;
+    let is_padded = bytes.get(at..).unwrap_or_default().iter().all(|byte| *byte == 0);
+    RULES.require(is_padded, Rule::Reserved, 80, 0, 1)?;
+    Ok(sketches)
 }
 
 /// Appends a node's block to `out`, padded to 4 KiB.
@@ -136,7 +188,8 @@ pub fn encoded_bytes(entry_count: usize) -> usize {
 /// The rule that the node breaks; `out` is unchanged then.
 pub fn encode(parts: &NodeParts, identity: &BlockIdentity, out: &mut Vec<u8>) -> Result<Sealed, FormatError> {
     parts.check()?;
-    let payload_bytes = encoded_bytes(parts.entries.len()).saturating_sub(BLOCK_HEADER_BYTES);
+    let key_sketches_bytes = key_sketches_bytes(&parts.entries);
+    let payload_bytes = parts.encoded_bytes().saturating_sub(BLOCK_HEADER_BYTES);
     append_whole_block(
         identity,
         BlockKind::Node,
@@ -148,7 +201,8 @@ pub fn encode(parts: &NodeParts, identity: &BlockIdentity, out: &mut Vec<u8>) ->
                 reserved_1: [0; 3],
                 entry_count: U32::new(narrow(parts.entries.len(), RULES, 68)?),
                 offset_count: U64::new(parts.offset_count()),
-                reserved: [0; 48],
+                key_sketches_bytes: U32::new(narrow(key_sketches_bytes, RULES, 80)?),
+                reserved: [0; 44],
             };
             let mut filler = Filler::new(payload, RULES);
             filler.push(header.as_bytes())?;
@@ -162,9 +216,29 @@ pub fn encode(parts: &NodeParts, identity: &BlockIdentity, out: &mut Vec<u8>) ->
                     summary: entry.summary.to_raw(),
                 };
                 filler.push(raw.as_bytes())
-            })
+            })?;
+            fill_key_sketches(&mut filler, &parts.entries, key_sketches_bytes)
         },
     )
+}
+
+fn fill_key_sketches(
+    filler: &mut Filler<'_>,
+    entries: &[NodeEntry],
+    bytes: usize,
+) -> Result<(), FormatError> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    for entry in entries {
+        let length = entry.keys.bytes().len();
+        // Far below the limit of 16 bits, as the assertion on it says.
+        filler.push(&u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes())?;
+    }
+    entries
+        .iter()
+        .try_for_each(|entry| filler.push(entry.keys.bytes()))?;
+    filler.pad_to_8()
 }
 
 /// Reads the node at `place`; `bytes` may run on behind it.
@@ -174,7 +248,7 @@ pub fn decode(bytes: &[u8], place: &Place) -> Found<NodeParts> {
 
 fn decode_block(block: &[u8]) -> Result<NodeParts, FormatError> {
     let header: RawNodeHeader = read(block, BLOCK_HEADER_BYTES, RULES)?;
-    let clean = header.reserved_1 == [0; 3] && header.reserved == [0; 48];
+    let clean = header.reserved_1 == [0; 3] && header.reserved == [0; 44];
     RULES.require(clean, Rule::Reserved, 65, 0, 1)?;
     let summary: RawSummary = read(block, SUMMARY_AT, RULES)?;
     let histogram: [U64; HISTOGRAM_BUCKETS] = read(block, HISTOGRAM_AT, RULES)?;
@@ -187,12 +261,17 @@ fn decode_block(block: &[u8]) -> Result<NodeParts, FormatError> {
         limit,
         u64::from(count),
     )?;
+    let (count, sketches_bytes) = (index(count), index(header.key_sketches_bytes.get()));
+    let entries_end = entry_position(count);
     let (needed, found) = (
-        wide(encoded_bytes(crate::convert::index(count))),
+        wide(entries_end.saturating_add(sketches_bytes)),
         wide(block.len()),
     );
     RULES.require(needed == found, Rule::Count, 68, needed, found)?;
-    let entries = (0..crate::convert::index(count)).map(|number| decode_entry(block, number));
+    let keys = decode_key_sketches(part(block, entries_end, sketches_bytes, RULES)?, count)?;
+    let entries = (0..count)
+        .zip(keys)
+        .map(|(number, keys)| decode_entry(block, number, keys));
     let parts = NodeParts {
         level: header.level,
         entries: entries.collect::<Result<_, _>>()?,
@@ -205,7 +284,7 @@ fn decode_block(block: &[u8]) -> Result<NodeParts, FormatError> {
     Ok(parts)
 }
 
-fn decode_entry(block: &[u8], number: usize) -> Result<NodeEntry, FormatError> {
+fn decode_entry(block: &[u8], number: usize, keys: KeySketch) -> Result<NodeEntry, FormatError> {
     let at = entry_position(number);
     let raw: RawNodeEntry = read(block, at, RULES)?;
     Ok(NodeEntry {
@@ -213,6 +292,7 @@ fn decode_entry(block: &[u8], number: usize) -> Result<NodeEntry, FormatError> {
         skip: raw.skip.get(),
         reference: Reference::from_raw(&raw.reference, wide(at).saturating_add(16))?,
         summary: Summary::from_raw(&raw.summary),
+        keys,
     })
 }
 
@@ -220,6 +300,7 @@ fn decode_entry(block: &[u8], number: usize) -> Result<NodeEntry, FormatError> {
 mod tests {
     use super::*;
     use crate::ids::Crc;
+    use crate::key_sketch::KeySketchBuilder;
     use crate::testing::{assert_block_is_guarded, bless, identity, place};
 
     fn parts(level: u8, count: u64) -> NodeParts {
@@ -238,6 +319,7 @@ mod tests {
                 Reference::local(NodeParts::child_kind(level), &identity(), &sealed)
             },
             summary,
+            keys: KeySketch::EMPTY,
         });
         let mut histogram = Histogram64::default();
         histogram.add(10);
@@ -257,7 +339,7 @@ mod tests {
         assert!(block.len().is_multiple_of(4096));
         assert!(block[sealed.block_bytes as usize..].iter().all(|byte| *byte == 0));
         block.truncate(sealed.block_bytes as usize);
-        assert_eq!(block.len(), encoded_bytes(parts.entries.len()));
+        assert_eq!(block.len(), parts.encoded_bytes());
         block
     }
 
@@ -269,9 +351,36 @@ mod tests {
         }
     }
 
+    fn with_keys(level: u8, numbers: &[u64]) -> NodeParts {
+        let mut parts = parts(level, numbers.len() as u64);
+        for (entry, number) in parts.entries.iter_mut().zip(numbers) {
+            let mut builder = KeySketchBuilder::new();
+            (0..*number).for_each(|key| builder.insert(&key.to_le_bytes()));
+            entry.keys = builder.finish();
+        }
+        parts
+    }
+
+    #[test]
+    fn keys_of_children_are_written_and_read_and_cost_nothing_without() {
+        for (level, numbers) in [
+            (0, vec![0, 1, 5000]),
+            (1, vec![7]),
+            (2, vec![100_000; 128]),
+            (0, vec![0, 0]),
+        ] {
+            let parts = with_keys(level, &numbers);
+            assert_eq!(decode(&encoded(&parts), &place()), Found::Valid(parts));
+        }
+        let dense = encoded(&with_keys(0, &[100_000; 128]));
+        assert_eq!(dense.len(), encoded_bytes_max(128));
+        assert_eq!(encoded(&parts(0, 3)).len(), entry_position(3));
+    }
+
     #[test]
     fn a_node_decodes_only_whole_and_in_its_own_place() {
         assert_block_is_guarded(&encoded(&parts(0, 3)), decode);
+        assert_block_is_guarded(&encoded(&with_keys(0, &[3, 0, 1000])), decode);
     }
 
     #[test]
@@ -310,8 +419,8 @@ mod tests {
 
     #[test]
     fn hostile_nodes_are_refused_behind_a_fitting_checksum() {
-        let with = |at: usize, bytes: &[u8]| {
-            let mut block = encoded(&parts(0, 3));
+        let broken = |parts: &NodeParts, at: usize, bytes: &[u8]| {
+            let mut block = encoded(parts);
             block[at..at + bytes.len()].copy_from_slice(bytes);
             let length = block.len();
             bless(&mut block, &[(64, length)]);
@@ -320,12 +429,24 @@ mod tests {
                 other => panic!("accepted: {other:?}"),
             }
         };
+        let with = |at: usize, bytes: &[u8]| broken(&parts(0, 3), at, bytes);
         assert_eq!(with(64, &[41]), Rule::Limit);
         assert_eq!(with(65, &[1]), Rule::Reserved);
         assert_eq!(with(68, &u32::MAX.to_le_bytes()), Rule::Limit);
         assert_eq!(with(68, &[2]), Rule::Count);
         assert_eq!(with(72, &[0]), Rule::Count);
-        assert_eq!(with(80, &[1]), Rule::Reserved);
+        assert_eq!(with(84, &[1]), Rule::Reserved);
+        assert_eq!(with(80, &[1]), Rule::Count);
+        // Three lengths (4, 0, 2), three entries of two bytes each, four zeros.
+        let keyed = with_keys(0, &[2, 0, 1]);
+        let with = |at: usize, bytes: &[u8]| broken(&keyed, at, bytes);
+        assert_eq!(with(80, &[0]), Rule::Count);
+        assert_eq!(with(832, &[2]), Rule::Reserved);
+        assert_eq!(with(832, &[0xFF, 0xFF]), Rule::Truncated);
+        assert_eq!(with(832, &[3]), Rule::Alignment);
+        assert_eq!(with(832, &[0; 6]), Rule::Count);
+        assert_eq!(with(838, &[0]), Rule::Zero);
+        let with = |at: usize, bytes: &[u8]| broken(&parts(0, 3), at, bytes);
         assert_eq!(with(448, &[0; 8]), Rule::Order);
         assert_eq!(with(448 + 16, &[0]), Rule::Kind);
         assert_eq!(with(448 + 17, &[3]), Rule::Kind);

@@ -1,7 +1,7 @@
 //! Slabs: immutable runs of buffers of one log, with an index, a histogram, a summary and a checksum for each 4 KiB.
 //!
-//! Invariants: body, index, histogram and checksum table follow one another without gaps; header, index, histogram and
-//! table are under the block's payload checksum, the body under those of its groups, so that a reader of one message
+//! Invariants: body, index, histogram, sketch of keys and checksum table follow one another without gaps; header, index,
+//! histogram, sketch and table are under the block's payload checksum, the body under those of its groups, so that a reader of one message
 //! checks one group and not the slab. Nothing in a slab depends on where it lies but its identity.
 
 mod index;
@@ -47,7 +47,8 @@ wire_struct! {
         56 histogram_position: U32,
         60 reserved_60: U32,
         64 summary: RawSummary,
-        128 reserved: [u8; 64],
+        128 key_sketch_bytes: U32,
+        132 reserved: [u8; 60],
     }
 }
 
@@ -102,12 +103,13 @@ impl IndexKind {
 }
 
 /// Where the parts behind the body lie, counted from the slab's beginning. The parts follow one another; the histogram
-/// begins at a multiple of 8.
+/// and the table begin at multiples of 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trailer {
     pub(crate) index_position: u32,
     pub(crate) index_bytes: u32,
     pub(crate) histogram_position: u32,
+    pub(crate) key_sketch_position: u32,
     pub(crate) crc_table_position: u32,
     pub(crate) crc_table_count: u32,
     pub(crate) block_bytes: u32,
@@ -115,16 +117,25 @@ pub(crate) struct Trailer {
 
 impl Trailer {
     /// The trailer behind a body of that end; `None` if the slab exceeds the greatest block.
-    pub(crate) fn new(kind: IndexKind, body_end: u32, entry_count: u32) -> Option<Self> {
+    pub(crate) fn new(
+        kind: IndexKind,
+        body_end: u32,
+        entry_count: u32,
+        key_sketch_bytes: u32,
+    ) -> Option<Self> {
         let index_bytes = u32::try_from(kind.index_bytes(entry_count)).ok()?;
         let histogram_position = body_end.checked_add(index_bytes)?.checked_next_multiple_of(8)?;
-        let crc_table_position = histogram_position.checked_add(HISTOGRAM_BYTES)?;
+        let key_sketch_position = histogram_position.checked_add(HISTOGRAM_BYTES)?;
+        let crc_table_position = key_sketch_position
+            .checked_add(key_sketch_bytes)?
+            .checked_next_multiple_of(8)?;
         let crc_table_count = group_count(body_end);
         let block_bytes = crc_table_position.checked_add(crc_table_count.checked_mul(4)?)?;
         (block_bytes <= crate::limits::BLOCK_BYTES_MAX).then_some(Self {
             index_position: body_end,
             index_bytes,
             histogram_position,
+            key_sketch_position,
             crc_table_position,
             crc_table_count,
             block_bytes,

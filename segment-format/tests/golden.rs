@@ -148,6 +148,27 @@ fn every_message_of_the_golden_store_is_found_from_its_root() {
 }
 
 #[test]
+fn the_golden_sketches_of_keys_are_read() {
+    let keys = golden("keys.bin").unwrap();
+    let header = SegmentHeader::decode(&keys, Some(&STORE)).valid().unwrap();
+    let blocks = scan(&keys, &header);
+    let found: Vec<(Position, BlockKind)> = blocks
+        .map(|scanned| (scanned.position, scanned.found.valid().unwrap().kind))
+        .collect();
+    let [(slab, BlockKind::Slab), (node, BlockKind::Node)] = found[..] else {
+        panic!("{found:?}");
+    };
+    let bytes = blocks.bytes_from(slab);
+    let layout = SlabLayout::parse(bytes, &header.place(slab)).valid().unwrap();
+    assert_eq!(layout.keys(bytes), Ok(sample::sketch_of(2)));
+    let parts = node::decode(blocks.bytes_from(node), &header.place(node))
+        .valid()
+        .unwrap();
+    let sketches: Vec<_> = parts.entries.iter().map(|entry| entry.keys.clone()).collect();
+    assert_eq!(sketches, [2, 0, 1000].map(sample::sketch_of));
+}
+
+#[test]
 fn the_golden_journal_holds_everything_a_commit_can() {
     let journal = golden("journal.bin").unwrap();
     let header = SegmentHeader::decode(&journal, Some(&STORE)).valid().unwrap();

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
-use lanterman::{LogSummary, Options, Snapshot};
+use lanterman::{Choice, LogSummary, Options, Snapshot};
 use serde::Serialize;
 
 use crate::amounts::parse_offset;
@@ -53,6 +53,9 @@ pub(crate) struct StatsCall {
     /// Of a keyed log: how many keys it has and what newer messages supersede; goes through all keys
     #[arg(long, conflicts_with_all = ["from", "to", "since_ms", "until_ms"])]
     keys: bool,
+    /// Say too which values the store chose from what the log holds, and why
+    #[arg(long)]
+    explain: bool,
     /// Report as JSON
     #[arg(long)]
     json: bool,
@@ -78,6 +81,8 @@ struct Report {
     parts: u64,
     value_bytes: u64,
     key_bytes: u64,
+    /// An estimate, `null` where it is not known.
+    distinct_keys: Option<u64>,
     exact: bool,
     time_min_ms: Option<i64>,
     time_max_ms: Option<i64>,
@@ -87,6 +92,18 @@ struct Report {
     rates: Vec<RateRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<KeysReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choices: Option<Vec<ChoiceRow>>,
+}
+
+#[derive(Serialize)]
+struct ChoiceRow {
+    name: &'static str,
+    value: u64,
+    unit: &'static str,
+    least: u64,
+    most: u64,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -150,12 +167,27 @@ pub(crate) fn run(call: &StatsCall, output: &mut Output) -> Result<Outcome, Prob
             superseded_bytes: plan.superseded_bytes,
         });
     }
+    if call.explain {
+        let chosen = store.log(name)?.choices().into_iter().chain(store.choices());
+        report.choices = Some(chosen.map(choice_row).collect());
+    }
     if call.json {
         output.json(&report)?;
     } else {
         show(&report, output)?;
     }
     Ok(Outcome::Well)
+}
+
+fn choice_row(choice: Choice) -> ChoiceRow {
+    ChoiceRow {
+        name: choice.name,
+        value: choice.value,
+        unit: choice.unit,
+        least: choice.least,
+        most: choice.most,
+        reason: choice.reason,
+    }
 }
 
 fn times(call: &StatsCall) -> Result<Option<RangeInclusive<i64>>, Problem> {
@@ -225,6 +257,7 @@ fn report(snapshot: &Snapshot, summary: &LogSummary, rates: Vec<RateRow>) -> Rep
         parts: summary.parts(),
         value_bytes: summary.value_bytes(),
         key_bytes: summary.key_bytes(),
+        distinct_keys: summary.distinct_keys(),
         exact: summary.is_exact(),
         time_min_ms: times.map(|(first, _)| first),
         time_max_ms: times.map(|(_, last)| last),
@@ -233,6 +266,7 @@ fn report(snapshot: &Snapshot, summary: &LogSummary, rates: Vec<RateRow>) -> Rep
         sizes: sizes.collect(),
         rates,
         keys: None,
+        choices: None,
     }
 }
 
@@ -248,7 +282,15 @@ fn show(report: &Report, output: &mut Output) -> Result<(), Problem> {
         output.line(format_args!("parts     {about}{} of large values", report.parts))?;
     }
     output.line(format_args!("values    {about}{}", Size(report.value_bytes)))?;
-    output.line(format_args!("keys      {about}{}", Size(report.key_bytes)))?;
+    let distinct = match report.distinct_keys {
+        _ if report.key_bytes == 0 => String::new(),
+        Some(distinct) => format!(", about {distinct} different ones"),
+        None => ", how many different ones is not known".to_owned(),
+    };
+    output.line(format_args!(
+        "keys      {about}{}{distinct}",
+        Size(report.key_bytes)
+    ))?;
     if let Some(keys) = &report.keys {
         output.line(format_args!(
             "table     {} keys, their newest messages {}; {} superseded messages, {}",
@@ -296,5 +338,23 @@ fn show(report: &Report, output: &mut Output) -> Result<(), Problem> {
         }
         output.line(table)?;
     }
-    Ok(())
+    report
+        .choices
+        .iter()
+        .flatten()
+        .try_for_each(|choice| explain(choice, output))
+}
+
+fn explain(choice: &ChoiceRow, output: &mut Output) -> Result<(), Problem> {
+    let ChoiceRow {
+        name,
+        value,
+        unit,
+        least,
+        most,
+        reason,
+    } = choice;
+    output.line(format_args!(
+        "{name}  {value} {unit}, chosen from {least} to {most}: {reason}"
+    ))
 }

@@ -55,6 +55,51 @@ fn a_log_and_its_parts_are_counted() {
 }
 
 #[test]
+fn different_keys_are_told_in_the_text_and_in_the_report() {
+    let place = Place::new();
+    let store = store(&place);
+    assert_eq!(number(&report(&[&store, "events"]), "distinct_keys"), 0);
+    for key in ["one", "two", "one"] {
+        well(&run_with(
+            &["append", &store, "keys", "-", "--key-delimiter", ":"],
+            format!("{key}:text\n").as_bytes(),
+        ));
+    }
+    assert_eq!(number(&report(&[&store, "keys"]), "distinct_keys"), 2);
+    let shown = stdout(&run(&["stats", &store, "keys"]));
+    assert!(shown.contains("about 2 different ones"), "{shown}");
+}
+
+#[test]
+fn what_was_chosen_is_explained_in_the_text_and_in_the_report() {
+    let place = Place::new();
+    let store = store(&place);
+    let explained = report(&[&store, "events", "--explain"]);
+    let choices = explained.get("choices").and_then(Value::as_array).unwrap();
+    let names: Vec<_> = choices
+        .iter()
+        .filter_map(|choice| choice.get("name")?.as_str())
+        .collect();
+    assert_eq!(names, ["slab_bytes", "commit_gather"]);
+    for choice in choices {
+        let (least, most) = (number(choice, "least"), number(choice, "most"));
+        assert!((least..=most).contains(&number(choice, "value")));
+        assert!(
+            choice
+                .get("reason")
+                .and_then(Value::as_str)
+                .is_some_and(|reason| !reason.is_empty())
+        );
+    }
+    assert!(report(&[&store, "events"]).get("choices").is_none());
+    let shown = stdout(&run(&["stats", &store, "events", "--explain"]));
+    assert!(
+        shown.contains("slab_bytes  1048576 bytes, chosen from 65536 to 1048576: "),
+        "{shown}"
+    );
+}
+
+#[test]
 fn ranges_that_are_none_and_unknown_logs_are_refused() {
     let place = Place::new();
     let store = store(&place);

@@ -341,6 +341,7 @@ impl Core {
                 skip: 0,
                 slab: None,
                 summary,
+                keys: lanterman_format::KeySketch::EMPTY,
             };
             return Ok(Some((nothing, lanterman_format::Histogram32::default(), offsets)));
         };

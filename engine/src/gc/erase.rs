@@ -287,6 +287,7 @@ impl Core {
             skip: 0,
             slab: Some(Arc::new(SlabHandle::new(built.reference))),
             summary: built.summary,
+            keys: built.keys,
         };
         Ok((entry, built.histogram))
     }

@@ -112,6 +112,13 @@ struct State<R> {
     skip: u32,
 }
 
+impl<R> State<R> {
+    /// How long a gathering may last.
+    fn wait(&self) -> Duration {
+        Duration::from_nanos(self.latency_ns / 2).min(GATHER_MAX)
+    }
+}
+
 /// Who writes a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WrittenBy {
@@ -119,6 +126,18 @@ enum WrittenBy {
     Member,
     /// Somebody else: the members wait.
     Other,
+}
+
+/// How the next group is likely to be gathered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gathering {
+    /// Members that it is likely to have.
+    pub(crate) members: usize,
+    /// How long a write takes, on the average of the last ones.
+    pub(crate) latency: Duration,
+    /// How long it is waited for others; zero where groups are small.
+    pub(crate) wait: Duration,
+    pub(crate) wait_max: Duration,
 }
 
 /// Gathers requests into groups; `W` writes one.
@@ -151,6 +170,19 @@ impl<R> GroupCommit<R> {
                 penalty: 1,
                 skip: 0,
             }),
+        }
+    }
+
+    /// What is chosen for the next group.
+    pub(crate) fn gathering(&self) -> Gathering {
+        let state = self.state.lock();
+        // Fewer are never waited for: the first of them is enough.
+        let is_worth_it = state.expected >= GATHER_COUNT_MIN;
+        Gathering {
+            members: state.expected,
+            latency: Duration::from_nanos(state.latency_ns),
+            wait: if is_worth_it { state.wait() } else { Duration::ZERO },
+            wait_max: GATHER_MAX,
         }
     }
 
@@ -197,8 +229,7 @@ impl<R> GroupCommit<R> {
         let (limit, mut ready) = {
             let state = self.state.lock();
             let enough = state.expected.saturating_mul(9) / 10;
-            let limit = Duration::from_nanos(state.latency_ns / 2).min(GATHER_MAX);
-            (limit, state.open.requests.len() >= enough)
+            (state.wait(), state.open.requests.len() >= enough)
         };
         loop {
             if shared.taken.load(Ordering::Acquire) != 0 {

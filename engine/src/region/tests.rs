@@ -11,6 +11,7 @@ use lanterman_format::block::{BlockIdentity, Place};
 use lanterman_format::buffer::{BufferFields, BufferView, ValueType};
 use lanterman_format::error::Found;
 use lanterman_format::ids::{Generation, LogId, Position, SegmentId, StoreId, Version};
+use lanterman_format::key_sketch::KeySketchBuilder;
 use lanterman_format::slab::SlabLayout;
 use proptest::prelude::*;
 
@@ -34,8 +35,7 @@ fn identity(position: u64) -> BlockIdentity {
     }
 }
 
-/// The values of a slab, every checksum compared.
-fn values_of_slab(slab: &[u8], identity: &BlockIdentity) -> Vec<Vec<u8>> {
+fn layout_of(slab: &[u8], identity: &BlockIdentity) -> SlabLayout {
     let BlockIdentity {
         store,
         segment,
@@ -52,6 +52,12 @@ fn values_of_slab(slab: &[u8], identity: &BlockIdentity) -> Vec<Vec<u8>> {
     let Found::Valid(layout) = SlabLayout::parse(slab, &place) else {
         panic!("a sealed chunk is a slab");
     };
+    layout
+}
+
+/// The values of a slab, every checksum compared.
+fn values_of_slab(slab: &[u8], identity: &BlockIdentity) -> Vec<Vec<u8>> {
+    let layout = layout_of(slab, identity);
     layout.verify_all(slab).unwrap();
     (0..layout.offset_count())
         .map(|offset| {
@@ -121,6 +127,47 @@ fn a_chunk_filled_to_the_last_byte_has_room_for_its_trailer() {
             values_of_slab((*image).as_ref(), &identity(4096)) == values,
             "{value_bytes} in {capacity}"
         );
+    }
+}
+
+/// Messages with keys, and plain ones behind them, whichever fit.
+#[test]
+fn a_chunk_with_keys_filled_to_the_last_byte_has_room_for_their_sketch() {
+    for (capacity, keyed, value_bytes) in [
+        (4096, 1, 0),
+        (4096, 1000, 0),
+        (1 << 16, 350, 9),
+        (1 << 20, 100_000, 8),
+    ] {
+        let mut writer = writer(capacity);
+        let mut keys = KeySketchBuilder::new();
+        for number in 0..keyed {
+            let key = u32::to_le_bytes(number);
+            let fields = BufferFields {
+                key: Some(&key),
+                ..BufferFields::plain(ValueType::BYTES, &[7; 9][..value_bytes])
+            };
+            if writer.append_fields(&fields).is_err() {
+                break;
+            }
+            keys.insert(&key);
+        }
+        while writer.append_plain(&[1; 16], ValueType::BYTES).is_ok() {}
+        while writer.append_plain(b"", ValueType::BYTES).is_ok() {}
+        let keyed = keys.finish();
+        let count = writer.entry_count();
+        let mut copy = vec![0; writer.chunk().copy_sealed_bytes_max(0, count).unwrap()];
+        let copied = writer
+            .chunk()
+            .seal_copy(0, count, LogId::new(1), 60, &identity(64), &mut copy)
+            .unwrap();
+        let chunk = writer.close();
+        let sealed = chunk.seal(LogId::new(1), 60, &identity(4096)).unwrap();
+        assert!(sealed.stored_bytes <= capacity && sealed.stored_bytes <= chunk.sealed_bytes_max());
+        assert_eq!((&sealed.keys, &copied.keys), (&keyed, &keyed));
+        let image = chunk.image(&sealed);
+        let layout = layout_of((*image).as_ref(), &identity(4096));
+        assert_eq!(layout.keys((*image).as_ref()), Ok(keyed));
     }
 }
 

@@ -8,7 +8,8 @@ use lanterman_format::ids::{LogId, Offset};
 use lanterman_format::settings::CompressionSettings;
 use lanterman_format::slab::{SLAB_BODY_POSITION, SlabDescription, seal, trailer_bytes};
 use lanterman_format::{
-    BufferFields, FormatError, Histogram32, Reference, Structure, Summary, ValueType, buffer,
+    BufferFields, FormatError, Histogram32, KeySketch, KeySketchBuilder, Reference, Structure, Summary,
+    ValueType, buffer,
 };
 
 use super::compress::compress_body;
@@ -32,16 +33,18 @@ pub(crate) struct SlabBuilder {
     compression: Option<CompressionSettings>,
     /// Some of its buffers are compressed batches.
     is_compressed: bool,
+    keys: KeySketchBuilder,
 }
 
 /// A slab that was made in memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct BuiltSlab {
     pub(crate) reference: Reference,
     /// Its length without the padding behind it.
     pub(crate) stored_bytes: u64,
     pub(crate) summary: Summary,
     pub(crate) histogram: Histogram32,
+    pub(crate) keys: KeySketch,
 }
 
 impl SlabBuilder {
@@ -65,6 +68,7 @@ impl SlabBuilder {
             histogram: Histogram32::default(),
             compression: None,
             is_compressed: false,
+            keys: KeySketchBuilder::new(),
         }
     }
 
@@ -90,6 +94,7 @@ impl SlabBuilder {
             self.begin_buffer(message.count())?;
             self.body.extend_from_slice(bytes.unwrap_or_default());
             self.summary.add_buffer(&message);
+            message.key().into_iter().for_each(|key| self.keys.insert(key));
             self.histogram
                 .add(u32::try_from(message.value().len()).unwrap_or(u32::MAX));
         }
@@ -154,7 +159,9 @@ impl SlabBuilder {
         let end = self.body.len().saturating_add(SLAB_BODY_POSITION) as u64;
         let body_end = u32::try_from(end).map_err(|_| too_long(u64::from(u32::MAX), end))?;
         let entries = u32::try_from(self.positions.len()).unwrap_or(u32::MAX);
-        Ok(usize::try_from(body_end.saturating_add(trailer_bytes(body_end, entries))).unwrap_or(usize::MAX))
+        let sketch = u32::try_from(self.keys.finish().bytes().len()).unwrap_or(u32::MAX);
+        let trailer = trailer_bytes(body_end, entries, sketch);
+        Ok(usize::try_from(body_end.saturating_add(trailer)).unwrap_or(usize::MAX))
     }
 
     /// Writes the slab into `out`, which is as long as [`Self::end`] said.
@@ -173,6 +180,7 @@ impl SlabBuilder {
             summary: self.summary,
             histogram: self.histogram,
             is_compressed: self.is_compressed,
+            keys: self.keys.finish(),
         };
         let runs = self.has_runs.then_some(self.firsts.as_slice());
         let sealed = seal(head, body, trailer, &self.positions, runs, &description, identity)?;
@@ -181,6 +189,7 @@ impl SlabBuilder {
             stored_bytes: u64::from(sealed.block_bytes),
             summary: self.summary,
             histogram: self.histogram,
+            keys: description.keys,
         })
     }
 }

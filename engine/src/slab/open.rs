@@ -545,6 +545,19 @@ impl OpenSlab {
         Ok(histogram)
     }
 
+    /// Its keys, as a sketch; the empty one, with bytes of keys in its summary, if it says nothing of them.
+    ///
+    /// # Errors
+    ///
+    /// [`SlabError::Read`] if they were lost under the map. A sketch that breaks a rule is none: no message is in doubt
+    /// because of it.
+    pub(crate) fn keys(&self) -> Result<lanterman_format::KeySketch, SlabError> {
+        let held = self.current();
+        let keys = self.layout.keys(held.bytes.as_slice()).unwrap_or_default();
+        self.lost(held, self.index())?;
+        Ok(keys)
+    }
+
     /// The stored bytes of the buffer at `position`, header included, checked as the policy says.
     ///
     /// # Errors

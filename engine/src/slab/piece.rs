@@ -16,7 +16,7 @@ use lanterman_format::buffer::walk;
 use lanterman_format::slab::{EntryPlace, SLAB_BODY_POSITION, SlabDescription, seal, trailer_bytes};
 use lanterman_format::weakened;
 use lanterman_format::{
-    BufferView, CompressedBatch, Histogram32, Offset, SlabLayout, Structure, Summary, ValueType,
+    BufferView, CompressedBatch, Histogram32, KeySketch, Offset, SlabLayout, Structure, Summary, ValueType,
 };
 use parking_lot::Mutex;
 
@@ -163,7 +163,7 @@ impl OpenSlab {
         let body_bytes = batch.body_bytes() as usize;
         let body_end = u32::try_from(body_bytes.saturating_add(SLAB_BODY_POSITION)).unwrap_or(u32::MAX);
         let entries = u32::try_from(buffer.count()).unwrap_or(u32::MAX);
-        let length = (body_end as usize).saturating_add(trailer_bytes(body_end, entries) as usize);
+        let length = (body_end as usize).saturating_add(trailer_bytes(body_end, entries, 0) as usize);
         // Values begin at multiples of eight bytes; the heap promises less.
         let mut memory = vec![0; length.saturating_add(8)];
         let start = memory.as_ptr().align_offset(8).min(8);
@@ -211,6 +211,7 @@ impl OpenSlab {
             offset_count: count,
             summary,
             histogram,
+            keys: KeySketch::EMPTY,
             is_compressed: false,
         })
     }

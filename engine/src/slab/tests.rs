@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lanterman_format::{
-    BlockIdentity, BlockKind, BufferFields, Generation, Histogram32, LogId, Offset, Position, Reference,
-    SegmentId, SlabDescription, StoreId, Summary, ValueType, Version, slab,
+    BlockIdentity, BlockKind, BufferFields, Generation, Histogram32, KeySketch, LogId, Offset, Position,
+    Reference, SegmentId, SlabDescription, StoreId, Summary, ValueType, Version, slab,
 };
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -151,7 +151,7 @@ fn make(messages: &[(u64, usize)]) -> Made {
     let has_runs = messages.iter().any(|(count, _)| *count > 1);
     let body_end = (slab::SLAB_BODY_POSITION + body.len()) as u32;
     let mut head = [0; slab::SLAB_BODY_POSITION];
-    let mut trailer = vec![0; slab::trailer_bytes(body_end, positions.len() as u32) as usize];
+    let mut trailer = vec![0; slab::trailer_bytes(body_end, positions.len() as u32, 0) as usize];
     let description = SlabDescription {
         log: LogId::new(4),
         first_offset: Offset::new(1000),
@@ -159,6 +159,7 @@ fn make(messages: &[(u64, usize)]) -> Made {
         summary: Summary::default(),
         histogram,
         is_compressed: false,
+        keys: KeySketch::EMPTY,
     };
     let runs = has_runs.then_some(runs.as_slice());
     let sealed = slab::seal(

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use lanterman_format::key_sketch::KEY_SKETCH_BYTES_MAX;
 use lanterman_format::weakened;
 
 use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
@@ -34,8 +35,8 @@ const READY_PIECES: u64 = 4;
 const BYTES_PER_ENTRY: u64 = 24;
 #[cfg(all(loom, test))]
 const BYTES_PER_ENTRY: u64 = 1024;
-/// What a slab takes beside buffers and index: head, histogram, roundings. The checksum table comes on top.
-const FIXED_BYTES: u64 = 512;
+/// What a slab takes beside buffers and index: head, histogram, a sketch of keys, roundings. The checksum table comes on top.
+const FIXED_BYTES: u64 = 512 + KEY_SKETCH_BYTES_MAX as u64;
 
 /// A piece of memory for one chunk.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lanterman_format::{Histogram32, Histogram64};
 
+use super::keys::with_keys_of;
 use super::node::{Branch, Children, Expected, Link, Node};
 use super::summary::scaled_histogram;
 use super::{FAN_OUT, LEVEL_MAX, NodeSource, SlabEntry, Tree, TreeError};
@@ -92,6 +93,7 @@ impl Tree {
             branch: Arc::clone(root),
             offset_count: self.offset_count,
             summary: *node.summary(),
+            keys: None,
         }
     }
 }
@@ -126,8 +128,9 @@ impl Addition {
                 }
             }
         };
+        let keys = with_keys_of(node, &self.entry);
         let node = Node::over(level, children, self.added_to(node.histogram())).ok_or(TreeError::Full)?;
-        Ok(Grown::Replaced(Link::to(node)))
+        Ok(Grown::Replaced(Link::to(node.with_keys(keys))))
     }
 
     /// A leaf with nothing but the entry.

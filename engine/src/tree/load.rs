@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use lanterman_format::buffer::ValueType;
 use lanterman_format::weakened;
-use lanterman_format::{NodeEntry, NodeParts, Reference, StoreId, Structure, Summary, node};
+use lanterman_format::{
+    KeySketch, KeySketchBuilder, NodeEntry, NodeParts, Reference, StoreId, Structure, Summary, node,
+};
 
 use super::node::{Branch, Children, Expected, Link, Node};
 use super::{FAN_OUT, LEVEL_MAX, NodeRule, SlabEntry, TreeError};
@@ -22,16 +24,16 @@ pub(crate) trait NodeSource: Send + Sync + Debug {
     /// [`TreeError::Fetch`] if the bytes cannot be had, [`TreeError::Damaged`] if they are not a node.
     fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError>;
 
-    /// What the offsets `offsets` of a slab, counted from its first, hold, found by reading them; `None` if they
-    /// cannot be read.
-    fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<Summary>;
+    /// What the offsets `offsets` of a slab, counted from its first, hold, found by reading them, and their keys; `None` if
+    /// they cannot be read.
+    fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<(Summary, KeySketch)>;
 }
 
 impl<S: SlabSource> NodeSource for S {
     fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError> {
         let store = self.store_id();
         // Nodes are small. What claims to be more is not worth being read again at each attempt.
-        let most = node::encoded_bytes(FAN_OUT) as u64;
+        let most = node::encoded_bytes_max(FAN_OUT) as u64;
         if reference.bytes.get() > most && !weakened!("length-believed") {
             return Err(TreeError::Damaged {
                 reference: Box::new(*reference),
@@ -54,13 +56,14 @@ impl<S: SlabSource> NodeSource for S {
         }
     }
 
-    fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<Summary> {
+    fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<(Summary, KeySketch)> {
         let mut summary = Summary::EMPTY;
+        let mut keys = KeySketchBuilder::new();
         if weakened!("parts-estimated") {
             return None;
         }
         if offsets.is_empty() {
-            return Some(summary);
+            return Some((summary, KeySketch::EMPTY));
         }
         let source: &dyn SlabSource = self;
         let context = ReadContext {
@@ -74,6 +77,7 @@ impl<S: SlabSource> NodeSource for S {
         while let Some(walked) = buffers.next().ok()? {
             if walked.buffer.value_type() != ValueType::TOMBSTONES {
                 summary.add_buffer(&walked.buffer);
+                walked.buffer.key().into_iter().for_each(|key| keys.insert(key));
                 continue;
             }
             // A run that may begin before the offsets, or end behind them.
@@ -81,7 +85,7 @@ impl<S: SlabSource> NodeSource for S {
             let end = walked.relative_offset.saturating_add(walked.buffer.count());
             summary.add_deleted(end.min(offsets.end).saturating_sub(first));
         }
-        Some(summary)
+        Some((summary, keys.finish()))
     }
 }
 
@@ -158,6 +162,7 @@ fn slabs(reference: &Reference, entries: &[NodeEntry]) -> Result<Vec<SlabEntry>,
                 skip: entry.skip,
                 slab,
                 summary: entry.summary,
+                keys: entry.keys.clone(),
             })
         })
         .collect()
@@ -177,6 +182,7 @@ fn links(reference: &Reference, entries: &[NodeEntry]) -> Result<Vec<Link>, Tree
                 branch,
                 offset_count,
                 summary: entry.summary,
+                keys: Some(entry.keys.clone()),
             })
         })
         .collect()

@@ -15,6 +15,7 @@
 mod build;
 mod error;
 mod find;
+mod keys;
 mod load;
 mod node;
 mod reach;
@@ -28,11 +29,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use lanterman_format::{Reference, Summary, convert, limits};
+use lanterman_format::{KeySketch, Reference, Summary, convert, limits};
 
 use crate::slab::SlabHandle;
 
 pub(crate) use error::{NodeRule, TreeError};
+pub(crate) use keys::KeyTally;
 pub(crate) use load::NodeSource;
 pub(crate) use reach::{Reach, reach_from};
 pub(crate) use summary::RangeSummary;
@@ -58,6 +60,8 @@ pub(crate) struct SlabEntry {
     pub(crate) slab: Option<Arc<SlabHandle>>,
     /// What the shown offsets hold; an estimate where only a part of the slab is shown.
     pub(crate) summary: Summary,
+    /// Its keys, with those of what is not shown any more if that is the smaller part; see `keys`.
+    pub(crate) keys: KeySketch,
 }
 
 /// A persistent sequence of slab entries. Cloning is one count.

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use lanterman_format::{Histogram64, Reference, Summary};
+use lanterman_format::{Histogram64, KeySketch, Reference, Summary};
 
 use crate::atomics::OnceLock;
 
+use super::keys::union_of;
 use super::{FAN_OUT, NodeSource, SlabEntry, TreeError, load};
 
 /// A node wherever it is. Trees share branches, so that what one of them loads or writes is loaded or written for
@@ -35,6 +36,8 @@ pub(super) struct Node {
     children: Children,
     summary: Summary,
     histogram: Histogram64,
+    /// The keys of all children, put together when somebody asks.
+    keys: OnceLock<KeySketch>,
 }
 
 /// The children of a node.
@@ -50,6 +53,9 @@ pub(super) struct Link {
     pub(super) branch: Arc<Branch>,
     pub(super) offset_count: u64,
     pub(super) summary: Summary,
+    /// What the node over it says of its keys; `None` of a node that was made here or is in memory as a root, which is
+    /// asked itself.
+    pub(super) keys: Option<KeySketch>,
 }
 
 /// What the place of a node demands of it.
@@ -142,6 +148,7 @@ impl Node {
             children,
             summary,
             histogram,
+            keys: OnceLock::new(),
         }
     }
 
@@ -163,12 +170,19 @@ impl Node {
             children,
             summary,
             histogram,
+            keys: OnceLock::new(),
         })
     }
 
     /// The node with another histogram, for one that is not shared yet.
     pub(super) fn with_histogram(self, histogram: Histogram64) -> Self {
         Self { histogram, ..self }
+    }
+
+    /// The node, of which the keys are known already.
+    pub(super) fn with_keys(self, keys: KeySketch) -> Self {
+        self.keys.get_or_init(|| keys);
+        self
     }
 
     pub(super) fn level(&self) -> u8 {
@@ -197,6 +211,14 @@ impl Node {
 
     pub(super) fn histogram(&self) -> &Histogram64 {
         &self.histogram
+    }
+
+    /// The keys of all children; empty if those of one are not known.
+    pub(super) fn keys(&self) -> KeySketch {
+        if self.summary.key_bytes == 0 {
+            return KeySketch::EMPTY;
+        }
+        self.keys.get_or_init(|| union_of(&self.children)).clone()
     }
 
     pub(super) fn offset_count(&self) -> u64 {
@@ -231,9 +253,14 @@ impl Children {
         }
     }
 
-    /// The summary of each.
-    pub(super) fn summaries(&self) -> impl Iterator<Item = Summary> + '_ {
-        (0..self.len()).filter_map(|index| self.count(index).map(|(_, summary)| summary))
+    /// Summary and keys of child `index`.
+    pub(super) fn keys(&self, index: usize) -> Option<(Summary, KeySketch)> {
+        match self {
+            Self::Slabs(entries) => entries
+                .get(index)
+                .map(|entry| (entry.summary, entry.keys.clone())),
+            Self::Nodes(links) => links.get(index).map(|link| (link.summary, link.keys())),
+        }
     }
 
     /// Offsets and summary of child `index`.
@@ -255,6 +282,15 @@ impl Link {
             branch: Branch::made(node),
             offset_count,
             summary,
+            keys: None,
+        }
+    }
+
+    /// The keys of the child; empty though it has some if they are not known. Nothing is loaded for them.
+    pub(super) fn keys(&self) -> KeySketch {
+        match &self.keys {
+            Some(keys) => keys.clone(),
+            None => self.branch.loaded().map(Node::keys).unwrap_or_default(),
         }
     }
 

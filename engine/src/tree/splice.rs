@@ -15,7 +15,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use lanterman_format::{Histogram32, Histogram64, Summary, weakened};
+use lanterman_format::{Histogram32, Histogram64, KeySketch, Summary, weakened};
 
 use super::node::{Branch, Children, Expected, Link, Node};
 use super::summary::{RangeSummary, scaled_histogram};
@@ -69,6 +69,7 @@ impl Tree {
             skip: 0,
             slab: None,
             summary,
+            keys: KeySketch::EMPTY,
         };
         let node = Node::over(0, Children::Slabs(vec![entry]), Histogram64::default());
         node.map_or(Self::EMPTY, |node| Self::over(Link::to(node), 0, offset_count))

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lanterman_format::{Histogram64, Summary};
+use lanterman_format::{Histogram64, KeySketch, Summary};
 
 use super::node::{Children, Node};
 use super::{NodeSource, SlabEntry, Tree, TreeError};
@@ -73,7 +73,7 @@ impl RangeSummary {
             let whole_count = end.saturating_sub(start);
             let summary = match node.children() {
                 Children::Slabs(entries) => entries.get(index).map(|entry| {
-                    let (summary, is_exact) = entry.summary_of(source, part);
+                    let (summary, _, is_exact) = entry.summary_of(source, part);
                     self.is_exact &= is_exact;
                     summary
                 }),
@@ -106,37 +106,43 @@ impl RangeSummary {
 impl SlabEntry {
     /// The entry with the part `part` of the offsets that it shows, which is not empty.
     pub(crate) fn part(&self, source: &dyn NodeSource, part: Range<u64>) -> Self {
-        let (summary, _) = self.summary_of(source, part.clone());
+        let (summary, keys, _) = self.summary_of(source, part.clone());
         let skip = if self.slab.is_some() { part.start } else { 0 };
         Self {
             offset_count: part.end.saturating_sub(part.start),
             skip: self.skip.saturating_add(skip),
             slab: self.slab.clone(),
             summary,
+            keys,
         }
     }
 
-    /// What the part `part` of the offsets that the entry shows holds, and whether that is exact. Of the part and the rest
-    /// the smaller one is counted in the slab. Times stay: they are bounds.
-    fn summary_of(&self, source: &dyn NodeSource, part: Range<u64>) -> (Summary, bool) {
+    /// What the part `part` of the offsets that the entry shows holds, its keys, and whether the counts are exact. Of the part
+    /// and the rest the smaller one is counted in the slab. Times stay: they are bounds; so do the keys if it is the rest.
+    fn summary_of(&self, source: &dyn NodeSource, part: Range<u64>) -> (Summary, KeySketch, bool) {
         let whole = self.offset_count;
         let count = part.end.saturating_sub(part.start);
         let Some(slab) = self.slab.as_deref().filter(|_| count < whole) else {
-            return (scaled_summary(&self.summary, count, whole), true);
+            let scaled = scaled_summary(&self.summary, count, whole);
+            return (scaled, self.keys.clone(), true);
         };
         let counted = |range: Range<u64>| {
             let in_slab = self.skip.saturating_add(range.start)..self.skip.saturating_add(range.end);
             source.count(slab, in_slab)
         };
         let exact = match count <= whole / 2 {
-            true => counted(part).map(|part| with_times_of(part, &self.summary)),
+            true => counted(part).map(|(part, keys)| (with_times_of(part, &self.summary), keys)),
             false => counted(0..part.start)
                 .zip(counted(part.end..whole))
-                .map(|(before, behind)| without(&without(&self.summary, &before), &behind)),
+                .map(|((before, _), (behind, _))| without(&without(&self.summary, &before), &behind))
+                .map(|rest| (rest, self.keys.clone())),
         };
         match exact {
-            Some(exact) => (exact, true),
-            None => (scaled_summary(&self.summary, count, whole), false),
+            Some((exact, keys)) => (exact, keys, true),
+            None => {
+                let scaled = scaled_summary(&self.summary, count, whole);
+                (scaled, self.keys.clone(), false)
+            }
         }
     }
 }

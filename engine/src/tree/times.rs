@@ -12,7 +12,7 @@ use super::summary::{scaled_histogram, scaled_summary};
 use super::{NodeSource, RangeSummary, Tree, TreeError};
 
 /// How much of a span of times lies in a range.
-enum Overlap {
+pub(super) enum Overlap {
     None,
     /// So many of so many milliseconds.
     Part(u64, u64),
@@ -23,7 +23,7 @@ fn milliseconds(first: i64, last: i64) -> u64 {
     last.abs_diff(first).saturating_add(1)
 }
 
-fn overlap(summary: &Summary, times_ms: &RangeInclusive<i64>) -> Overlap {
+pub(super) fn overlap(summary: &Summary, times_ms: &RangeInclusive<i64>) -> Overlap {
     let Some((least, greatest)) = summary.times_ms() else {
         return Overlap::None;
     };

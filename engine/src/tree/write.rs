@@ -96,13 +96,14 @@ fn parts(node: &Node, references: Vec<(u64, Reference)>) -> NodeParts {
         .ends()
         .iter()
         .zip(references)
-        .zip(node.children().summaries());
+        .zip((0..node.children().len()).filter_map(|index| node.children().keys(index)));
     let entries = places
-        .map(|((end, (skip, reference)), summary)| NodeEntry {
+        .map(|((end, (skip, reference)), (summary, keys))| NodeEntry {
             offset_end: *end,
             skip,
             reference,
             summary,
+            keys,
         })
         .collect();
     NodeParts {

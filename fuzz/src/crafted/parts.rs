@@ -10,9 +10,9 @@ use lanterman_format::slab::{SLAB_BODY_POSITION, seal};
 use lanterman_format::{
     BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint, Codec,
     CommitCounts, CommitWriter, Crc, FileKind, FormatVersion, FrameDescription, Generation, Histogram32,
-    Histogram64, LogId, LogName, NodeEntry, NodeParts, Offset, Position, Reference, Sealed, SegmentHeader,
-    SegmentId, SegmentKind, SlabAdoption, SlabDescription, Summary, ValueType, Version, compressed_batch,
-    node as format_node,
+    Histogram64, KeySketch, KeySketchBuilder, LogId, LogName, NodeEntry, NodeParts, Offset, Position,
+    Reference, Sealed, SegmentHeader, SegmentId, SegmentKind, SlabAdoption, SlabDescription, Summary,
+    ValueType, Version, compressed_batch, node as format_node,
 };
 
 use super::{CHECKPOINT_VERSION, PATH, Place, STORE, TIME_MS, parameters};
@@ -67,6 +67,7 @@ pub(super) struct Messages {
     histogram: Histogram32,
     /// How many offsets the buffers take, and where each begins, if some are compressed batches.
     batches: Option<(u64, Vec<u32>)>,
+    keys: KeySketchBuilder,
 }
 
 impl Messages {
@@ -90,6 +91,7 @@ impl Messages {
             made.summary
                 .add_buffer(&BufferView::parse(&bytes).expect("a buffer"));
             made.histogram.add(message.value.len() as u32);
+            made.keys.insert(message.key.as_deref().unwrap_or_default());
             made.body.extend(bytes);
         }
         made
@@ -132,6 +134,7 @@ impl Messages {
             summary: self.summary,
             histogram: self.histogram,
             is_compressed: self.batches.is_some(),
+            keys: self.keys.finish(),
         };
         let (mut head, mut trailer) = ([0; SLAB_BODY_POSITION], vec![0; 4096]);
         let sealed = seal(
@@ -304,6 +307,7 @@ pub(super) fn leaf(name: &str, segment: &mut Segment, slabs: &[(Reference, Messa
             skip: 0,
             reference: *reference,
             summary: messages.summary,
+            keys: messages.keys.finish(),
         });
     }
     write_node(
@@ -333,6 +337,7 @@ pub(super) fn node(name: &str, segment: &mut Segment, level: u8, children: &[(Re
             skip: 0,
             reference: *reference,
             summary: summary(*count),
+            keys: KeySketch::EMPTY,
         });
     }
     write_node(

@@ -10,14 +10,15 @@ use lanterman_format::slab::{SLAB_BODY_POSITION, seal};
 use lanterman_format::{
     BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint, Codec,
     CommitCounts, CommitParameters, CommitWriter, Crc, FormatVersion, FrameDescription, Generation,
-    Histogram32, Histogram64, LogId, LogName, NodeEntry, NodeParts, Offset, Position, Reference, RootSlot,
-    Sealed, SegmentEntry, SegmentHeader, SegmentId, SegmentKind, Sequence, SlabAdoption, SlabDescription,
-    StoreId, Summary, ValueType, Version, compressed_batch, node,
+    Histogram32, Histogram64, KeySketch, KeySketchBuilder, LogId, LogName, NodeEntry, NodeParts, Offset,
+    Position, Reference, RootSlot, Sealed, SegmentEntry, SegmentHeader, SegmentId, SegmentKind, Sequence,
+    SlabAdoption, SlabDescription, StoreId, Summary, ValueType, Version, compressed_batch, node,
 };
 
 pub(crate) const STORE: StoreId = StoreId::from_bytes(*b"golden lanterman");
 pub(crate) const JOURNAL: SegmentId = SegmentId::new(5);
 pub(crate) const SLABS: SegmentId = SegmentId::new(6);
+pub(crate) const KEYS: SegmentId = SegmentId::new(7);
 const TIME_MS: i64 = 1_700_000_000_000;
 const CHECKPOINT_VERSION: Version = Version::new(7);
 
@@ -33,6 +34,7 @@ pub(crate) fn files() -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
         ("root.bin", write_root(checkpoint)),
         ("journal.bin", journal.finish()),
         ("slabs.bin", slabs.finish()),
+        ("keys.bin", write_keys()?.finish()),
     ])
 }
 
@@ -94,6 +96,7 @@ struct Messages {
     summary: Summary,
     histogram: Histogram32,
     is_compressed: bool,
+    keys: KeySketch,
 }
 
 impl Messages {
@@ -141,6 +144,7 @@ impl Messages {
             summary: self.summary,
             histogram: self.histogram,
             is_compressed: self.is_compressed,
+            keys: self.keys.clone(),
         };
         let has_runs = self.offset_count != u64::try_from(self.positions.len())?;
         let runs = has_runs.then_some(self.firsts.as_slice());
@@ -173,6 +177,7 @@ fn write_slabs(segment: &mut Segment) -> Result<(Reference, Reference), Failure>
             skip: 0,
             reference: Reference::local(BlockKind::Slab, &identity, &sealed),
             summary: slab.summary,
+            keys: KeySketch::EMPTY,
         }],
         summary: slab.summary,
         histogram: Histogram64::from(slab.histogram),
@@ -185,6 +190,41 @@ fn write_slabs(segment: &mut Segment) -> Result<(Reference, Reference), Failure>
     let adopted = write_adopted(segment)?;
     let checkpoint = write_checkpoint(segment, pages)?;
     Ok((checkpoint, adopted))
+}
+
+/// The sketch of so many keys.
+pub(crate) fn sketch_of(keys: u32) -> KeySketch {
+    let mut builder = KeySketchBuilder::new();
+    (0..keys).for_each(|key| builder.insert(&key.to_le_bytes()));
+    builder.finish()
+}
+
+/// A slab whose messages have keys, and a node with a sketch of either form.
+fn write_keys() -> Result<Segment, Failure> {
+    let mut segment = Segment::new(SegmentKind::Slabs, KEYS, 1, CHECKPOINT_VERSION);
+    let mut slab = Messages::plain(&["a0", "a1"])?;
+    slab.keys = sketch_of(2);
+    slab.summary.key_bytes = 8;
+    let identity = segment.identity(CHECKPOINT_VERSION);
+    let (bytes, sealed) = slab.seal(1, 0, &identity)?;
+    segment.push(&bytes);
+    let reference = Reference::local(BlockKind::Slab, &identity, &sealed);
+    let entry = |offset_end, keys| NodeEntry {
+        offset_end,
+        skip: 0,
+        reference,
+        summary: slab.summary,
+        keys: sketch_of(keys),
+    };
+    let parts = NodeParts {
+        level: 0,
+        entries: vec![entry(2, 2), entry(4, 0), entry(6, 1000)],
+        summary: slab.summary,
+        histogram: Histogram64::from(slab.histogram),
+    };
+    let identity = segment.identity(CHECKPOINT_VERSION);
+    node::encode(&parts, &identity, &mut segment.bytes)?;
+    Ok(segment)
 }
 
 /// A gathered block with the tails of both logs.

@@ -8,6 +8,7 @@ use crate::checksum::crc32;
 use crate::convert::{index, part, read, wide};
 use crate::error::{FormatError, Found, Rule, Structure};
 use crate::ids::{LogId, Offset};
+use crate::key_sketch::{KEY_SKETCH_BYTES_MAX, KeySketch};
 use crate::summary::{HISTOGRAM_BUCKETS, Histogram32, Summary};
 use core::ops::Range;
 use zerocopy::little_endian::U32;
@@ -28,6 +29,7 @@ pub struct SlabLayout {
     first_offset: Offset,
     summary: Summary,
     is_compressed: bool,
+    key_sketch_bytes: u32,
 }
 
 impl SlabLayout {
@@ -63,6 +65,7 @@ impl SlabLayout {
             first_offset: Offset::new(raw.first_offset.get()),
             summary: Summary::from_raw(&raw.summary),
             is_compressed: raw.flags.get() & FLAG_COMPRESSED != 0,
+            key_sketch_bytes: raw.key_sketch_bytes.get(),
         })
     }
 
@@ -122,6 +125,17 @@ impl SlabLayout {
         raw.map(|raw| Histogram32::from_raw(&raw)).unwrap_or_default()
     }
 
+    /// Its keys, as a sketch. The empty one of a slab whose summary has bytes of keys: nobody looked at them.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the sketch breaks, which readers of messages do not look at; [`Rule::Truncated`] if `bytes` does not
+    /// hold the whole slab.
+    pub fn keys(&self, bytes: &[u8]) -> Result<KeySketch, FormatError> {
+        let at = index(self.trailer.key_sketch_position);
+        KeySketch::decode(part(bytes, at, index(self.key_sketch_bytes), RULES)?)
+    }
+
     /// All that was said when the slab was sealed.
     pub fn description(&self, bytes: &[u8]) -> super::SlabDescription {
         super::SlabDescription {
@@ -131,6 +145,7 @@ impl SlabLayout {
             summary: self.summary,
             histogram: self.histogram(bytes),
             is_compressed: self.is_compressed,
+            keys: self.keys(bytes).unwrap_or_default(),
         }
     }
 
@@ -221,7 +236,7 @@ fn check_fields(raw: &RawSlabHeader) -> Result<IndexKind, FormatError> {
     let (known, flags) = (u64::from(FLAG_COMPRESSED), u64::from(raw.flags.get()));
     RULES.require(flags & !known == 0, Rule::Flags, 94, known, flags)?;
     let reserved = u64::from(raw.reserved_60.get());
-    let clean = reserved == 0 && raw.reserved == [0; 64] && raw.summary.is_clean();
+    let clean = reserved == 0 && raw.reserved == [0; 60] && raw.summary.is_clean();
     RULES.require(clean, Rule::Reserved, 124, 0, reserved)?;
     let (entries, offsets) = (u64::from(raw.entry_count.get()), raw.offset_count.get());
     RULES.require(entries != 0, Rule::Zero, 88, 1, 0)?;
@@ -265,12 +280,16 @@ fn check_stride(raw: &RawSlabHeader, kind: IndexKind) -> Result<(), FormatError>
 /// The parts behind the body lie where the counts say, and end with the block.
 fn check_trailer(raw: &RawSlabHeader, kind: IndexKind, header: &BlockHeader) -> Result<Trailer, FormatError> {
     let limit = u64::from(crate::limits::BLOCK_BYTES_MAX);
-    let trailer = Trailer::new(kind, raw.body_end.get(), raw.entry_count.get()).ok_or(RULES.breaks(
+    let (most, sketch) = (wide(KEY_SKETCH_BYTES_MAX), raw.key_sketch_bytes.get());
+    RULES.require(
+        u64::from(sketch) <= most,
         Rule::Limit,
-        88,
-        limit,
-        u64::from(raw.entry_count.get()),
-    ))?;
+        192,
+        most,
+        u64::from(sketch),
+    )?;
+    let trailer = Trailer::new(kind, raw.body_end.get(), raw.entry_count.get(), sketch)
+        .ok_or(RULES.breaks(Rule::Limit, 88, limit, u64::from(raw.entry_count.get())))?;
     let pairs = [
         (100, trailer.index_position, raw.index_position.get()),
         (104, trailer.index_bytes, raw.index_bytes.get()),

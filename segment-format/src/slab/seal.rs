@@ -9,13 +9,14 @@ use crate::checksum::crc32;
 use crate::convert::{index, narrow, part, wide};
 use crate::error::{FormatError, Rule};
 use crate::ids::{LogId, Offset};
+use crate::key_sketch::KeySketch;
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::summary::{Histogram32, Summary};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
 /// What a slab says about its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlabDescription {
     /// The log for which it was first written.
     pub log: LogId,
@@ -29,15 +30,17 @@ pub struct SlabDescription {
     pub histogram: Histogram32,
     /// Some of its buffers are compressed batches.
     pub is_compressed: bool,
+    /// Its keys; empty if none of its messages has one.
+    pub keys: KeySketch,
 }
 
-/// The most that index, histogram, checksum table and padding can take behind a body that ends at `body_end`, whatever
-/// the kind of index. With it the slab ends at a multiple of 4 KiB. Saturates beyond the greatest block, which
+/// The most that index, histogram, a sketch of keys of that length, checksum table and padding can take behind a body that
+/// ends at `body_end`, whatever the kind of index. With it the slab ends at a multiple of 4 KiB. Saturates beyond the greatest block, which
 /// [`seal`] refuses.
-pub fn trailer_bytes(body_end: u32, entry_count: u32) -> u32 {
+pub fn trailer_bytes(body_end: u32, entry_count: u32, key_sketch_bytes: u32) -> u32 {
     let kind = IndexKind::Runs;
-    let end =
-        Trailer::new(kind, body_end, entry_count).map_or(BLOCK_BYTES_MAX, |trailer| trailer.block_bytes);
+    let end = Trailer::new(kind, body_end, entry_count, key_sketch_bytes)
+        .map_or(BLOCK_BYTES_MAX, |trailer| trailer.block_bytes);
     end.checked_next_multiple_of(4096)
         .unwrap_or(end)
         .saturating_sub(body_end)
@@ -68,14 +71,15 @@ pub fn seal(
     check_offsets(runs, entry_count, description)?;
     let (kind, stride) = choose_index(positions, runs.is_some(), body_end);
     let limit = u64::from(BLOCK_BYTES_MAX);
-    let layout = Trailer::new(kind, body_end, entry_count).ok_or(RULES.breaks(
+    let key_sketch_bytes = narrow(description.keys.bytes().len(), RULES, 192)?;
+    let layout = Trailer::new(kind, body_end, entry_count, key_sketch_bytes).ok_or(RULES.breaks(
         Rule::Limit,
         8,
         limit,
         u64::from(body_end),
     ))?;
     let seed = identity.seed();
-    fill_trailer(trailer, &layout, kind, positions, runs, &description.histogram)?;
+    fill_trailer(trailer, &layout, kind, positions, runs, description)?;
     fill_checksums(trailer, &layout, body, seed)?;
 
     let flags = if description.is_compressed {
@@ -100,7 +104,8 @@ pub fn seal(
         histogram_position: U32::new(layout.histogram_position),
         reserved_60: U32::ZERO,
         summary: description.summary.to_raw(),
-        reserved: [0; 64],
+        key_sketch_bytes: U32::new(key_sketch_bytes),
+        reserved: [0; 60],
     };
     let trailer_end = index(layout.block_bytes.saturating_sub(body_end));
     let payload_crc = crc32(crc32(seed, raw.as_bytes()), part(trailer, 0, trailer_end, RULES)?);
@@ -196,14 +201,14 @@ fn choose_index(positions: &[u32], has_runs: bool, body_end: u32) -> (IndexKind,
     }
 }
 
-/// Index, histogram and zeros.
+/// Index, histogram, sketch of keys and zeros.
 fn fill_trailer(
     trailer: &mut [u8],
     layout: &Trailer,
     kind: IndexKind,
     positions: &[u32],
     runs: Option<&[u32]>,
-    histogram: &Histogram32,
+    description: &SlabDescription,
 ) -> Result<(), FormatError> {
     let needed = index(layout.block_bytes.saturating_sub(layout.index_position));
     let padding = index(layout.block_bytes)
@@ -222,7 +227,9 @@ fn fill_trailer(
     let mut filler = Filler::new(trailer, RULES);
     filler.skip(index(layout.index_bytes));
     filler.pad_to_8()?;
-    filler.push(histogram.to_raw().as_bytes())
+    filler.push(description.histogram.to_raw().as_bytes())?;
+    filler.push(description.keys.bytes())?;
+    filler.pad_to_8()
 }
 
 /// Entries are written where they belong; a trailer that were too short would lose the rest, but its length was

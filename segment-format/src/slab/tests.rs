@@ -3,6 +3,7 @@ use crate::block::BlockHeader;
 use crate::buffer::{BufferFields, BufferView, ValueType, walk};
 use crate::error::{FormatError, Found, Rule};
 use crate::ids::{LogId, Offset};
+use crate::key_sketch::KeySketchBuilder;
 use crate::summary::{Histogram32, Summary};
 use crate::testing::{assert_block_is_guarded, bless, identity, place};
 use proptest::prelude::*;
@@ -18,9 +19,17 @@ struct Sample {
 fn sample(messages: &[(Vec<u8>, u64)]) -> Sample {
     let (mut body, mut positions, mut firsts) = (Vec::new(), Vec::new(), Vec::new());
     let (mut summary, mut histogram, mut offsets) = (Summary::EMPTY, Histogram32::default(), 0_u64);
+    let mut keys = KeySketchBuilder::new();
     for (value, count) in messages {
+        // A key where the value begins with a 7.
+        let key = value
+            .first()
+            .is_some_and(|first| *first == 7)
+            .then_some(&value[..]);
+        key.into_iter().for_each(|key| keys.insert(key));
         let fields = BufferFields {
             count: *count,
+            key,
             ..BufferFields::plain(ValueType::BYTES, value)
         };
         let start = body.len();
@@ -39,6 +48,7 @@ fn sample(messages: &[(Vec<u8>, u64)]) -> Sample {
         summary,
         histogram,
         is_compressed: false,
+        keys: keys.finish(),
     };
     Sample {
         body,
@@ -56,7 +66,8 @@ impl Sample {
     fn seal(&self) -> Result<Vec<u8>, FormatError> {
         let mut head = vec![0xEE; SLAB_BODY_POSITION];
         let body_end = (self.body.len() + SLAB_BODY_POSITION) as u32;
-        let mut trailer = vec![0xEE; trailer_bytes(body_end, self.positions.len() as u32) as usize];
+        let sketch = self.description.keys.bytes().len() as u32;
+        let mut trailer = vec![0xEE; trailer_bytes(body_end, self.positions.len() as u32, sketch) as usize];
         let runs = self.has_runs().then_some(&self.firsts[..]);
         let sealed = seal(
             &mut head,
@@ -250,7 +261,27 @@ fn hostile_heads_are_refused_behind_a_fitting_checksum() {
     assert_eq!(with(120, &huge), Rule::Bounds, "histogram position");
     assert_eq!(with(124, &[1]), Rule::Reserved);
     assert_eq!(with(176, &[1]), Rule::Reserved, "summary");
-    assert_eq!(with(192, &[1]), Rule::Reserved);
+    assert_eq!(with(192, &[1]), Rule::Bounds, "a sketch of keys");
+    assert_eq!(with(192, &641_u32.to_le_bytes()), Rule::Limit);
+    assert_eq!(with(196, &[1]), Rule::Reserved);
+}
+
+#[test]
+fn keys_are_told_by_a_sketch_that_is_checked_when_it_is_asked_for() {
+    let sample = sample(&messages(&[7, 263, 519, 1]));
+    let mut slab = sample.seal().unwrap();
+    let layout = open(&slab);
+    assert_eq!(layout.keys(&slab), Ok(sample.description.keys.clone()));
+    assert_eq!(sample.description.keys.bytes().len(), 6);
+    // Three entries of two bytes, rounded up to 8.
+    let (at, table) = (
+        layout.trailer.key_sketch_position,
+        layout.trailer.crc_table_position,
+    );
+    assert_eq!(table - at, 8);
+    slab[at as usize..at as usize + 2].fill(0);
+    assert_eq!(layout.keys(&slab).unwrap_err().rule, Rule::Zero);
+    assert_eq!(layout.keys(&[]).unwrap_err().rule, Rule::Truncated);
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub(crate) struct Chunk {
     closed: AtomicBool,
     /// Some of its buffers are parts of large values. Set before the first of them is published.
     has_parts: AtomicBool,
+    /// Some of its buffers may have keys. Set before the first of them is published.
+    has_keys: AtomicBool,
     /// When the first message came, in milliseconds since 1970; bounds the times of messages that have none.
     opened_ms: i64,
     /// Held while head and trailer are written; counts the images that are out.
@@ -84,6 +86,7 @@ impl Chunk {
             positions: lease.take_positions(),
             closed: AtomicBool::new(false),
             has_parts: AtomicBool::new(false),
+            has_keys: AtomicBool::new(false),
             opened_ms,
             images: Mutex::new(0),
             lease,
@@ -180,6 +183,11 @@ impl Chunk {
     pub(crate) fn has_parts(&self) -> bool {
         // Publishing comes after it, and whoever asks has looked at what is published.
         self.has_parts.load(Ordering::Relaxed)
+    }
+
+    /// Whether a published buffer may have a key.
+    fn has_keys(&self) -> bool {
+        self.has_keys.load(Ordering::Relaxed)
     }
 
     /// Bytes of the messages at and behind `offset`.

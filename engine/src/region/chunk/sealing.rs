@@ -8,8 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lanterman_format::block::BlockIdentity;
-use lanterman_format::buffer::BufferView;
+use lanterman_format::buffer::{self, BufferView};
 use lanterman_format::ids::{LogId, Offset};
+use lanterman_format::key_sketch::{
+    KEY_SKETCH_BYTES_MAX, KEY_SKETCH_ENTRY_BYTES, KeySketch, KeySketchBuilder,
+};
 use lanterman_format::reference::Reference;
 use lanterman_format::slab::{self, GROUP_BYTES, SLAB_BODY_POSITION, SlabDescription};
 use lanterman_format::summary::{HISTOGRAM_BUCKETS, Histogram32, Summary};
@@ -30,13 +33,17 @@ pub(crate) struct ChunkSealed {
     pub(crate) stored_bytes: u64,
     pub(crate) summary: Summary,
     pub(crate) histogram: Histogram32,
+    pub(crate) keys: KeySketch,
 }
 
 impl Chunk {
     /// Upper bound of the bytes that the sealed chunk takes on disk.
     pub(crate) fn sealed_bytes_max(&self) -> u64 {
         let published = self.published();
-        sealed_max(published.body_end, published.entries).next_multiple_of(4096)
+        let keys = if self.has_keys() { KEYS_BYTES } else { 0 };
+        sealed_max(published.body_end, published.entries)
+            .saturating_add(keys)
+            .next_multiple_of(4096)
     }
 
     /// Fills head and trailer for the place `identity`; may be done again for another place, once no image is out.
@@ -50,7 +57,7 @@ impl Chunk {
         let published = self.published();
         let body = self.bytes(BODY..published.body_end).unwrap_or_default();
         let positions: Vec<u32> = self.positions_of(0..u64::from(published.entries));
-        let (summary, histogram) = summarise(body, &positions, self.opened_ms, time_ms)?;
+        let (summary, histogram, keys) = summarise(body, &positions, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
             first_offset: Offset::new(self.first_offset),
@@ -58,6 +65,7 @@ impl Chunk {
             summary,
             histogram,
             is_compressed: false,
+            keys,
         };
         let end = published.body_end as usize;
         let trailer_length = (self.capacity as usize).saturating_sub(end);
@@ -90,6 +98,7 @@ impl Chunk {
             stored_bytes: stored,
             summary,
             histogram,
+            keys: description.keys,
         })
     }
 
@@ -110,7 +119,8 @@ impl Chunk {
         let body = self.entries_bytes(from, count)?.len();
         let end = u32::try_from(body.saturating_add(SLAB_BODY_POSITION)).unwrap_or(u32::MAX);
         let entries = u32::try_from(count).unwrap_or(u32::MAX);
-        usize::try_from(sealed_max(end, entries)).map_err(|_| Error::Internal {
+        let keys = self.keys_bytes_max(from, count);
+        usize::try_from(sealed_max(end, entries).saturating_add(keys)).map_err(|_| Error::Internal {
             what: "a slab fits in memory",
         })
     }
@@ -136,7 +146,7 @@ impl Chunk {
             .into_iter()
             .map(rebased)
             .collect();
-        let (summary, histogram) = summarise(body, &positions, self.opened_ms, time_ms)?;
+        let (summary, histogram, keys) = summarise(body, &positions, self.opened_ms, time_ms)?;
         let description = SlabDescription {
             log,
             first_offset: Offset::new(self.first_offset.saturating_add(from)),
@@ -144,6 +154,7 @@ impl Chunk {
             summary,
             histogram,
             is_compressed: false,
+            keys,
         };
         let Some((head, rest)) = out.split_at_mut_checked(SLAB_BODY_POSITION) else {
             return Err(room);
@@ -165,7 +176,24 @@ impl Chunk {
             stored_bytes,
             summary,
             histogram,
+            keys: description.keys,
         })
+    }
+
+    /// Upper bound of the bytes of the sketch of the keys of some messages. Looked at, because tails are many and mostly small.
+    fn keys_bytes_max(&self, from: u64, count: u64) -> u64 {
+        if !self.has_keys() {
+            return 0;
+        }
+        let body = self.entries_bytes(from, count).unwrap_or_default();
+        let keys = buffer::walk(body).filter(|found| {
+            let message = found.as_ref().map(|(_, message)| message);
+            message.is_ok_and(|message| message.key().is_some())
+        });
+        (keys.count() as u64)
+            .saturating_mul(KEY_SKETCH_ENTRY_BYTES as u64)
+            .next_multiple_of(8)
+            .min(KEYS_BYTES)
     }
 
     fn positions_of(&self, entries: Range<u64>) -> Vec<u32> {
@@ -173,7 +201,11 @@ impl Chunk {
     }
 }
 
-/// Bytes that a slab of single messages takes at most: body, index, histogram and checksum table, each rounded up.
+/// Bytes that a sketch of keys takes behind the histogram at most, rounded up.
+pub(super) const KEYS_BYTES: u64 = (KEY_SKETCH_BYTES_MAX as u64).next_multiple_of(8);
+
+/// Bytes that a slab of single messages without keys takes at most: body, index, histogram and checksum table, each rounded
+/// up.
 pub(super) fn sealed_max(body_end: u32, entries: u32) -> u64 {
     let groups = u64::from(body_end).div_ceil(GROUP_BYTES as u64);
     u64::from(body_end)
@@ -187,16 +219,17 @@ pub(super) fn sealed_max(body_end: u32, entries: u32) -> u64 {
         .saturating_add(groups.saturating_mul(4).next_multiple_of(8))
 }
 
-/// Summary and histogram of a body whose buffers begin at `positions`. The positions, and runs of equal lengths, make
+/// Summary, histogram and keys of a body whose buffers begin at `positions`. The positions, and runs of equal lengths, make
 /// the turns independent of each other: sealing is most of what the helper thread does.
 fn summarise(
     body: &[u8],
     positions: &[u32],
     opened_ms: i64,
     sealed_ms: i64,
-) -> Result<(Summary, Histogram32)> {
+) -> Result<(Summary, Histogram32, KeySketch)> {
     let mut summary = Summary::default();
     let mut histogram = Histogram32::default();
+    let mut keys: Option<KeySketchBuilder> = None;
     let (mut length, mut run) = (0u32, 0u32);
     for position in positions {
         let at = position.saturating_sub(BODY) as usize;
@@ -210,6 +243,9 @@ fn summarise(
             summary.types.insert(message.value_type());
         } else {
             summary.add_buffer(&message);
+            if let Some(key) = message.key() {
+                keys.get_or_insert_default().insert(key);
+            }
         }
         if value_bytes != length {
             histogram.add_run(length, run);
@@ -221,7 +257,8 @@ fn summarise(
     // Messages without a time of their own were appended between the two.
     summary.time_min_ms = summary.time_min_ms.min(opened_ms.min(sealed_ms));
     summary.time_max_ms = summary.time_max_ms.max(sealed_ms);
-    Ok((summary, histogram))
+    let keys = keys.map(|keys| keys.finish()).unwrap_or_default();
+    Ok((summary, histogram, keys))
 }
 
 /// A sealed chunk, lent whole.

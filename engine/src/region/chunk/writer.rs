@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lanterman_format::buffer::{self, BufferFields, ValueType};
 use lanterman_format::weakened;
 
-use super::sealing::sealed_max;
+use super::sealing::{KEYS_BYTES, sealed_max};
 use super::{BODY, Chunk, POSITION_BYTES};
 use crate::atomics::{Ordering, order};
 use crate::error::{Error, Result};
@@ -29,6 +29,8 @@ pub(crate) struct ChunkWriter {
     entries: u32,
     /// What body and index together may take, so that the trailer fits behind.
     limit: u64,
+    /// What a message with a key takes of that once and for all, for the sketch of keys; 0 when it is taken.
+    kept_for_keys: u64,
 }
 
 impl ChunkWriter {
@@ -44,6 +46,7 @@ impl ChunkWriter {
             position: BODY,
             entries: 0,
             limit,
+            kept_for_keys: KEYS_BYTES,
         }
     }
 
@@ -77,9 +80,14 @@ impl ChunkWriter {
         self.chunk.bytes_from(offset)
     }
 
-    /// Whether buffers of `bytes` in all, in `entries` entries, fit.
-    #[inline]
+    /// Whether buffers of `bytes` in all, in `entries` entries, fit, whatever they have.
     pub(crate) fn has_room(&self, bytes: u64, entries: u64) -> bool {
+        self.has_room_without_keys(bytes.saturating_add(self.kept_for_keys), entries)
+    }
+
+    /// The same of buffers without keys.
+    #[inline]
+    fn has_room_without_keys(&self, bytes: u64, entries: u64) -> bool {
         let count = u64::from(self.entries).saturating_add(entries);
         let body = u64::from(self.position).saturating_add(bytes);
         count <= self.chunk.positions.len() as u64
@@ -90,13 +98,13 @@ impl ChunkWriter {
     #[inline]
     pub(crate) fn append_plain(&mut self, value: &[u8], value_type: ValueType) -> Result<u64, Full> {
         let stored = HEADER_BYTES + value.len().next_multiple_of(8);
-        if !self.has_room(stored as u64, 1) {
+        if !self.has_room_without_keys(stored as u64, 1) {
             return Err(Full);
         }
         // Both casts keep their value: room was found, and the limit is below 4 GiB.
         let length = u32::try_from(value.len()).map_err(|_| Full)?;
         let word = buffer::plain_header_word(length, value_type);
-        // SAFETY: `has_room` keeps position + stored within the limit, which is within the memory.
+        // SAFETY: the look at the room keeps position + stored within the limit, which is within the memory.
         let at = unsafe { self.chunk.memory.add(self.position as usize) };
         if stored > HEADER_BYTES {
             // SAFETY: the last word of the buffer, inside the room found above.
@@ -138,11 +146,18 @@ impl ChunkWriter {
         self.position += stored;
     }
 
-    /// Notes what comes next, before it is published.
+    /// Notes what comes next, before it is published. There is room for it.
     #[inline]
-    fn note_type(&self, value_type: ValueType) {
+    fn note_kind(&mut self, value_type: ValueType, has_key: bool) {
         if value_type == ValueType::PART && !weakened!("parts-shown") {
             self.chunk.has_parts.store(true, Ordering::Relaxed);
+        }
+        if has_key && self.kept_for_keys > 0 {
+            self.chunk.has_keys.store(true, Ordering::Relaxed);
+            let kept = std::mem::take(&mut self.kept_for_keys);
+            if !weakened!("keys-without-room") {
+                self.limit = self.limit.saturating_sub(kept);
+            }
         }
     }
 
@@ -154,11 +169,12 @@ impl ChunkWriter {
     }
 
     /// The `length` bytes behind what is written, which nobody else can reach; `None` without room.
-    fn spare(&mut self, length: usize, entries: u64) -> Option<&mut [u8]> {
-        if !self.has_room(length as u64, entries) {
+    fn spare(&mut self, length: usize, entries: u64, may_have_keys: bool) -> Option<&mut [u8]> {
+        let kept = if may_have_keys { self.kept_for_keys } else { 0 };
+        if !self.has_room_without_keys((length as u64).saturating_add(kept), entries) {
             return None;
         }
-        // SAFETY: `has_room` keeps the range within the memory.
+        // SAFETY: the look at the room keeps the range within the memory.
         let at = unsafe { self.chunk.memory.add(self.position as usize) };
         // SAFETY: the range is within the memory and behind the published end; this writer, borrowed mutably, is the
         // only one who touches it.
@@ -172,9 +188,10 @@ impl ChunkWriter {
             return Err(Full);
         }
         let stored = fields.encoded_bytes().map_err(|_| Full)?;
-        let room = self.spare(stored as usize, 1).ok_or(Full)?;
+        let has_key = fields.key.is_some();
+        let room = self.spare(stored as usize, 1, has_key).ok_or(Full)?;
         fields.encode(room).map_err(|_| Full)?;
-        self.note_type(fields.value_type);
+        self.note_kind(fields.value_type, has_key);
         Ok(self.published_one(stored))
     }
 
@@ -182,7 +199,7 @@ impl ChunkWriter {
     pub(crate) fn reserved(&mut self, value_bytes: usize) -> Option<&mut [u8]> {
         let stored = HEADER_BYTES.checked_add(value_bytes.checked_next_multiple_of(8)?)?;
         let end = HEADER_BYTES.checked_add(value_bytes)?;
-        self.spare(stored, 1)?.get_mut(HEADER_BYTES..end)
+        self.spare(stored, 1, false)?.get_mut(HEADER_BYTES..end)
     }
 
     /// Publishes what was filled in place.
@@ -193,7 +210,7 @@ impl ChunkWriter {
     ) -> Result<u64, Full> {
         let stored = HEADER_BYTES.saturating_add(value_bytes.next_multiple_of(8));
         let length = u32::try_from(value_bytes).map_err(|_| Full)?;
-        let room = self.spare(stored, 1).ok_or(Full)?;
+        let room = self.spare(stored, 1, false).ok_or(Full)?;
         let end = HEADER_BYTES.saturating_add(value_bytes);
         room.get_mut(end..).ok_or(Full)?.fill(0);
         let word = buffer::plain_header_word(length, value_type).to_le_bytes();
@@ -206,7 +223,7 @@ impl ChunkWriter {
         let broken = Error::Internal {
             what: "stored buffers are whole and fit their room",
         };
-        self.spare(body.len(), count)
+        self.spare(body.len(), count, true)
             .ok_or_else(|| broken.clone())?
             .copy_from_slice(body);
         let before = (self.position, self.entries);
@@ -214,7 +231,7 @@ impl ChunkWriter {
         for found in buffer::walk(body) {
             match found {
                 Ok((_, message)) if message.count() == 1 => {
-                    self.note_type(message.value_type());
+                    self.note_kind(message.value_type(), message.key().is_some());
                     self.note(message.stored_bytes());
                 }
                 _ => {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lanterman_format::{Histogram64, NodeEntry, NodeParts, node};
+use lanterman_format::{Histogram64, KeySketch, NodeEntry, NodeParts, node};
 
 use super::*;
 use crate::disk::{Disk, DiskFile, Mapping, OpenMode, Sync, SystemDisk, SystemOptions};
@@ -77,6 +77,7 @@ fn make_node(slab: &Reference, offset_count: u64) -> (Vec<u8>, Reference) {
             skip: 0,
             reference: *slab,
             summary: Summary::default(),
+            keys: KeySketch::EMPTY,
         }],
         summary: Summary::default(),
         histogram: Histogram64::default(),

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lanterman_format::{
-    BlockIdentity, BlockKind, Crc, Generation, Histogram32, Histogram64, NodeEntry, NodeParts, Position,
-    Reference, Sealed, SegmentId, StoreId, Summary, Version,
+    BlockIdentity, BlockKind, Crc, Generation, Histogram32, Histogram64, KeySketch, KeySketchBuilder,
+    NodeEntry, NodeParts, Position, Reference, Sealed, SegmentId, StoreId, Summary, Version,
 };
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
+mod keys;
 mod splice;
 
 use super::*;
@@ -28,6 +29,7 @@ struct FakeNodes {
     nodes: Mutex<HashMap<u64, NodeParts>>,
     loads: AtomicUsize,
     is_failing: AtomicBool,
+    has_keys: AtomicBool,
 }
 
 impl FakeNodes {
@@ -82,9 +84,17 @@ impl NodeSource for FakeNodes {
             .ok_or_else(missing)
     }
 
-    fn count(&self, _: &SlabHandle, offsets: std::ops::Range<u64>) -> Option<Summary> {
+    fn count(&self, slab: &SlabHandle, offsets: std::ops::Range<u64>) -> Option<(Summary, KeySketch)> {
         let is_failing = self.is_failing.load(Ordering::Relaxed);
-        (!is_failing).then(|| summary_of(offsets.end - offsets.start))
+        let mut summary = summary_of(offsets.end - offsets.start);
+        let keys = match self.has_keys.load(Ordering::Relaxed) {
+            true => {
+                summary.key_bytes = summary.messages * 8;
+                keys::sketch_of(keys::keys_of(slab.reference().position.get(), offsets))
+            }
+            false => KeySketch::EMPTY,
+        };
+        (!is_failing).then_some((summary, keys))
     }
 }
 
@@ -134,6 +144,7 @@ fn entry(offset_count: u64, slab: u64) -> SlabEntry {
         skip: slab.as_ref().map_or(0, |_| 3),
         slab,
         summary: summary_of(offset_count),
+        keys: KeySketch::EMPTY,
     }
 }
 
@@ -494,6 +505,7 @@ fn hostile(level: u8, children: Vec<(u64, Reference)>) -> NodeParts {
             skip: 0,
             reference,
             summary: Summary::default(),
+            keys: KeySketch::EMPTY,
         })
         .collect();
     NodeParts {
