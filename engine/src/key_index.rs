@@ -64,7 +64,7 @@ impl Core {
         if let Some(gap) = self.first_gap(log, &root)? {
             let (parts, offsets) = gap;
             let merged = self
-                .merge_parts(parts, None)
+                .merge_parts(log, root.tree_end, parts, None)
                 .map_err(|error| self.key_error(log, error))?;
             let entries_max = offsets.end.saturating_sub(offsets.start);
             let run = self.write_run(log, merged, offsets.clone(), (entries_max, 0), &mut |_| true)?;
@@ -93,7 +93,7 @@ impl Core {
         let level = highest.saturating_add(u32::from(runs.len() > 1));
         let parts = runs.iter().cloned().map(KeyPart::Run).collect();
         let merged = self
-            .merge_parts(parts, None)
+            .merge_parts(log, last.offsets().end, parts, None)
             .map_err(|error| self.key_error(log, error))?;
         let run = self.write_run(log, merged, offsets.clone(), (entries, level), keep)?;
         self.put_run(log, offsets, run);
