@@ -8,7 +8,10 @@ use lanterman_format::ids::Offset;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::log::{LogState, Root};
+use crate::message::{Keeper, Message};
+use crate::region::chunk::Chunk;
 use crate::slab::{OpenSlab, SlabError, SlabHandle};
+use crate::sys::guard;
 
 /// The deleted offsets around `offset`, where neither tree nor slab has to say so.
 pub(crate) fn deleted_outside_the_tree(root: &Root, offset: u64) -> Option<Range<u64>> {
@@ -87,6 +90,112 @@ pub(crate) fn find_slab<'a>(
         None => Err(Error::Internal {
             what: "a log's pieces follow each other without a gap",
         }),
+    }
+}
+
+/// A message by the piece that it stands in, held by a count of its own: found in one step and looked at in a later one, so that
+/// many can be on their way from memory at once.
+#[derive(Debug)]
+pub(crate) struct Located {
+    offset: u64,
+    piece: LocatedIn,
+}
+
+#[derive(Debug)]
+enum LocatedIn {
+    Chunk(Arc<Chunk>),
+    /// The slab, and the offset counted from its first.
+    Slab(Arc<OpenSlab>, u64),
+    /// What is said of it when it is looked at, and no sooner.
+    Unreadable(Error),
+}
+
+impl Core {
+    /// Where the message at `offset` of a root stands; `None` where it is deleted, as far as the tree says.
+    ///
+    /// # Errors
+    /// As of opening a slab.
+    pub(crate) fn locate(&self, log: &LogState, root: &Root, offset: u64) -> Result<Option<Located>> {
+        if deleted_outside_the_tree(root, offset).is_some() {
+            return Ok(None);
+        }
+        let chunk = root.chunk_at(offset);
+        if let Some(chunk) = chunk.filter(|chunk| offset < chunk.end_offset()) {
+            let piece = LocatedIn::Chunk(Arc::clone(chunk));
+            return Ok(Some(Located { offset, piece }));
+        }
+        let found = match find_slab(self, log, root, offset) {
+            Err(Error::Deleted { .. }) => return Ok(None),
+            found => found?,
+        };
+        let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
+        let opened = found
+            .handle
+            .open(self.source.as_ref())
+            .map_err(|error| self.slab_error(log, Some(offset..found.end), error))?;
+        let slab = opened.share();
+        let piece = match slab.layout().is_compressed() {
+            false => LocatedIn::Slab(slab, relative),
+            true => match slab.piece(relative..relative.saturating_add(1), self.read_context()) {
+                Ok(piece) => LocatedIn::Slab(piece.slab, relative.saturating_sub(piece.first)),
+                Err(error) => LocatedIn::Unreadable(damaged(self, log, &slab, offset, root, error)),
+            },
+        };
+        Ok(Some(Located { offset, piece }))
+    }
+}
+
+impl Located {
+    /// Has the processor fetch what leads to the message.
+    #[inline]
+    pub(crate) fn foresee_index(&self) {
+        if let LocatedIn::Slab(slab, relative) = &self.piece {
+            slab.foresee_index(*relative);
+        }
+    }
+
+    /// Has the processor fetch the message.
+    #[inline]
+    pub(crate) fn foresee_message(&self) {
+        if let LocatedIn::Slab(slab, relative) = &self.piece {
+            slab.foresee_message(*relative);
+        }
+    }
+
+    /// The message; `None` if it is deleted, or a part of a value.
+    ///
+    /// # Errors
+    /// As of reading it.
+    pub(crate) fn message(&self, core: &Core, log: &LogState, root: &Root) -> Result<Option<Message<'_>>> {
+        match &self.piece {
+            LocatedIn::Chunk(chunk) => {
+                let position = chunk.position(self.offset.saturating_sub(chunk.first_offset()));
+                let buffer = chunk.buffer_at(position.ok_or(Error::Internal {
+                    what: "a chunk has the offsets below its end",
+                })?)?;
+                let message = || Message::new(self.offset, buffer, Keeper::Chunk(chunk));
+                Ok((!buffer.is_hidden()).then(message))
+            }
+            LocatedIn::Unreadable(error) => Err(error.clone()),
+            LocatedIn::Slab(slab, relative) => match slab.message(*relative, core.read_context()) {
+                Ok(buffer) => {
+                    let message = || Message::new(self.offset, buffer, Keeper::Slab(slab));
+                    Ok((!buffer.is_hidden()).then(message))
+                }
+                Err(error) => Err(damaged(core, log, slab, self.offset, root, error)),
+            },
+        }
+    }
+
+    /// Fails if bytes of the message, which was looked at, were lost meanwhile.
+    pub(crate) fn check(&self, core: &Core, log: &LogState, root: &Root) -> Result<()> {
+        match &self.piece {
+            LocatedIn::Slab(slab, _) if guard::any_lost() && slab.has_losses() => {
+                // Asks for its bytes once more.
+                self.message(core, log, root).map(|_| ())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Core {
         if let Some(gap) = self.first_gap(log, &root)? {
             let (parts, offsets) = gap;
             let merged = self
-                .merge_parts(parts, None)
+                .merge_parts(log, root.tree_end, parts, None)
                 .map_err(|error| self.key_error(log, error))?;
             let entries_max = offsets.end.saturating_sub(offsets.start);
             let run = self.write_run(log, merged, offsets.clone(), (entries_max, 0), &mut |_| true)?;
@@ -93,7 +93,7 @@ impl Core {
         let level = highest.saturating_add(u32::from(runs.len() > 1));
         let parts = runs.iter().cloned().map(KeyPart::Run).collect();
         let merged = self
-            .merge_parts(parts, None)
+            .merge_parts(log, last.offsets().end, parts, None)
             .map_err(|error| self.key_error(log, error))?;
         let run = self.write_run(log, merged, offsets.clone(), (entries, level), keep)?;
         self.put_run(log, offsets, run);
@@ -179,8 +179,9 @@ impl Core {
         writer.finish(offsets.start, offsets.end, level)
     }
 
-    /// Puts a run in the place of those that lie in `offsets`. If there is none, because no message is left, a run beside them
-    /// speaks of these offsets too; says whether now one does.
+    /// Puts a run in the place of those that lie in `offsets`. If there is none, because no message is left, a run right
+    /// beside them speaks of these offsets too; says whether now one does. One that stands apart must not, since a slab between
+    /// them may be damaged.
     fn put_run(&self, log: &Arc<LogState>, offsets: Range<u64>, run: Option<KeyRun>) -> bool {
         let is_told = log.change_root(|root| {
             let is_other = |known: &&KeyRun| {
@@ -188,8 +189,12 @@ impl Core {
             };
             let mut keys: Vec<KeyRun> = root.keys.iter().filter(is_other).cloned().collect();
             let at = keys.partition_point(|known| known.offsets().start < offsets.start);
-            let beside = at.checked_sub(1).unwrap_or(at);
-            let is_told = match (run, keys.get_mut(beside)) {
+            let mut others = keys.iter();
+            let beside = others.position(|known| {
+                known.offsets().end == offsets.start || known.offsets().start == offsets.end
+            });
+            let known = beside.and_then(|index| keys.get_mut(index));
+            let is_told = match (run, known) {
                 (Some(run), _) => {
                     keys.insert(at, run);
                     true
@@ -233,5 +238,44 @@ impl Core {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use std::sync::Arc;
+
+    use crate::disk::MemoryDisk;
+    use crate::{Background, Keyed, NewMessage, Options};
+
+    #[test]
+    fn a_run_speaks_of_emptied_offsets_right_beside_it_and_of_none_behind_a_slab_that_may_be_damaged() {
+        let store = Options::new()
+            .background(Background::Manual)
+            .disk(Arc::new(MemoryDisk::new()))
+            .open_copying("/store")
+            .unwrap();
+        store.set_keyed("table", Some(&Keyed::new())).unwrap();
+        let mut writer = store.writer("table").unwrap();
+        for key in [b"a", b"b", b"c"] {
+            writer
+                .append_message(&NewMessage::new(b"value").key(key))
+                .unwrap();
+        }
+        drop(writer);
+        store.compact("table").unwrap();
+        let core = store.core();
+        let log = core.find_log("table").unwrap();
+        let told = || {
+            let root = log.root();
+            root.keys.first().map(|run| run.offsets())
+        };
+        assert_eq!(told(), Some(0..3));
+        assert!(!core.put_run(&log, 6..9, None), "3 to 6 stand between");
+        assert_eq!(told(), Some(0..3));
+        assert!(core.put_run(&log, 3..6, None));
+        assert_eq!(told(), Some(0..6));
     }
 }

@@ -14,9 +14,7 @@ use lanterman_format::weakened;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::keys::{
-    Buffers, KeyContext, KeyError, KeyRun, KeyStream, MemoryKeys, MergedKeys, RunCursor, SortedKeys,
-};
+use crate::keys::{Buffers, KeyContext, KeyError, KeyRun, KeyStream, MemoryKeys, MergedKeys, RunCursor};
 use crate::log::{LogState, Root};
 use crate::region::chunk::Chunk;
 use crate::slab::{Pieces, SlabHandle};
@@ -390,7 +388,7 @@ impl Core {
         self.check_keyed(log)?;
         let parts = self.all_key_parts(root, end);
         let parts = parts.map_err(|error| self.key_error(log, error))?;
-        self.merge_parts(parts, from)
+        self.merge_parts(log, root.tree_end, parts, from)
             .map_err(|error| self.key_error(log, error))
     }
 
@@ -409,32 +407,36 @@ impl Core {
         Ok(parts)
     }
 
-    /// Goes through all parts at once.
+    /// Goes through all parts of a log at once, whose tree ends at `tree_end`.
     pub(crate) fn merge_parts(
         &self,
+        log: &LogState,
+        tree_end: u64,
         parts: Vec<KeyPart>,
         from: Option<Vec<u8>>,
     ) -> Result<MergedKeys, KeyError> {
-        let streams: Result<Vec<_>, KeyError> = parts
-            .into_iter()
-            .map(|part| {
-                Ok(match part {
-                    KeyPart::Run(run) => KeyStream::Run(RunCursor::new(run, from.clone())),
-                    KeyPart::Chunk(chunk, offsets) => {
-                        let count = offsets.end.saturating_sub(chunk.first_offset());
-                        let skip = offsets.start.saturating_sub(chunk.first_offset());
-                        let keys = Arc::new(SortedKeys::of_chunk(&chunk, count)?);
-                        let keys = MemoryKeys::new(keys, Buffers::Chunk(chunk), offsets, skip);
-                        KeyStream::of_memory(keys, from.clone())
+        let mut streams = Vec::with_capacity(parts.len());
+        let of_memory = |keys| KeyStream::of_memory(keys, from.clone());
+        for part in parts {
+            match part {
+                KeyPart::Run(run) => streams.push(KeyStream::Run(RunCursor::new(run, from.clone()))),
+                KeyPart::Chunk(chunk, offsets) => {
+                    let count = offsets.end.saturating_sub(chunk.first_offset());
+                    let skip = offsets.start.saturating_sub(chunk.first_offset());
+                    let known = self.kept_keys.of_chunk(log.id.get(), &chunk, tree_end);
+                    for keys in known.in_order(&chunk, count)? {
+                        let buffers = Buffers::Chunk(Arc::clone(&chunk));
+                        let keys = MemoryKeys::new(keys, buffers, offsets.clone(), skip);
+                        streams.push(of_memory(keys));
                     }
-                    KeyPart::Slab {
-                        handle,
-                        offsets,
-                        skip,
-                    } => KeyStream::of_memory(self.slab_keys(&handle, offsets, skip)?, from.clone()),
-                })
-            })
-            .collect();
-        Ok(MergedKeys::new(streams?))
+                }
+                KeyPart::Slab {
+                    handle,
+                    offsets,
+                    skip,
+                } => streams.push(of_memory(self.slab_keys(&handle, offsets, skip)?)),
+            }
+        }
+        Ok(MergedKeys::new(streams))
     }
 }

@@ -13,7 +13,7 @@ use crate::constraints::Constraints;
 use crate::core::Core;
 use crate::cursor::{Bound, Cursor, ToOffset};
 use crate::error::{Error, Result, Violation};
-use crate::key_scan::{KeyEnd, KeyScan, message_of};
+use crate::key_scan::{KeyEnd, KeyScan};
 use crate::keyed::Keyed;
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
@@ -111,7 +111,12 @@ impl Log {
     /// As [`Snapshot::get_key`].
     pub fn get_key(&self, key: &[u8]) -> Result<Option<KeptMessage>> {
         self.check_not_dropped()?;
-        self.snapshot().get_key(key)
+        self.core.publication.settle();
+        let (_pin, root) = self.core.pin_root_for_a_call(&self.state);
+        // Asked behind the pin: what was not dropped then is held by it.
+        self.check_not_dropped()?;
+        let found = self.core.newest_of_key(&self.state, &root, root.end(), key)?;
+        Ok(found.filter(|message| message.value_type() != ValueType::NIL))
     }
 
     /// Name, start, end and watermarks.
@@ -385,18 +390,7 @@ impl Snapshot {
     /// # Errors
     /// [`Error::NotKeyed`], [`Error::Damaged`], [`Error::Unreadable`].
     pub fn get_key(&self, key: &[u8]) -> Result<Option<KeptMessage>> {
-        // Most keys that are not there need none.
-        let mut cursor = None;
-        let mut found = None;
-        self.core
-            .find_key(&self.state, &self.root, self.end, key, &mut |offset| {
-                let cursor = match &mut cursor {
-                    Some(cursor) => cursor,
-                    none => none.insert(self.cursor(self.root.start)?),
-                };
-                found = message_of(cursor, offset, key)?;
-                Ok(found.is_some())
-            })?;
+        let found = self.core.newest_of_key(&self.state, &self.root, self.end, key)?;
         Ok(found.filter(|message| message.value_type() != ValueType::NIL))
     }
 
@@ -435,7 +429,7 @@ impl Snapshot {
         Ok(KeyScan::new(
             Arc::clone(&self.core),
             Arc::clone(&self.state),
-            self.cursor(self.root.start)?,
+            (self.root.clone(), self.pin.clone()),
             merged,
             until,
         ))

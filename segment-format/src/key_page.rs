@@ -88,6 +88,7 @@ pub struct KeyEntry<'a> {
 
 impl KeyEntry<'_> {
     /// Writes its key to `key`, in the place of what stands there.
+    #[inline]
     pub fn copy_key(&self, key: &mut Vec<u8>) {
         key.clear();
         key.extend_from_slice(self.prefix);
@@ -95,17 +96,20 @@ impl KeyEntry<'_> {
     }
 
     /// How its key compares with another one.
+    #[inline]
     pub fn compare_key(&self, other: &[u8]) -> Ordering {
         let (front, rest) = other.split_at(self.prefix.len().min(other.len()));
         self.prefix.cmp(front).then_with(|| self.suffix.cmp(rest))
     }
 
     /// The page that an inner entry leads to.
+    #[inline]
     pub const fn page(&self) -> u64 {
         self.number
     }
 
     /// What a leaf's entry says.
+    #[inline]
     pub const fn place(&self) -> KeyPlace {
         KeyPlace {
             offset: self.number,
@@ -349,6 +353,17 @@ impl<'a> KeyPageView<'a> {
     }
 }
 
+/// Where the entries of a page go on, without the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyEntriesPlace {
+    at: usize,
+    left: u32,
+    is_leaf: bool,
+    /// Where the bytes stand with which all keys begin.
+    prefix_at: usize,
+    prefix_end: usize,
+}
+
 /// Entries of a page, in order. The iteration ends behind the first error.
 #[derive(Clone, Debug)]
 pub struct KeyEntries<'a> {
@@ -359,25 +374,42 @@ pub struct KeyEntries<'a> {
 
 impl<'a> KeyEntries<'a> {
     /// Where the next entry stands, for [`Self::resume`].
-    pub const fn place(&self) -> (usize, u32) {
-        (self.at, self.left)
-    }
-
-    /// Goes on in the same page at a place that [`Self::place`] gave.
-    #[must_use]
-    pub const fn resume(page: KeyPageView<'a>, place: (usize, u32)) -> Self {
-        Self {
-            page,
-            at: place.0,
-            left: place.1,
+    #[inline]
+    pub const fn place(&self) -> KeyEntriesPlace {
+        let prefix_end = self.page.entries_at;
+        KeyEntriesPlace {
+            at: self.at,
+            left: self.left,
+            is_leaf: self.page.is_leaf,
+            prefix_at: prefix_end.saturating_sub(self.page.prefix.len()),
+            prefix_end,
         }
     }
 
+    /// Goes on at a place that [`Self::place`] gave for the same page, of which nothing is checked once more.
+    #[inline]
+    #[must_use]
+    pub fn resume(page: &'a [u8], place: KeyEntriesPlace) -> Self {
+        Self {
+            page: KeyPageView {
+                bytes: page,
+                is_leaf: place.is_leaf,
+                entry_count: place.left,
+                prefix: page.get(place.prefix_at..place.prefix_end).unwrap_or_default(),
+                entries_at: place.prefix_end,
+            },
+            at: place.at,
+            left: place.left,
+        }
+    }
+
+    #[inline]
     fn pass(&mut self, behind: usize) {
         self.at = behind;
         self.left = self.left.saturating_sub(1);
     }
 
+    #[inline]
     fn peek(&self) -> Result<Option<(KeyEntry<'a>, usize)>, FormatError> {
         if self.left == 0 {
             return Ok(None);

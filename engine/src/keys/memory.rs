@@ -1,13 +1,13 @@
-//! Keys of messages that have no run: of chunks, and of slabs that were written a moment ago.
+//! Keys in order of messages that have no run: of chunks, and of slabs that were written a moment ago.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use lanterman_format::{BufferView, Reference, key_page};
+use lanterman_format::{BufferView, Reference};
 use parking_lot::Mutex;
 
-use super::{KeyContext, KeyError, KeyedPlace};
+use super::{ChunkKeys, KeyContext, KeyError, KeyedPlace};
 use crate::error::Error;
 use crate::region::chunk::Chunk;
 use crate::slab::{Pieces, SlabError};
@@ -67,13 +67,13 @@ impl SortedKeys {
         Ok(sorted)
     }
 
-    /// Those of the first `count` messages of a chunk.
+    /// Those of some of the messages of a chunk.
     ///
     /// # Errors
     /// None that is to be expected.
-    pub(crate) fn of_chunk(chunk: &Chunk, count: u64) -> Result<Self, Error> {
+    pub(super) fn of_chunk(chunk: &Chunk, entries: Range<u64>) -> Result<Self, Error> {
         let mut found = Vec::new();
-        for entry in 0..count {
+        for entry in entries {
             let Some(position) = chunk.position(entry) else {
                 break;
             };
@@ -181,60 +181,6 @@ impl MemoryCursor {
                 self.keys.buffers.check()?;
                 return Ok(true);
             }
-        }
-        Ok(false)
-    }
-}
-
-/// The keys of a chunk that may still grow, by hash.
-#[derive(Debug, Default)]
-pub(crate) struct ChunkKeys {
-    table: Mutex<ChunkTable>,
-}
-
-#[derive(Debug, Default)]
-struct ChunkTable {
-    /// The newest message of a hash.
-    newest: HashMap<u64, u32>,
-    /// For each message the one before it with the same hash.
-    before: Vec<u32>,
-}
-
-/// No message.
-const NONE: u32 = u32::MAX;
-
-impl ChunkKeys {
-    /// Calls `found` with the offsets of a key's messages in the chunk, the newest first, until it says `false`. Tells
-    /// whether it did.
-    pub(crate) fn each_place(
-        &self,
-        chunk: &Chunk,
-        key: &[u8],
-        found: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<bool, Error> {
-        let hash = key_page::key_hash(key);
-        let mut table = self.table.lock();
-        let published = chunk.published().entries;
-        while let Ok(entry) = u32::try_from(table.before.len())
-            && entry < published
-        {
-            let position = chunk.position(u64::from(entry)).unwrap_or_default();
-            let before = match chunk.buffer_at(position)?.key() {
-                Some(key) => table.newest.insert(key_page::key_hash(key), entry),
-                None => None,
-            };
-            table.before.push(before.unwrap_or(NONE));
-        }
-        let mut next = table.newest.get(&hash).copied().unwrap_or(NONE);
-        while next != NONE {
-            let position = chunk.position(u64::from(next)).unwrap_or_default();
-            let is_it = chunk.buffer_at(position)?.key() == Some(key);
-            let offset = chunk.first_offset().saturating_add(u64::from(next));
-            if is_it && !found(offset) {
-                return Ok(true);
-            }
-            let index = usize::try_from(next).unwrap_or(usize::MAX);
-            next = table.before.get(index).copied().unwrap_or(NONE);
         }
         Ok(false)
     }

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use super::memory::MemoryCursor;
 use super::run::RunCursor;
@@ -61,9 +62,8 @@ impl Eq for Head {}
 #[derive(Debug)]
 pub(crate) struct MergedKeys {
     streams: Vec<KeyStream>,
+    /// The next entry of each stream that has one; the greatest was given already if one was.
     heads: BinaryHeap<Head>,
-    /// The stream whose entry was given last.
-    behind: Option<usize>,
     has_begun: bool,
 }
 
@@ -72,7 +72,6 @@ impl MergedKeys {
         MergedKeys {
             heads: BinaryHeap::with_capacity(streams.len()),
             streams,
-            behind: None,
             has_begun: false,
         }
     }
@@ -82,33 +81,42 @@ impl MergedKeys {
     /// # Errors
     /// As of reading pages and messages. Nothing more is to be expected behind an error.
     pub(crate) fn next(&mut self, context: KeyContext<'_>, place: &mut KeyedPlace) -> Result<bool, KeyError> {
-        if !self.has_begun {
-            self.has_begun = true;
-            for stream in 0..self.streams.len() {
-                self.refill(stream, KeyedPlace::default(), context)?;
-            }
+        if let [only] = self.streams.as_mut_slice() {
+            return only.next(context, place);
         }
-        if let Some(stream) = self.behind.take() {
-            self.refill(stream, std::mem::take(place), context)?;
+        match std::mem::replace(&mut self.has_begun, true) {
+            true => self.step_over_given(context)?,
+            false => self.begin(context)?,
         }
-        let Some(head) = self.heads.pop() else {
+        let Some(head) = self.heads.peek() else {
             return Ok(false);
         };
-        self.behind = Some(head.stream);
-        *place = head.place;
+        place.clone_from(&head.place);
         Ok(true)
     }
 
-    fn refill(
-        &mut self,
-        stream: usize,
-        mut place: KeyedPlace,
-        context: KeyContext<'_>,
-    ) -> Result<(), KeyError> {
-        if let Some(source) = self.streams.get_mut(stream)
-            && source.next(context, &mut place)?
-        {
-            self.heads.push(Head { place, stream });
+    fn begin(&mut self, context: KeyContext<'_>) -> Result<(), KeyError> {
+        for (stream, source) in self.streams.iter_mut().enumerate() {
+            let mut place = KeyedPlace::default();
+            if source.next(context, &mut place)? {
+                self.heads.push(Head { place, stream });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the next entry of its stream in the place of the one that was given.
+    fn step_over_given(&mut self, context: KeyContext<'_>) -> Result<(), KeyError> {
+        let Some(mut given) = self.heads.peek_mut() else {
+            return Ok(());
+        };
+        let Head { place, stream } = &mut *given;
+        let has_more = match self.streams.get_mut(*stream) {
+            Some(source) => source.next(context, place)?,
+            None => false,
+        };
+        if !has_more {
+            PeekMut::pop(given);
         }
         Ok(())
     }

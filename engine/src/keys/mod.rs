@@ -2,10 +2,11 @@
 //!
 //! A range of offsets that is in slabs has a [`KeyRun`], sooner or later: its keys in order, in pages in slabs of their own,
 //! found through a tree as messages are. What has none yet is read, and its keys are sorted in memory ([`SortedKeys`]);
-//! a chunk that is still written has a hash table that grows with it ([`ChunkKeys`]). [`MergedKeys`] goes through all of them at once.
+//! a chunk that is still written has tables that grow with it ([`ChunkKeys`]). [`MergedKeys`] goes through all of them at once.
 //!
 //! Runs and tables tell where messages of a key stand or stood; whether one is still there is for the log's value to say.
 
+mod chunk;
 mod memory;
 mod merge;
 mod run;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::slab::{ReadContext, SlabError};
 use crate::tree::{NodeSource, TreeError};
 
+pub(crate) use chunk::ChunkKeys;
 pub(crate) use memory::{Buffers, KeptKeys, MemoryKeys, SortedKeys};
 pub(crate) use merge::{KeyStream, MergedKeys};
 pub(crate) use run::{KeyRun, RunCursor};
@@ -70,13 +72,30 @@ pub(crate) struct Superseded {
 }
 
 /// A message of a keyed log, by what is told of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyedPlace {
     pub(crate) key: Vec<u8>,
     pub(crate) offset: u64,
     /// Bytes that its buffer takes in a slab.
     pub(crate) stored_bytes: u64,
     pub(crate) is_marker: bool,
+}
+
+impl Clone for KeyedPlace {
+    fn clone(&self) -> Self {
+        let mut cloned = KeyedPlace::default();
+        cloned.clone_from(self);
+        cloned
+    }
+
+    /// Keeps the memory of the key.
+    fn clone_from(&mut self, other: &Self) {
+        self.key.clear();
+        self.key.extend_from_slice(&other.key);
+        self.offset = other.offset;
+        self.stored_bytes = other.stored_bytes;
+        self.is_marker = other.is_marker;
+    }
 }
 
 impl KeyedPlace {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use lanterman_format::key_page::{self, KeyEntries, KeyPageView};
+use lanterman_format::key_page::{self, KeyEntries, KeyEntriesPlace, KeyPageView};
 use lanterman_format::{FormatError, Reference, Rule, Structure, ValueType};
 
 use super::{KeyContext, KeyedPlace};
@@ -79,7 +79,8 @@ impl KeyRun {
         })
     }
 
-    /// The same run where it is known that there is nothing more in `offsets`, which it is to speak of too.
+    /// The same run where it is known that there is nothing more in `offsets`, which stand beside its own and of which it is to
+    /// speak too.
     pub(crate) fn covering(&self, offsets: &Range<u64>) -> Self {
         let told = lanterman_format::KeyRun {
             first: self.told.first.min(offsets.start),
@@ -197,7 +198,7 @@ pub(crate) struct RunCursor {
     next_leaf: u64,
     /// A copy of the leaf, and the place in it.
     leaf: Vec<u8>,
-    place: Option<(usize, u32)>,
+    place: Option<KeyEntriesPlace>,
     /// Keys before this one are passed over, until one is not.
     from: Option<Vec<u8>>,
 }
@@ -264,7 +265,7 @@ impl RunCursor {
     /// One entry: `None` at the end of the leaf, `false` for one of which the run does not speak.
     fn step(&mut self, found: &mut KeyedPlace) -> Result<Option<bool>, FormatError> {
         let Some(at) = self.place else { return Ok(None) };
-        let mut entries = KeyEntries::resume(KeyPageView::leaf(&self.leaf)?, at);
+        let mut entries = KeyEntries::resume(&self.leaf, at);
         let Some(entry) = entries.next().transpose()? else {
             return Ok(None);
         };

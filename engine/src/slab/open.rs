@@ -18,9 +18,13 @@ use super::piece::Uncompressed;
 use super::{ReadContext, SlabBytes, SlabError, SlabMemory, SlabSource, SlabWalk, Verify};
 use crate::atomics::OnceLock;
 use crate::sys::guard;
+use crate::sys::prefetch::prefetch;
 
 /// Bytes of a buffer that say how long it is.
 const BUFFER_HEADER_BYTES: u32 = 8;
+
+/// What the processor fetches at once.
+const CACHE_LINE_BYTES: usize = 64;
 
 /// A slab that can be read.
 #[derive(Debug)]
@@ -236,6 +240,24 @@ impl OpenSlab {
             self.ask(buffer)?;
         }
         Ok(buffer)
+    }
+
+    /// Has the processor fetch where the search for a message begins. A hint, which touches nothing.
+    #[inline]
+    pub(crate) fn foresee_index(&self, relative_offset: u64) {
+        let at = self.layout.index_place(relative_offset);
+        prefetch(self.first.bytes.as_slice().get(at..).unwrap_or_default());
+    }
+
+    /// Has the processor fetch the beginning of a message, which the index leads to. A hint, which touches nothing of it.
+    #[inline]
+    pub(crate) fn foresee_message(&self, relative_offset: u64) {
+        if let Ok(found) = self.find_unasked(relative_offset) {
+            let at = found.position as usize;
+            let message = self.first.bytes.as_slice().get(at..).unwrap_or_default();
+            prefetch(message);
+            prefetch(message.get(CACHE_LINE_BYTES..).unwrap_or_default());
+        }
     }
 
     /// Fails if the index, which led to it, or the buffer itself was lost under the map.

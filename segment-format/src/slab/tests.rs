@@ -169,6 +169,23 @@ fn buffers_of_many_offsets_have_an_index_of_runs() {
 }
 
 #[test]
+fn offsets_are_found_in_runs_of_the_most_unlike_lengths() {
+    // Where a place in proportion leads far away: all at one end, and lengths that double and halve.
+    let shapes: [fn(u64) -> u64; 4] = [
+        |number| if number == 0 { 1 << 31 } else { 1 },
+        |number| if number == 299 { 1 << 31 } else { 1 },
+        |number| 1 << (number % 23),
+        |number| if number % 50 == 7 { 1 << 20 } else { number % 3 + 1 },
+    ];
+    for shape in shapes {
+        let counted: Vec<(Vec<u8>, u64)> = (0..300).map(|number| (vec![1; 5], shape(number))).collect();
+        let sample = sample(&counted);
+        let slab = sample.seal().unwrap();
+        assert_every_offset_is_found(&slab, &sample);
+    }
+}
+
+#[test]
 fn a_flipped_bit_is_found_by_the_head_or_by_its_group() {
     let counted: Vec<(Vec<u8>, u64)> = vec![(vec![1; 5], 2), (vec![2; 100], 1), (vec![3; 9], 9)];
     for messages in [messages(&[30, 30]), messages(&[1, 100, 0]), counted] {
