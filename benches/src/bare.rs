@@ -23,13 +23,13 @@ use rustix::io::ReadWriteFlags;
 use crate::Outcome;
 
 /// Bytes of one write or read in bulk.
-pub(crate) const PIECE_BYTES: usize = 1 << 20;
+pub const PIECE_BYTES: usize = 1 << 20;
 /// Writes or reads in flight.
 const DEPTH: usize = 8;
 
 /// What is done to a piece before it is written.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Filling<'a> {
+pub enum Filling<'a> {
     /// Nothing: the device alone.
     None,
     /// Records with an 8-byte header each, and one checksum over the piece: the least that any log must do.
@@ -37,7 +37,11 @@ pub(crate) enum Filling<'a> {
 }
 
 /// Memory in huge pages, all touched.
-pub(crate) fn huge_memory(bytes: usize) -> Outcome<MmapMut> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn huge_memory(bytes: usize) -> Outcome<MmapMut> {
     let mut memory = MmapOptions::new().len(bytes).map_anon()?;
     // Refused where the kernel has none; then small pages are the machine's limit.
     let _ = memory.advise(Advice::HugePage);
@@ -46,7 +50,11 @@ pub(crate) fn huge_memory(bytes: usize) -> Outcome<MmapMut> {
 }
 
 /// Opens for writing around the page cache.
-pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn open_direct(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
         .read(true)
@@ -58,7 +66,11 @@ pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
 }
 
 /// A file of `bytes` with its blocks reserved.
-pub(crate) fn reserve(path: &Path, bytes: u64) -> Outcome<File> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn reserve(path: &Path, bytes: u64) -> Outcome<File> {
     let file = open_direct(path)?;
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
     file.sync_all()?;
@@ -66,7 +78,11 @@ pub(crate) fn reserve(path: &Path, bytes: u64) -> Outcome<File> {
 }
 
 /// One durable write at `position`: what a commit cannot do without.
-pub(crate) fn durable_write(file: &File, position: u64, bytes: &[u8]) -> Outcome<()> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn durable_write(file: &File, position: u64, bytes: &[u8]) -> Outcome<()> {
     let written = rustix::io::pwritev2(file, &[io::IoSlice::new(bytes)], position, ReadWriteFlags::DSYNC)?;
     if written == bytes.len() {
         Ok(())
@@ -87,7 +103,11 @@ fn finish_one(ring: &mut IoUring, free: &mut Vec<usize>) -> Outcome<()> {
 }
 
 /// Writes `total` bytes in pieces from huge pages, some in flight, and syncs.
-pub(crate) fn ring_write(path: &Path, total: u64, filling: Filling<'_>) -> Outcome<()> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn ring_write(path: &Path, total: u64, filling: Filling<'_>) -> Outcome<()> {
     let file = open_direct(path)?;
     let mut memory = huge_memory(PIECE_BYTES * DEPTH)?;
     let mut ring = IoUring::new(DEPTH as u32 * 2)?;
@@ -130,7 +150,7 @@ fn fill(piece: &mut [u8], record: &[u8]) {
 }
 
 /// Copies `count` records with headers of 8 bytes into touched memory, over and over.
-pub(crate) fn copy_records(memory: &mut [u8], record: &[u8], count: u64) {
+pub fn copy_records(memory: &mut [u8], record: &[u8], count: u64) {
     let stored = 8 + record.len().next_multiple_of(8);
     let mut done = 0;
     while done < count {
@@ -147,7 +167,11 @@ pub(crate) fn copy_records(memory: &mut [u8], record: &[u8], count: u64) {
 }
 
 /// Copies into memory that another thread reads behind a release store, at the speed of a plain copy.
-pub(crate) fn copy_shared(target: &[AtomicU8], source: &[u8]) {
+///
+/// # Panics
+///
+/// When the lengths differ.
+pub fn copy_shared(target: &[AtomicU8], source: &[u8]) {
     assert!(target.len() == source.len(), "a slot takes one message");
     let to = target.as_ptr().cast_mut().cast::<u8>();
     // SAFETY: atomics may be written through a shared reference, the lengths are equal, and readers look at a slot only
@@ -156,7 +180,11 @@ pub(crate) fn copy_shared(target: &[AtomicU8], source: &[u8]) {
 }
 
 /// Reads files whole, in pieces, around the page cache, some in flight; gives the bytes.
-pub(crate) fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
     let mut memory = huge_memory(PIECE_BYTES * DEPTH)?;
     let mut ring = IoUring::new(DEPTH as u32 * 2)?;
     let mut total = 0;
@@ -192,14 +220,18 @@ pub(crate) fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
 
 /// The slabs of a store that nobody writes to, mapped, with the places of their bodies.
 #[derive(Debug)]
-pub(crate) struct MappedSlabs {
+pub struct MappedSlabs {
     maps: Vec<Mmap>,
     /// Map, start and end of each body, by first offset.
     bodies: Vec<(usize, usize, usize)>,
 }
 
 /// The files of a store's slabs, in order.
-pub(crate) fn slab_files(store: &Path) -> Outcome<Vec<PathBuf>> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn slab_files(store: &Path) -> Outcome<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(store.join("segments"))? {
         let path = entry?.path();
@@ -213,7 +245,11 @@ pub(crate) fn slab_files(store: &Path) -> Outcome<Vec<PathBuf>> {
 
 impl MappedSlabs {
     /// Maps the store's segments of slabs and finds the bodies of its one log.
-    pub(crate) fn open(store: &Path) -> Outcome<Self> {
+    ///
+    /// # Errors
+    ///
+    /// What the operating system gives.
+    pub fn open(store: &Path) -> Outcome<Self> {
         let mut maps = Vec::new();
         let mut bodies = Vec::new();
         for path in slab_files(store)? {
@@ -252,7 +288,7 @@ impl MappedSlabs {
 
     /// Calls `visit` with each value, found in the barest way: a length, and the next one behind it.
     #[inline]
-    pub(crate) fn walk(&self, mut visit: impl FnMut(&[u8])) {
+    pub fn walk(&self, mut visit: impl FnMut(&[u8])) {
         for (map, start, end) in &self.bodies {
             let mut rest = &self.maps[*map][*start..*end];
             while let Some((header, body)) = rest.split_first_chunk::<8>() {
@@ -264,7 +300,8 @@ impl MappedSlabs {
     }
 
     /// Where each value begins, in order.
-    pub(crate) fn positions(&self) -> Vec<&[u8]> {
+    #[must_use]
+    pub fn positions(&self) -> Vec<&[u8]> {
         let mut found = Vec::new();
         for (map, start, end) in &self.bodies {
             let mut rest = &self.maps[*map][*start..*end];
@@ -279,7 +316,11 @@ impl MappedSlabs {
 }
 
 /// Has the kernel forget the cached pages of these files.
-pub(crate) fn drop_caches(paths: &[PathBuf]) -> Outcome<()> {
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn drop_caches(paths: &[PathBuf]) -> Outcome<()> {
     for path in paths {
         let file = File::open(path)?;
         file.sync_all()?;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use lanterman::{Durability, Options, Store};
 
-use crate::Outcome;
-use crate::bare;
+use crate::{Outcome, bare};
+
+pub(crate) use lanterman_benches::data::{Random, megabytes, open, payload};
 
 /// Sizes and paths of a run, and fixtures that several rounds use.
 #[derive(Debug)]
@@ -139,57 +140,13 @@ impl Drop for Context {
     }
 }
 
-/// A store in `path`, mapped.
-#[allow(
-    unsafe_code,
-    reason = "a program that wants speed gives the promise that maps ask for"
-)]
-pub(crate) fn open(path: &Path, options: Options) -> Outcome<Store> {
-    // SAFETY: the directory was made by this program for this run, and nobody else writes to it.
-    let store = unsafe { options.open(path)? };
-    Ok(store)
-}
-
 /// Opens the store once more with other options, after closing it.
 pub(crate) fn open_again(store: &Store, path: &Path, options: Options) -> Outcome<Store> {
     store.clone().close()?;
     open(path, options)
 }
 
-/// Bytes that do not compress, the same in each run.
-pub(crate) fn payload(bytes: usize) -> Vec<u8> {
-    let mut random = Random::new(0x1a57_e24a);
-    let mut out = vec![0; bytes];
-    for chunk in out.chunks_mut(8) {
-        let word = random.next().to_le_bytes();
-        chunk.copy_from_slice(&word[..chunk.len()]);
-    }
-    out
-}
-
-/// A small generator (xorshift64*), so that runs repeat.
-#[derive(Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Random(seed | 1)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-}
-
 /// Removes a store that a round made.
 pub(crate) fn remove(path: &Path) -> Outcome<()> {
     std::fs::remove_dir_all(path).map_err(Into::into)
-}
-
-/// Megabytes (10^6 bytes) a second.
-pub(crate) fn megabytes(bytes: u64, time: Duration) -> f64 {
-    bytes as f64 / 1e6 / time.as_secs_f64()
 }

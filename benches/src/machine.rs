@@ -1,15 +1,19 @@
 //! What a figure depends on beside the program.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::Outcome;
-use crate::context::Context;
+use lanterman::Options;
+
+use crate::{Outcome, data};
 
 /// Facts of the machine and of how the store works on it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Facts {
+pub struct Facts {
+    date: String,
     cores: usize,
     processor: String,
     memory_gib: f64,
@@ -23,9 +27,13 @@ pub(crate) struct Facts {
 }
 
 /// Collects them; opens a store for a moment to learn how it writes.
-pub(crate) fn facts(context: &Context) -> Outcome<Facts> {
-    let path = context.path("facts");
-    let store = context.open(&path)?;
+///
+/// # Errors
+///
+/// What opening or writing that store gives.
+pub fn facts(directory: &Path, quick: bool) -> Outcome<Facts> {
+    let path = directory.join("facts");
+    let store = data::open(&path, Options::new())?;
     store
         .writer("facts")?
         .append(b"a store knows how it writes when it has written")?;
@@ -45,24 +53,56 @@ pub(crate) fn facts(context: &Context) -> Outcome<Facts> {
     let kilobytes = line(&read("/proc/meminfo"), "MemTotal");
     let memory: f64 = kilobytes.trim_end_matches(" kB").parse().unwrap_or_default();
     Ok(Facts {
+        date: today(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         processor: line(&read("/proc/cpuinfo"), "model name"),
         memory_gib: (memory / f64::from(1 << 20) * 10.0).round() / 10.0,
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        file_system: file_system(context, &read("/proc/self/mountinfo")),
+        file_system: file_system(directory, &read("/proc/self/mountinfo")),
         huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
             .trim()
             .to_owned(),
         direct: how.direct,
         ring: how.ring,
         disk: how.name,
-        quick: context.quick,
+        quick,
     })
 }
 
+/// The day it is, in UTC.
+fn today() -> String {
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    date_of(seconds / 86_400)
+}
+
+/// Year, month and day of a number of days since 1970, in the Gregorian calendar.
+///
+/// Years begin in March here, so that the day that some of them have more is their last.
+fn date_of(days: u64) -> String {
+    const DAYS_FROM_YEAR_0: u64 = 719_468;
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    let days = days + DAYS_FROM_YEAR_0;
+    let (era, day_of_era) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
+    let leap_days = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leap_days.min(day_of_era)) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}")
+}
+
 /// Kind and options of the mount that holds the data.
-fn file_system(context: &Context, mounts: &str) -> String {
-    let path = std::fs::canonicalize(context.directory()).unwrap_or_default();
+fn file_system(directory: &Path, mounts: &str) -> String {
+    let path = std::fs::canonicalize(directory).unwrap_or_default();
     let best = mounts
         .lines()
         .filter_map(|line| {
@@ -78,8 +118,24 @@ fn file_system(context: &Context, mounts: &str) -> String {
 }
 
 impl Facts {
-    /// One line for each.
-    pub(crate) fn markdown(&self) -> String {
+    /// The day of the run, as year, month and day, in UTC.
+    #[must_use]
+    pub fn date(&self) -> &str {
+        &self.date
+    }
+
+    /// Processor, memory, kernel and file system: what fits under a chart.
+    #[must_use]
+    pub fn short(&self) -> String {
+        format!(
+            "{} cores ({}), {} GiB, Linux {}, {}",
+            self.cores, self.processor, self.memory_gib, self.kernel, self.file_system
+        )
+    }
+
+    /// One line for all.
+    #[must_use]
+    pub fn markdown(&self) -> String {
         let mut out = String::new();
         let writes = match (self.direct, self.ring) {
             (true, true) => "direct, bulk through io_uring",
@@ -104,5 +160,19 @@ impl Facts {
         )
         .expect("a string takes what is written");
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date_of;
+
+    #[test]
+    fn days_become_dates_over_leap_years_and_ends_of_months() {
+        assert_eq!(date_of(0), "1970-01-01");
+        assert_eq!(date_of(11_016), "2000-02-29");
+        assert_eq!(date_of(11_017), "2000-03-01");
+        assert_eq!(date_of(20_453), "2025-12-31");
+        assert_eq!(date_of(20_454), "2026-01-01");
     }
 }

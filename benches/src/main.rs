@@ -18,24 +18,19 @@
     reason = "a measuring program that stops at the first surprise, prints, and sleeps to let a store come to rest"
 )]
 
-mod bare;
 mod child;
 mod context;
-mod machine;
 mod rows;
 mod table;
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use lanterman_benches::{Outcome, bare, machine};
 
 use crate::context::Context;
 use crate::table::Table;
-
-/// What every measurement returns.
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measures a store together with the machine's own limits, and prints one table of ratios.
 #[derive(Debug, Parser)]
@@ -108,7 +103,7 @@ fn run(arguments: &Arguments) -> Outcome<()> {
         .into());
     }
     let mut context = Context::new(&arguments.directory, arguments.quick)?;
-    let facts = machine::facts(&context)?;
+    let facts = machine::facts(context.directory(), arguments.quick)?;
     let mut table = Table::default();
     for round in 0..rounds {
         context.round = round;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::machine::Facts;
+use lanterman_benches::spread::{Spread, short};
 
 /// Which way a figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,32 +81,6 @@ struct Row {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
-}
-
-/// Least, middle and greatest.
-#[derive(Debug, Clone, Copy)]
-struct Spread {
-    least: f64,
-    median: f64,
-    greatest: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut sorted: Vec<f64> = values.collect();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            (sorted[middle - 1] + sorted[middle]) / 2.0
-        };
-        Spread {
-            least: sorted[0],
-            median,
-            greatest: sorted[sorted.len() - 1],
-        }
-    }
 }
 
 impl Row {
@@ -206,15 +181,5 @@ impl Table {
             })
             .collect();
         json!({"machine": facts, "rounds": rounds, "rows": rows})
-    }
-}
-
-/// Three or four digits that matter.
-fn short(value: f64) -> String {
-    match value.abs() {
-        large if large >= 1000.0 => format!("{value:.0}"),
-        middle if middle >= 100.0 => format!("{value:.0}"),
-        middle if middle >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
     }
 }

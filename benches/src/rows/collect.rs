@@ -70,7 +70,7 @@ fn append_and_read(store: &Store, messages: u64, stop: &AtomicBool) -> Outcome<L
         writer.append(&message)?;
         times.appends.record(taken(due))?;
         let due = wait_for_turn(begin, number + 1);
-        let message = cursor.get(random.next() % messages)?;
+        let message = cursor.get(random.next_u64() % messages)?;
         std::hint::black_box(message.value().iter().fold(0u8, |sum, byte| sum ^ byte));
         times.reads.record(taken(due))?;
         number += 2;
@@ -176,7 +176,7 @@ const PATTERNS: [(&str, Pattern); 4] = [
         "written to erase random ranges of 10,000 messages, for each byte deleted",
         |count, random| {
             let ranges = count / 40_000;
-            let start = |number| number * 40_000 + random.next() % 30_000;
+            let start = |number| number * 40_000 + random.next_u64() % 30_000;
             (0..ranges)
                 .map(start)
                 .map(|first| first..first + 10_000)

@@ -167,7 +167,7 @@ pub(super) fn random(context: &mut Context) -> Outcome<Vec<Sample>> {
     let count = context.pick(1 << 20, 1 << 16);
     let mut random = Random::new(77 + context.round as u64);
     let offsets: Vec<u64> = (0..count)
-        .map(|_| random.next() % positions.len() as u64)
+        .map(|_| random.next_u64() % positions.len() as u64)
         .collect();
     let values: Vec<&[u8]> = offsets.iter().map(|offset| positions[*offset as usize]).collect();
     let snapshot = store.snapshot(LOG)?;
