@@ -41,12 +41,16 @@ pub struct CounterReadings {
     pub versions_written: u64,
     /// Commit blocks that were made durable at once, each with one sync.
     pub durable_versions_written: u64,
+    /// Messages appended: those that are committed, and those that nobody has committed yet.
+    pub messages_appended: u64,
     /// Messages in commit blocks, and in slabs that these refer to.
     pub messages_committed: u64,
     /// Slabs written.
     pub slabs_written: u64,
     /// Bytes of these slabs on disk.
     pub slab_bytes_written: u64,
+    /// Syncs of files and of names, those of durable commits among them.
+    pub syncs: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
     /// Bytes of journal that a recovery would read now.
@@ -61,6 +65,8 @@ pub struct CounterReadings {
     pub compaction_rewritten_bytes: u64,
     /// Bytes of memory held by tails, counting those kept for readers.
     pub tail_memory_bytes: u64,
+    /// Bytes of garbage that the newest look found and nobody holds, and that were not given back since.
+    pub garbage_bytes: u64,
     /// Bytes of segments mapped.
     pub mapped_bytes: u64,
     /// Snapshots and cursors that are held.
@@ -78,7 +84,7 @@ enum Kind {
 }
 
 impl CounterReadings {
-    fn counters(&self) -> [Listed; 12] {
+    fn counters(&self) -> [Listed; 14] {
         use Kind::Counter;
         [
             ("commits_total", Counter, "Commits asked for.", self.commits),
@@ -101,6 +107,12 @@ impl CounterReadings {
                 self.durable_versions_written,
             ),
             (
+                "messages_appended_total",
+                Counter,
+                "Messages appended.",
+                self.messages_appended,
+            ),
+            (
                 "messages_committed_total",
                 Counter,
                 "Messages committed.",
@@ -118,6 +130,7 @@ impl CounterReadings {
                 "Bytes of slabs written.",
                 self.slab_bytes_written,
             ),
+            ("syncs_total", Counter, "Syncs of files and of names.", self.syncs),
             (
                 "checkpoints_total",
                 Counter,
@@ -151,7 +164,7 @@ impl CounterReadings {
         ]
     }
 
-    fn gauges(&self) -> [Listed; 4] {
+    fn gauges(&self) -> [Listed; 5] {
         use Kind::Gauge;
         [
             (
@@ -165,6 +178,12 @@ impl CounterReadings {
                 Gauge,
                 "Bytes of memory held by tails.",
                 self.tail_memory_bytes,
+            ),
+            (
+                "garbage_bytes",
+                Gauge,
+                "Bytes of garbage that wait to be given back.",
+                self.garbage_bytes,
             ),
             (
                 "mapped_bytes",
@@ -293,6 +312,8 @@ impl Counters {
             group_sizes: self.group_sizes.each_ref().map(load),
             versions_written: load(&self.versions),
             durable_versions_written: load(&self.durable_versions),
+            messages_appended: 0,
+            syncs: 0,
             messages_committed: load(&self.messages),
             slabs_written: load(&self.slabs),
             slab_bytes_written: load(&self.slab_bytes),
@@ -303,6 +324,7 @@ impl Counters {
             compaction_removed_bytes: load(&self.compaction_removed_bytes),
             compaction_rewritten_bytes: load(&self.compaction_rewritten_bytes),
             tail_memory_bytes: 0,
+            garbage_bytes: 0,
             mapped_bytes: 0,
             pins: 0,
         }
@@ -319,11 +341,24 @@ impl crate::core::Core {
             .into_iter()
             .filter(|segment| segment.is_mapped())
             .map(|segment| segment.bytes);
+        let uncommitted = self.catalog.all().into_iter().map(|log| {
+            // Asked in this order: what is committed meanwhile was appended before.
+            let committed = log.journaled_end();
+            log.end().saturating_sub(committed)
+        });
+        let counted = self.counters.read();
         CounterReadings {
+            messages_appended: uncommitted.fold(counted.messages_committed, u64::saturating_add),
+            // A checkpoint syncs both root slots.
+            syncs: counted
+                .checkpoints
+                .saturating_mul(2)
+                .saturating_add(self.segments.sync_count()),
+            garbage_bytes: self.waiting_garbage_bytes(),
             tail_memory_bytes: in_use.saturating_add(retired),
             mapped_bytes: mapped.sum(),
             pins: self.pins.count(),
-            ..self.counters.read()
+            ..counted
         }
     }
 }

@@ -367,6 +367,20 @@ impl Core {
         state.free.get(&segment).cloned().unwrap_or_default()
     }
 
+    /// Bytes of garbage that the newest look found and nobody holds, and that were not given back since.
+    pub(crate) fn waiting_garbage_bytes(&self) -> u64 {
+        let waiting = self.collector.state.lock().waiting.clone();
+        let known = self.segments.known_slabs();
+        let bytes_of = |piece: &Piece| match piece {
+            Piece::Pages { range, .. } => range.end.saturating_sub(range.start),
+            Piece::Segment { segment } => {
+                let known = known.iter().find(|known| known.segment.get() == *segment);
+                known.map_or(0, |known| known.segment_bytes.get())
+            }
+        };
+        waiting.iter().map(bytes_of).fold(0, u64::saturating_add)
+    }
+
     fn find_garbage(&self) -> Result<()> {
         let _permit = self.permit()?;
         // Only where something was deleted: the reserve is no room for checkpoints that free nothing.

@@ -58,6 +58,17 @@ pub(crate) struct SegmentFile {
     unsynced: AtomicBool,
     /// Parts of the map that somebody looks at.
     windows: Arc<Windows>,
+    syncs: Arc<Syncs>,
+}
+
+/// How often segments and their names were synced.
+#[derive(Debug, Default)]
+struct Syncs(AtomicU64);
+
+impl Syncs {
+    fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl SegmentFile {
@@ -144,8 +155,9 @@ impl SegmentFile {
         } else {
             sync
         };
-        if sync == Sync::No {
-            self.unsynced.store(true, Ordering::Release);
+        match sync {
+            Sync::No => self.unsynced.store(true, Ordering::Release),
+            Sync::Data => self.syncs.count(),
         }
         self.file
             .write_at(position, bytes, sync)
@@ -161,6 +173,7 @@ impl SegmentFile {
     pub(crate) fn sync(&self) -> Result<()> {
         // Cleared first: what is written from here on is the next sync's matter.
         if self.unsynced.swap(false, Ordering::AcqRel) && !weakened!("sync-is-nothing") {
+            self.syncs.count();
             let mut outcome = self.file.sync_data();
             if weakened!("failed-sync-retried") && outcome.is_err() {
                 outcome = self.file.sync_data();
@@ -219,6 +232,7 @@ pub(crate) struct SegmentTable {
     spares: Mutex<Vec<Spare>>,
     reserve: Mutex<Reserve>,
     next: AtomicU64,
+    syncs: Arc<Syncs>,
 }
 
 impl SegmentTable {
@@ -233,7 +247,13 @@ impl SegmentTable {
             spares: Mutex::new(Vec::new()),
             reserve: Mutex::default(),
             next: AtomicU64::new(1),
+            syncs: Arc::default(),
         }
+    }
+
+    /// How often segments and their names were synced since the store was opened.
+    pub(crate) fn sync_count(&self) -> u64 {
+        self.syncs.0.load(Ordering::Relaxed)
     }
 
     pub(crate) fn store(&self) -> StoreId {
@@ -344,6 +364,7 @@ impl SegmentTable {
             map: OnceLock::new(),
             unsynced: AtomicBool::new(false),
             windows: Arc::default(),
+            syncs: Arc::clone(&self.syncs),
         };
         let mut header = [0u8; SEGMENT_HEADER_BYTES];
         segment.read_exact(0, &mut header)?;
@@ -426,6 +447,7 @@ impl SegmentTable {
             map: OnceLock::new(),
             unsynced: AtomicBool::new(false),
             windows: Arc::default(),
+            syncs: Arc::clone(&self.syncs),
         });
         self.open.write().insert(id.get(), Arc::clone(&segment));
         if kind == SegmentKind::Slabs {
@@ -542,6 +564,7 @@ impl SegmentTable {
         file.write_at(0, bytes.as_ref(), Sync::No)
             .map_err(|source| Error::io("write", from, source))?;
         // Not only the data: the reservation's metadata must be durable too.
+        self.syncs.count();
         file.sync_data()
             .map_err(|source| Error::failed_sync(from, source))?;
         self.disk
@@ -555,6 +578,7 @@ impl SegmentTable {
 
     /// Makes the names of segments durable.
     pub(crate) fn sync_names(&self) -> Result<()> {
+        self.syncs.count();
         self.disk
             .sync_directory(&self.directory)
             .map_err(|source| Error::failed_sync(&self.directory, source))
