@@ -117,7 +117,7 @@ pub struct Collected {
 
 /// A piece of garbage that may go.
 #[derive(Debug, Clone)]
-enum Piece {
+pub(super) enum Piece {
     Pages { segment: u64, range: Range<u64> },
     Segment { segment: u64 },
 }
@@ -127,7 +127,7 @@ enum Piece {
 pub(crate) struct Collector {
     /// Held by whoever looks for garbage or writes slabs anew: what is written and in no tree yet would be taken for some.
     pub(super) busy: Mutex<()>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Where slabs may be shown in part.
     pub(super) cuts: Mutex<Cuts>,
     /// Nothing that was deleted up to this version is in any file.
@@ -148,8 +148,8 @@ impl Collector {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Piece>,
+pub(super) struct State {
+    pub(super) waiting: VecDeque<Piece>,
     held: Vec<HeldBack>,
     /// Pages that were given back, by segment.
     free: BTreeMap<u64, Vec<Range<u64>>>,
@@ -365,20 +365,6 @@ impl Core {
     pub(super) fn free_pages(&self, segment: u64) -> Vec<Range<u64>> {
         let state = self.collector.state.lock();
         state.free.get(&segment).cloned().unwrap_or_default()
-    }
-
-    /// Bytes of garbage that the newest look found and nobody holds, and that were not given back since.
-    pub(crate) fn waiting_garbage_bytes(&self) -> u64 {
-        let waiting = self.collector.state.lock().waiting.clone();
-        let known = self.segments.known_slabs();
-        let bytes_of = |piece: &Piece| match piece {
-            Piece::Pages { range, .. } => range.end.saturating_sub(range.start),
-            Piece::Segment { segment } => {
-                let known = known.iter().find(|known| known.segment.get() == *segment);
-                known.map_or(0, |known| known.segment_bytes.get())
-            }
-        };
-        waiting.iter().map(bytes_of).fold(0, u64::saturating_add)
     }
 
     fn find_garbage(&self) -> Result<()> {

@@ -5,7 +5,7 @@ use lanterman_format::ids::Position;
 use lanterman_format::ids::SegmentId;
 use lanterman_format::segment::SegmentKind;
 
-use super::collect::HeldBack;
+use super::collect::{HeldBack, Piece};
 use super::reached::{length, unite, without};
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
@@ -116,5 +116,19 @@ impl Core {
         check.space.given_back = self.given_back();
         check.space.held = held;
         Ok(check)
+    }
+
+    /// Bytes of garbage that the newest look found and nobody holds, and that were not given back since.
+    pub(crate) fn waiting_garbage_bytes(&self) -> u64 {
+        let waiting = self.collector.state.lock().waiting.clone();
+        let known = self.segments.known_slabs();
+        let bytes_of = |piece: &Piece| match piece {
+            Piece::Pages { range, .. } => range.end.saturating_sub(range.start),
+            Piece::Segment { segment } => {
+                let known = known.iter().find(|known| known.segment.get() == *segment);
+                known.map_or(0, |known| known.segment_bytes.get())
+            }
+        };
+        waiting.iter().map(bytes_of).fold(0, u64::saturating_add)
     }
 }

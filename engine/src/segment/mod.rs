@@ -8,6 +8,7 @@
 
 mod allocate;
 mod reserve;
+mod syncs;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::sys::memory::AlignedBuffer;
 pub(crate) use allocate::{Allocated, SlabAllocator};
 pub(crate) use reserve::MakingRoom;
 use reserve::Reserve;
+use syncs::Syncs;
 pub(crate) use windows::Window;
 use windows::Windows;
 
@@ -59,16 +61,6 @@ pub(crate) struct SegmentFile {
     /// Parts of the map that somebody looks at.
     windows: Arc<Windows>,
     syncs: Arc<Syncs>,
-}
-
-/// How often segments and their names were synced.
-#[derive(Debug, Default)]
-struct Syncs(AtomicU64);
-
-impl Syncs {
-    fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 impl SegmentFile {
@@ -253,7 +245,7 @@ impl SegmentTable {
 
     /// How often segments and their names were synced since the store was opened.
     pub(crate) fn sync_count(&self) -> u64 {
-        self.syncs.0.load(Ordering::Relaxed)
+        self.syncs.get()
     }
 
     pub(crate) fn store(&self) -> StoreId {
