@@ -328,16 +328,20 @@ impl Cursor {
             .open(self.core.source.as_ref())
             .map_err(|error| self.core.slab_error(&self.log, Some(offset..found.end), error))?;
         let (slab, relative) = match opened {
-            opened if opened.layout().is_compressed() => {
-                let piece = opened
+            Opened::Mapped(slab) if !slab.layout().is_compressed() => (slab, relative),
+            Opened::Passing(slab) if !slab.layout().is_compressed() => {
+                (&*self.passing.insert(slab), relative)
+            }
+            compressed => {
+                let piece = compressed
                     .share()
                     .piece(relative..relative.saturating_add(1), self.core.read_context())
-                    .map_err(|error| damaged(&self.core, &self.log, &opened, offset, &self.root, error))?;
+                    .map_err(|error| {
+                        damaged(&self.core, &self.log, &compressed, offset, &self.root, error)
+                    })?;
                 let slab = &*self.passing.insert(piece.slab);
                 (slab, relative.saturating_sub(piece.first))
             }
-            Opened::Mapped(slab) => (slab, relative),
-            Opened::Passing(slab) => (&*self.passing.insert(slab), relative),
         };
         match slab.message(relative, self.core.read_context()) {
             Ok(buffer) if buffer.is_hidden() => match buffer.value_type() {

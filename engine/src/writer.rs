@@ -195,22 +195,19 @@ impl Writer {
     /// that breaks a rule of the log refuses the batch, also where the rule would divert it: [`Error::Constraint`] says
     /// which it is.
     pub fn append_batch<'a>(&mut self, messages: impl IntoIterator<Item = NewMessage<'a>>) -> Result<Offset> {
-        let mut body = Vec::new();
-        let mut count = 0u64;
-        let mut judged = Vec::new();
+        // Whoever makes them does so before the log's gate is closed.
+        let messages: Vec<BufferFields<'a>> = messages.into_iter().map(|message| message.fields).collect();
+        let count = messages.len() as u64;
         let is_constrained = self.log.is_constrained();
         let is_keyed = self.log.is_keyed();
-        for message in messages {
+        let mut bytes = 0u64;
+        for fields in &messages {
             if is_keyed {
-                check_key(&self.log, &message.fields)?;
+                check_key(&self.log, fields)?;
             }
-            check_fields(&message.fields, self.message_bytes_max)?;
-            self.store.core.options.formats.check(&message.fields)?;
-            if is_constrained {
-                judged.push(message.fields);
-            }
-            encode(&message.fields, &mut body)?;
-            count = count.saturating_add(1);
+            check_fields(fields, self.message_bytes_max)?;
+            self.store.core.options.formats.check(fields)?;
+            bytes = bytes.saturating_add(u64::from(stored_bytes(fields)?));
         }
         let limit = self
             .store
@@ -218,10 +215,10 @@ impl Writer {
             .options
             .message_bytes_max
             .max(self.store.core.options.slab_bytes_max / 2);
-        if body.len() as u64 > limit {
+        if bytes > limit {
             return Err(Error::TooLarge {
                 part: "batch",
-                bytes: body.len() as u64,
+                bytes,
                 limit_bytes: limit,
             });
         }
@@ -231,10 +228,7 @@ impl Writer {
                 // It became so just now.
                 return Err(key_required(&self.log));
             }
-            let room = self
-                .store
-                .core
-                .make_room(&self.log, &mut tail, body.len() as u64, count)?;
+            let room = self.store.core.make_room(&self.log, &mut tail, bytes, count)?;
             if room == Room::NoMemory {
                 drop(tail);
                 self.store.core.wait_for_memory()?;
@@ -247,13 +241,19 @@ impl Writer {
             let mut judge = self.store.core.judge_of(&self.log)?.filter(|_| is_constrained);
             if let Some(judge) = &mut judge {
                 (first..)
-                    .zip(&judged)
+                    .zip(&messages)
                     .try_for_each(|(offset, fields)| judge.judge(fields, offset))?;
             }
-            writer.append_stored(&body, count)?;
+            if messages.iter().any(|fields| writer.stage_fields(fields).is_err()) {
+                writer.roll_back_staged();
+                return Err(Error::Internal {
+                    what: "a batch fits the room that was made for it",
+                });
+            }
+            writer.publish_staged();
             Judge::keep(judge);
             drop(tail);
-            self.count_bytes(body.len() as u64);
+            self.count_bytes(bytes);
             return Ok(Offset::new(first));
         }
     }

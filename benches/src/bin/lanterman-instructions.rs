@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, ValueEnum};
-use lanterman::{Background, Durability, Options, Store};
+use lanterman::{Background, Durability, NewMessage, Options, Store};
 use lanterman_benches::Outcome;
 use lanterman_benches::data::{self, Random, payload};
 
@@ -49,6 +49,8 @@ enum HotPath {
     AppendSmall,
     #[value(name = "append-1-KiB")]
     AppendMiddle,
+    #[value(name = "append-100-B-in-batches")]
+    AppendBatch,
     #[value(name = "read-by-offset-1-KiB")]
     ReadByOffset,
     #[value(name = "scan-step-1-KiB")]
@@ -69,6 +71,8 @@ const FEWER: u64 = 2_000;
 const MORE: u64 = 22_000;
 /// Messages that reads go round in.
 const LIBRARY_MESSAGES: u64 = 8_000;
+/// Messages of a batch.
+const BATCH: u64 = 100;
 const TOLERANCE_PERCENT: f64 = 2.0;
 
 fn main() -> ExitCode {
@@ -96,6 +100,7 @@ fn run(path: HotPath, count: u64, directory: &Path) -> Outcome<()> {
     match path {
         HotPath::AppendSmall => append(directory, &payload(100), count),
         HotPath::AppendMiddle => append(directory, &payload(1 << 10), count),
+        HotPath::AppendBatch => append_batches(directory, &payload(100), count),
         HotPath::ReadByOffset => read_by_offset(directory, count),
         HotPath::ScanStep => scan(directory, count),
     }
@@ -112,6 +117,20 @@ fn append(directory: &Path, value: &[u8], count: u64) -> Outcome<()> {
         writer.append(std::hint::black_box(value))?;
     }
     // Closing would write what was appended, and that is another path.
+    std::mem::forget((writer, store));
+    Ok(())
+}
+
+/// As [`append`], a hundred messages at a time.
+fn append_batches(directory: &Path, value: &[u8], count: u64) -> Outcome<()> {
+    let store = data::open(directory, options())?;
+    let mut writer = store.writer(LOG)?;
+    for _ in 0..4_000 {
+        writer.append(&[1; 1024])?;
+    }
+    for _ in 0..count / BATCH {
+        writer.append_batch((0..BATCH).map(|_| NewMessage::new(std::hint::black_box(value))))?;
+    }
     std::mem::forget((writer, store));
     Ok(())
 }

@@ -38,6 +38,12 @@ impl<'a> BufferFields<'a> {
         }
     }
 
+    /// Whether it is one message with nothing beside a value whose type fits the buffer's header, and no part of a value.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.flags() == 0 && self.value_type != ValueType::PART
+    }
+
     /// The bytes that the stored message takes.
     ///
     /// # Errors

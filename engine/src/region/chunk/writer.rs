@@ -97,6 +97,13 @@ impl ChunkWriter {
     /// Appends a value without key, time or headers, and publishes it; gives its offset.
     #[inline]
     pub(crate) fn append_plain(&mut self, value: &[u8], value_type: ValueType) -> Result<u64, Full> {
+        let stored = self.write_plain(value, value_type)?;
+        Ok(self.published_one(stored))
+    }
+
+    /// Writes a value without key, time or headers behind the others; gives the bytes that it takes.
+    #[inline]
+    fn write_plain(&mut self, value: &[u8], value_type: ValueType) -> Result<u32, Full> {
         let stored = HEADER_BYTES + value.len().next_multiple_of(8);
         if !self.has_room_without_keys(stored as u64, 1) {
             return Err(Full);
@@ -120,7 +127,7 @@ impl ChunkWriter {
         }
         // SAFETY: inside the room, aligned, behind the published end.
         unsafe { at.cast::<u64>().write(word.to_le()) };
-        Ok(self.published_one(buffer::plain_stored_bytes(length)))
+        Ok(buffer::plain_stored_bytes(length))
     }
 
     /// Notes one more buffer of `stored` bytes and publishes everything; gives its offset.
@@ -183,6 +190,22 @@ impl ChunkWriter {
 
     /// Appends a message with whatever it has, and publishes it.
     pub(crate) fn append_fields(&mut self, fields: &BufferFields<'_>) -> Result<u64, Full> {
+        let stored = self.write_fields(fields)?;
+        Ok(self.published_one(stored))
+    }
+
+    /// Puts a message behind the others without publishing it.
+    pub(crate) fn stage_fields(&mut self, fields: &BufferFields<'_>) -> Result<(), Full> {
+        let stored = match fields.is_plain() {
+            true => self.write_plain(fields.value, fields.value_type)?,
+            false => self.write_fields(fields)?,
+        };
+        self.note(stored);
+        Ok(())
+    }
+
+    /// Writes a message behind the others; gives the bytes that it takes.
+    fn write_fields(&mut self, fields: &BufferFields<'_>) -> Result<u32, Full> {
         // A chunk finds its buffers by number, which only counts messages when each buffer is one.
         if fields.count != 1 {
             return Err(Full);
@@ -192,7 +215,7 @@ impl ChunkWriter {
         let room = self.spare(stored as usize, 1, has_key).ok_or(Full)?;
         fields.encode(room).map_err(|_| Full)?;
         self.note_kind(fields.value_type, has_key);
-        Ok(self.published_one(stored))
+        Ok(stored)
     }
 
     /// Room for the value of a plain message; filled again at each call, published by [`Self::publish_reserved`].
