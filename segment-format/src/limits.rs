@@ -25,6 +25,10 @@ pub const VALUE_PARTS_MAX: u32 = 65_000;
 /// file says. Longer messages stay as they are.
 pub const COMPRESSED_BATCH_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
+/// Greatest length of all buffers of a slab with compressed batches, uncompressed: some readers need all of them at once, and a
+/// small file may claim to hold any number. Slabs are made of at most 64 MiB of memory.
+pub const COMPRESSED_SLAB_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
 /// Greatest length of a block: positions within a block have thirty-two bits, with room for sums of two of them.
 pub const BLOCK_BYTES_MAX: u32 = 512 * 1024 * 1024;
 
@@ -50,6 +54,7 @@ pub const GATHERED_SLABS_MAX: u32 = 1024 * 1024;
 const _: () = {
     assert!(KEY_BYTES_MAX + HEADERS_BYTES_MAX + 64 <= 65_535 * 8);
     assert!(VALUE_BYTES_MAX < BLOCK_BYTES_MAX);
+    assert!(COMPRESSED_BATCH_BYTES_MAX <= COMPRESSED_SLAB_BYTES_MAX);
     assert!(COMPRESSED_BATCH_BYTES_MAX <= VALUE_BYTES_MAX);
     assert!(BLOCK_BYTES_MAX <= u32::MAX / 4);
     assert!(VALUE_BYTES_DEFAULT_MAX <= VALUE_BYTES_MAX);

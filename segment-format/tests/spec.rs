@@ -109,6 +109,10 @@ fn the_limits_in_the_text_are_those_of_the_code() {
         ("VALUE_BYTES_MAX", limits::VALUE_BYTES_MAX.into()),
         ("VALUE_PARTS_MAX", limits::VALUE_PARTS_MAX.into()),
         (
+            "COMPRESSED_SLAB_BYTES_MAX",
+            limits::COMPRESSED_SLAB_BYTES_MAX.into(),
+        ),
+        (
             "COMPRESSED_BATCH_BYTES_MAX",
             limits::COMPRESSED_BATCH_BYTES_MAX.into(),
         ),

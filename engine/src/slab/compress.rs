@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use lanterman_format::compressed_batch::compress;
-use lanterman_format::limits::COMPRESSED_BATCH_BYTES_MAX;
+use lanterman_format::limits::{COMPRESSED_BATCH_BYTES_MAX, COMPRESSED_SLAB_BYTES_MAX};
 use lanterman_format::settings::CompressionSettings;
 use lanterman_format::slab::SLAB_BODY_POSITION;
 use lanterman_format::{BufferFields, BufferView, FormatError, Structure, ValueType, buffer};
@@ -30,7 +30,7 @@ struct Waiting {
 }
 
 /// The body with its messages in batches; `None` if none of them shrinks. Runs of deleted messages, and what does not shrink,
-/// stay as they are.
+/// stay as they are; so does a body that is longer than a slab with batches may be.
 ///
 /// # Errors
 ///
@@ -39,6 +39,9 @@ pub(super) fn compress_body(
     body: &[u8],
     settings: &CompressionSettings,
 ) -> Result<Option<CompressedBody>, FormatError> {
+    if body.len() > COMPRESSED_SLAB_BYTES_MAX as usize {
+        return Ok(None);
+    }
     let mut made = CompressedBody::default();
     let mut waiting = Waiting::default();
     let limit = COMPRESSED_BATCH_BYTES_MAX as usize;

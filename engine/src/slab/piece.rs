@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use lanterman_format::buffer::walk;
+use lanterman_format::limits::COMPRESSED_SLAB_BYTES_MAX;
 use lanterman_format::slab::{EntryPlace, SLAB_BODY_POSITION, SlabDescription, seal, trailer_bytes};
 use lanterman_format::weakened;
 use lanterman_format::{
@@ -130,6 +131,24 @@ impl OpenSlab {
         Ok(layout.offset_count())
     }
 
+    /// Adds a piece to what was uncompressed of the slab before.
+    ///
+    /// # Errors
+    ///
+    /// [`SlabError::Damaged`] if that is more than a slab may have.
+    fn check_uncompressed(&self, piece: &Piece, bytes: &mut u64) -> Result<(), SlabError> {
+        if !std::ptr::eq(self, &*piece.slab) {
+            *bytes = bytes.saturating_add(u64::from(piece.slab.layout().body_end()));
+        }
+        let limit = u64::from(COMPRESSED_SLAB_BYTES_MAX);
+        if *bytes <= limit {
+            return Ok(());
+        }
+        let error = crate::rules::too_long(Structure::CompressedBatch, limit, *bytes);
+        let whole = 0..self.layout().body_end() as usize;
+        Err(SlabError::damaged(self.reference(), None, whole, error))
+    }
+
     #[cold]
     fn uncompress(
         &self,
@@ -228,6 +247,7 @@ impl OpenSlab {
             at: offsets.start,
             end: offsets.end,
             inside: None,
+            bytes: 0,
         }
     }
 }
@@ -241,6 +261,8 @@ pub(crate) struct Buffers<'a> {
     at: u64,
     end: u64,
     inside: Option<(Piece, WalkPlace)>,
+    /// What was uncompressed so far.
+    bytes: u64,
 }
 
 /// A buffer met on the way.
@@ -281,6 +303,7 @@ impl Buffers<'_> {
             }
             let at = std::mem::replace(&mut self.at, self.end);
             let piece = self.slab.piece(at..self.end, self.context)?;
+            self.slab.check_uncompressed(&piece, &mut self.bytes)?;
             let end = piece.end;
             let own = at.saturating_sub(piece.first)..end.saturating_sub(piece.first);
             let place = piece.slab.walk(own, self.context)?.place();
@@ -320,9 +343,10 @@ impl Pieces {
     ///
     /// As of [`OpenSlab::piece`].
     pub(crate) fn of(slab: &Arc<OpenSlab>, context: ReadContext<'_>) -> Result<Self, SlabError> {
-        let (mut pieces, mut at) = (Vec::new(), 0);
+        let (mut pieces, mut at, mut bytes) = (Vec::new(), 0, 0);
         while at < slab.layout().offset_count() {
             let piece = slab.piece(at..slab.layout().offset_count(), context)?;
+            slab.check_uncompressed(&piece, &mut bytes)?;
             at = piece.end;
             pieces.push(piece);
         }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use lanterman_format::buffer::{ValueType, walk};
 use lanterman_format::large_value::LargeValue;
+use lanterman_format::limits::COMPRESSED_SLAB_BYTES_MAX;
 use lanterman_format::slab::SLAB_BODY_POSITION;
 use lanterman_format::{
     BufferView, CompressedBatch, FormatError, Reference, ReferenceKind, SlabLayout, Summary,
@@ -192,9 +193,15 @@ fn count_message(buffer: &BufferView<'_>, summary: &mut Summary) -> Result<(), S
 }
 
 /// The messages of a compressed batch.
-fn count_batch(buffer: &BufferView<'_>, summary: &mut Summary) -> Result<(), String> {
-    let body = CompressedBatch::parse(buffer).and_then(|batch| batch.to_body());
-    for step in walk(&body.map_err(|rule| rule.to_string())?) {
+fn count_batch(buffer: &BufferView<'_>, summary: &mut Summary, uncompressed: &mut u64) -> Result<(), String> {
+    let batch = CompressedBatch::parse(buffer).map_err(|rule| rule.to_string())?;
+    *uncompressed = uncompressed.saturating_add(u64::from(batch.body_bytes()));
+    if *uncompressed > u64::from(COMPRESSED_SLAB_BYTES_MAX) {
+        return Err(format!(
+            "its batches hold more than {COMPRESSED_SLAB_BYTES_MAX} bytes, uncompressed"
+        ));
+    }
+    for step in walk(&batch.to_body().map_err(|rule| rule.to_string())?) {
         let (_, message) = step.map_err(|rule| rule.to_string())?;
         message.validate().map_err(|rule| rule.to_string())?;
         count_message(&message, summary)?;
@@ -209,7 +216,7 @@ fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
         .unwrap_or_default();
     let body_position = u32::try_from(SLAB_BODY_POSITION).unwrap_or(u32::MAX);
     let mut summary = Summary::EMPTY;
-    let (mut entries, mut offsets) = (0u32, 0u64);
+    let (mut entries, mut offsets, mut uncompressed) = (0u32, 0u64, 0u64);
     for step in walk(body) {
         let (position, buffer) = step.map_err(|rule| rule.to_string())?;
         buffer.validate().map_err(|rule| rule.to_string())?;
@@ -220,7 +227,9 @@ fn count_messages(bytes: &[u8], layout: &SlabLayout) -> Result<u64, String> {
             ));
         }
         match buffer.value_type() {
-            ValueType::COMPRESSED_BATCH if layout.is_compressed() => count_batch(&buffer, &mut summary)?,
+            ValueType::COMPRESSED_BATCH if layout.is_compressed() => {
+                count_batch(&buffer, &mut summary, &mut uncompressed)?;
+            }
             ValueType::COMPRESSED_BATCH => {
                 return Err("it has a compressed batch, and its head says that there are none".to_owned());
             }
