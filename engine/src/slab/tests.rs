@@ -20,6 +20,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod mapped;
+mod pieces;
 
 const STORE: StoreId = StoreId::from_bytes([5; 16]);
 
