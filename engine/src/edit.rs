@@ -295,6 +295,8 @@ impl Core {
                 )?;
             }
             Edit::Replace(replacement) => {
+                // What goes of a tail slab must be an entry of the tree: the slab is taken to have all that is masked.
+                self.settle_tail(&replacement.log)?;
                 let root = rehearsal.root(&replacement.log)?;
                 let edited = self.replaced(replacement, &root)?.0;
                 rehearsal.take(&replacement.log, edited);

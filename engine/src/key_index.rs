@@ -35,11 +35,8 @@ impl Core {
         for log in self.catalog.all() {
             if log.is_keyed() && !log.is_dropped() {
                 made |= match self.index_keys_step(&log) {
-                    // Slabs that are damaged are left out, so it is a run.
-                    Err(Error::Damaged(_)) => {
-                        self.forget_runs(&log);
-                        true
-                    }
+                    // Slabs that are damaged are left out, so it is a run, or the log's tree: then nothing can be made.
+                    Err(Error::Damaged(_)) => self.forget_runs(&log),
                     made => made?,
                 };
             }

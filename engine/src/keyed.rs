@@ -210,17 +210,26 @@ impl Core {
         }
     }
 
-    /// Lets go of a log's runs of keys, one of which is damaged: the background makes them anew.
-    pub(crate) fn forget_runs(&self, log: &Arc<LogState>) {
+    /// Lets go of a log's runs of keys, one of which is damaged: the background makes them anew. Says whether there were any;
+    /// if not, something else is damaged, and there is nothing to do anew.
+    pub(crate) fn forget_runs(&self, log: &Arc<LogState>) -> bool {
+        let had_runs = log.change_root(|root| {
+            let had_runs = !root.keys.is_empty();
+            root.keys = Arc::from([]);
+            had_runs
+        });
+        if !had_runs {
+            return false;
+        }
         tracing::warn!(
             log = log.name.as_str(),
             "keys in order are damaged, and are put in order anew"
         );
-        log.change_root(|root| root.keys = Arc::from([]));
         self.compactor.set_indexed(None);
         if !self.options.read_only {
             self.catalog.mark_dirty(log);
         }
+        true
     }
 
     fn look_for_key(
