@@ -13,6 +13,7 @@
 pub mod bare;
 pub mod chart;
 pub mod data;
+pub mod growth;
 pub mod machine;
 pub mod spread;
 

@@ -69,6 +69,19 @@ pub fn facts(directory: &Path, quick: bool) -> Outcome<Facts> {
     })
 }
 
+/// A line of this process's status that is told in kilobytes, such as `VmRSS:`; in bytes.
+///
+/// # Errors
+///
+/// When there is no such line.
+pub fn own_status_bytes(key: &str) -> Outcome<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    let line = line.ok_or_else(|| format!("the status of a process has no {key}"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kilobytes << 10)
+}
+
 /// The day it is, in UTC.
 fn today() -> String {
     let seconds = SystemTime::now()
