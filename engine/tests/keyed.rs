@@ -132,6 +132,33 @@ fn the_newest_message_of_a_key_is_found_wherever_it_stands() {
 }
 
 #[test]
+fn a_snapshot_finds_keys_in_memory_that_a_larger_piece_has_taken_the_place_of() {
+    let (_disk, store) = keyed_store();
+    let mut writer = store.writer(LOG).unwrap();
+    let put = |writer: &mut lanterman::Writer, value: u64| {
+        let message = value.to_le_bytes();
+        writer
+            .append_message(&NewMessage::new(&message).key(b"key"))
+            .unwrap();
+    };
+    put(&mut writer, 1);
+    let before = store.log(LOG).unwrap().snapshot();
+    assert_eq!(
+        value_of(before.get_key(b"key").unwrap()),
+        Some(1_u64.to_le_bytes().to_vec())
+    );
+    // The memory of a log grows; the snapshot keeps the piece that it had.
+    (2..2_000).for_each(|value| put(&mut writer, value));
+    let now = store.log(LOG).unwrap().get_key(b"key").unwrap();
+    assert_eq!(value_of(now), Some(1_999_u64.to_le_bytes().to_vec()));
+    assert_eq!(
+        value_of(before.get_key(b"key").unwrap()),
+        Some(1_u64.to_le_bytes().to_vec())
+    );
+    assert!(before.get_key(b"other").unwrap().is_none());
+}
+
+#[test]
 fn a_scan_gives_the_newest_of_each_key_in_the_order_of_the_keys() {
     let (_disk, store) = keyed_store();
     for (key, value) in [("b", "1"), ("a", "2"), ("ab", "3"), ("b", "4"), ("\u{ff}", "5")] {
