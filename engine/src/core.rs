@@ -34,6 +34,7 @@ use crate::lost::Holes;
 use crate::named::HistoryTurn;
 use crate::options::Options;
 use crate::pins::PinTable;
+use crate::prefetch::PrefetchMemory;
 use crate::publication::Publication;
 use crate::reader_table::ReaderTable;
 use crate::readers::FollowingCell;
@@ -84,6 +85,8 @@ pub(crate) struct Core {
     pub(crate) background: Background,
     pub(crate) pins: Arc<PinTable>,
     pub(crate) counters: Counters,
+    /// What readers read ahead into.
+    pub(crate) prefetch_memory: Arc<PrefetchMemory>,
     /// The table in which readers of other processes stand; absent where it cannot be opened.
     pub(crate) readers: Option<ReaderTable>,
     pub(crate) closing: Closing,
@@ -151,6 +154,7 @@ impl Core {
             background: Background::default(),
             pins: Arc::default(),
             counters: Counters::default(),
+            prefetch_memory: PrefetchMemory::new(parts.options.prefetch_memory_bytes),
             readers: parts.readers,
             closing: Closing::default(),
             closer: Mutex::new(()),

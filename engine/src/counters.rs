@@ -21,6 +21,13 @@ pub(crate) struct Counters {
     collected_bytes: AtomicU64,
     compaction_removed_bytes: AtomicU64,
     compaction_rewritten_bytes: AtomicU64,
+    prefetch_slabs: AtomicU64,
+    prefetch_bytes: AtomicU64,
+    prefetch_hits: AtomicU64,
+    prefetch_stalls: AtomicU64,
+    prefetch_failures: AtomicU64,
+    prefetch_wasted_slabs: AtomicU64,
+    prefetch_wasted_bytes: AtomicU64,
 }
 
 /// Sizes of groups that are told apart: powers of two, and more.
@@ -63,6 +70,22 @@ pub struct CounterReadings {
     pub compaction_removed_bytes: u64,
     /// Stored bytes that compaction wrote anew.
     pub compaction_rewritten_bytes: u64,
+    /// Slabs whose read ahead of a reader was begun. Each becomes a hit, a failure or waste.
+    pub prefetch_slabs: u64,
+    /// Bytes of these reads.
+    pub prefetch_bytes: u64,
+    /// Slabs that a reader came to and that were read ahead, stalls included.
+    pub prefetch_hits: u64,
+    /// Hits that the reader came to before their read had ended, and waited for.
+    pub prefetch_stalls: u64,
+    /// Slabs that a reader came to and whose read ahead had failed; it read them itself.
+    pub prefetch_failures: u64,
+    /// Slabs that were read ahead and that the reader never came to.
+    pub prefetch_wasted_slabs: u64,
+    /// Stored bytes of these.
+    pub prefetch_wasted_bytes: u64,
+    /// Bytes of memory that hold what was read ahead, with what readers and their messages still look at.
+    pub prefetch_memory_bytes: u64,
     /// Bytes of memory held by tails, counting those kept for readers.
     pub tail_memory_bytes: u64,
     /// Bytes of garbage that the newest look found and nobody holds, and that were not given back since.
@@ -84,6 +107,54 @@ enum Kind {
 }
 
 impl CounterReadings {
+    fn prefetch_counters(&self) -> [Listed; 7] {
+        use Kind::Counter;
+        [
+            (
+                "prefetch_slabs_total",
+                Counter,
+                "Slabs whose read ahead was begun.",
+                self.prefetch_slabs,
+            ),
+            (
+                "prefetch_bytes_total",
+                Counter,
+                "Bytes of reads ahead.",
+                self.prefetch_bytes,
+            ),
+            (
+                "prefetch_hits_total",
+                Counter,
+                "Slabs that a reader found read ahead.",
+                self.prefetch_hits,
+            ),
+            (
+                "prefetch_stalls_total",
+                Counter,
+                "Hits that the reader had to wait for.",
+                self.prefetch_stalls,
+            ),
+            (
+                "prefetch_failures_total",
+                Counter,
+                "Slabs whose read ahead failed.",
+                self.prefetch_failures,
+            ),
+            (
+                "prefetch_wasted_slabs_total",
+                Counter,
+                "Slabs read ahead that no reader came to.",
+                self.prefetch_wasted_slabs,
+            ),
+            (
+                "prefetch_wasted_bytes_total",
+                Counter,
+                "Bytes of slabs read ahead that no reader came to.",
+                self.prefetch_wasted_bytes,
+            ),
+        ]
+    }
+
     fn counters(&self) -> [Listed; 14] {
         use Kind::Counter;
         [
@@ -164,7 +235,7 @@ impl CounterReadings {
         ]
     }
 
-    fn gauges(&self) -> [Listed; 5] {
+    fn gauges(&self) -> [Listed; 6] {
         use Kind::Gauge;
         [
             (
@@ -191,6 +262,12 @@ impl CounterReadings {
                 "Bytes of segments mapped.",
                 self.mapped_bytes,
             ),
+            (
+                "prefetch_memory_bytes",
+                Gauge,
+                "Bytes of memory that hold what was read ahead.",
+                self.prefetch_memory_bytes,
+            ),
             ("pins", Gauge, "Snapshots and cursors held.", self.pins),
         ]
     }
@@ -209,7 +286,8 @@ impl CounterReadings {
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         let mut text = String::new();
-        for (name, kind, help, value) in self.counters().into_iter().chain(self.gauges()) {
+        let all = self.counters().into_iter().chain(self.prefetch_counters());
+        for (name, kind, help, value) in all.chain(self.gauges()) {
             let kind = match kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
@@ -304,6 +382,26 @@ impl Counters {
             .fetch_add(rewritten, Ordering::Relaxed);
     }
 
+    pub(crate) fn prefetch_begun(&self, slabs: u64, bytes: u64) {
+        self.prefetch_slabs.fetch_add(slabs, Ordering::Relaxed);
+        self.prefetch_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn prefetch_hit(&self, stalled: bool) {
+        self.prefetch_hits.fetch_add(1, Ordering::Relaxed);
+        self.prefetch_stalls
+            .fetch_add(u64::from(stalled), Ordering::Relaxed);
+    }
+
+    pub(crate) fn prefetch_failed(&self) {
+        self.prefetch_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn prefetch_wasted(&self, bytes: u64) {
+        self.prefetch_wasted_slabs.fetch_add(1, Ordering::Relaxed);
+        self.prefetch_wasted_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> CounterReadings {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CounterReadings {
@@ -323,6 +421,14 @@ impl Counters {
             collected_bytes: load(&self.collected_bytes),
             compaction_removed_bytes: load(&self.compaction_removed_bytes),
             compaction_rewritten_bytes: load(&self.compaction_rewritten_bytes),
+            prefetch_slabs: load(&self.prefetch_slabs),
+            prefetch_bytes: load(&self.prefetch_bytes),
+            prefetch_hits: load(&self.prefetch_hits),
+            prefetch_stalls: load(&self.prefetch_stalls),
+            prefetch_failures: load(&self.prefetch_failures),
+            prefetch_wasted_slabs: load(&self.prefetch_wasted_slabs),
+            prefetch_wasted_bytes: load(&self.prefetch_wasted_bytes),
+            prefetch_memory_bytes: 0,
             tail_memory_bytes: 0,
             garbage_bytes: 0,
             mapped_bytes: 0,
@@ -355,6 +461,7 @@ impl crate::core::Core {
                 .saturating_mul(2)
                 .saturating_add(self.segments.sync_count()),
             garbage_bytes: self.waiting_garbage_bytes(),
+            prefetch_memory_bytes: self.prefetch_memory.used(),
             tail_memory_bytes: in_use.saturating_add(retired),
             mapped_bytes: mapped.sum(),
             pins: self.pins.count(),

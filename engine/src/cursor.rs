@@ -17,8 +17,10 @@ use crate::found::{damaged, deleted, deleted_outside_the_tree, find_slab, part_o
 use crate::log::{LogState, Root};
 use crate::message::{Keeper, Message};
 use crate::pins::{Holder, Kept, Pin};
+use crate::prefetch::{Prefetch, PrefetchState};
+use crate::read_ahead::{Entered, ReadAhead};
 use crate::region::chunk::Chunk;
-use crate::slab::{OpenSlab, Opened, ReadContext, SlabWalk, WalkPlace};
+use crate::slab::{OpenSlab, Opened, ReadContext, SlabMemory, SlabWalk, WalkPlace};
 use crate::sys::guard;
 
 /// How long a waiting cursor looks at the tail's memory before it sleeps.
@@ -120,8 +122,12 @@ pub struct Cursor {
     place: Place,
     /// Offset of the message that was lent last and not asked about since, or [`NOTHING_LENT`].
     lent: u64,
+    /// The slab of whose pieces the cursor reads one, if it is compressed.
+    compressed: Option<Arc<OpenSlab>>,
     /// The slab that `get` lent last, where slabs are copies that nobody else need keep.
     passing: Option<Arc<OpenSlab>>,
+    /// What comes behind the slab that the cursor is in.
+    read_ahead: ReadAhead,
 }
 
 impl Cursor {
@@ -133,6 +139,7 @@ impl Cursor {
         next: u64,
     ) -> Result<Self> {
         let cursor = Cursor {
+            read_ahead: ReadAhead::new(core.options.prefetch),
             core,
             log,
             root,
@@ -141,6 +148,7 @@ impl Cursor {
             next,
             place: Place::Nowhere,
             lent: NOTHING_LENT,
+            compressed: None,
             passing: None,
         };
         cursor.check(next)?;
@@ -176,6 +184,29 @@ impl Cursor {
             Bound::Durable => self.log.durable_end(),
             Bound::Fixed(end) => end,
         }
+    }
+
+    /// Has the slabs that come read ahead by this policy, from the next one on; what was read ahead by another is let go.
+    pub fn set_prefetch(&mut self, policy: Prefetch) {
+        self.read_ahead.set_policy(policy);
+    }
+
+    /// The same for a cursor that is being made.
+    #[must_use]
+    pub fn with_prefetch(mut self, policy: Prefetch) -> Self {
+        self.set_prefetch(policy);
+        self
+    }
+
+    /// How far ahead its slabs are read now, and why.
+    #[must_use]
+    pub fn prefetch_state(&self) -> PrefetchState {
+        self.read_ahead.state(&self.core)
+    }
+
+    /// Nothing from `offset` on will be wanted of it.
+    pub(crate) fn stop_prefetch_at(&mut self, offset: u64) {
+        self.read_ahead.stop_at(offset);
     }
 
     /// Offset of the message that [`next`](Self::next) gives.
@@ -526,6 +557,12 @@ impl Cursor {
         if offset == NOTHING_LENT || weakened!("lent-unasked") || self.root.chunk_at(offset).is_some() {
             return Ok(());
         }
+        // Nothing is lost of memory of our own, whatever befell the map of the same bytes.
+        if let Place::Slab { slab, .. } = &self.place
+            && slab.memory() == SlabMemory::Copied
+        {
+            return Ok(());
+        }
         let found = find_slab(&self.core, &self.log, &self.root, offset)?;
         // A slab that passed is a copy, of which nothing can be lost.
         let Some(Opened::Mapped(slab)) = found.handle.opened() else {
@@ -594,6 +631,8 @@ impl Cursor {
             })?;
             let deleted = self.root.next_mask(next).unwrap_or(u64::MAX);
             let end = chunk.end_offset().min(limit).min(deleted);
+            self.read_ahead.rest();
+            self.compressed = None;
             self.place = Place::Chunk {
                 chunk: Arc::clone(chunk),
                 position,
@@ -603,11 +642,23 @@ impl Cursor {
         }
         let found = find_slab(&self.core, &self.log, &self.root, next)?;
         let failed = |error| self.core.slab_error(&self.log, Some(next..found.end), error);
-        let slab = found
-            .handle
-            .open(self.core.source.as_ref())
-            .map_err(failed)?
-            .share();
+        let entered = Entered {
+            root: &self.root,
+            next,
+            limit,
+            found: &found,
+        };
+        let same = |whole: &Arc<OpenSlab>| whole.reference() == found.handle.reference();
+        let slab = match self.compressed.take().filter(same) {
+            Some(slab) => slab,
+            None => match self.read_ahead.enter(&self.core, entered) {
+                Some(slab) => slab,
+                None => {
+                    let opened = found.handle.open(self.core.source.as_ref());
+                    opened.map_err(failed)?.share()
+                }
+            },
+        };
         let shown = next.saturating_sub(found.first).saturating_add(found.skip);
         // A run that waits for its place in the tree may have deleted messages that it does not know of.
         let mask = self.root.next_mask(next);
@@ -622,6 +673,7 @@ impl Cursor {
         let own = shown.saturating_sub(piece.first)..piece.end.saturating_sub(piece.first);
         let place = piece.slab.walk(own, context).map_err(failed)?.place();
         let has_hidden = piece.slab.layout().summary().has_hidden();
+        self.compressed = Some(slab).filter(|slab| slab.layout().is_compressed());
         self.place = Place::Slab {
             slab: piece.slab,
             place,

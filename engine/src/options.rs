@@ -8,6 +8,7 @@ use crate::clock::{Clock, Randomness, SystemClock, SystemRandomness};
 use crate::disk::{Choice, Disk, MapGrant, SystemDisk, SystemOptions};
 use crate::error::{Error, Result};
 use crate::formats::{Formats, ValueFormat};
+use crate::prefetch::Prefetch;
 use crate::slow_reader::{SlowReader, SlowReaderWatch};
 use crate::store::Store;
 
@@ -78,6 +79,8 @@ pub struct Options {
     pub(crate) protect_reclaimed: bool,
     pub(crate) automatic_commit: Option<AutomaticCommit>,
     pub(crate) history: Option<History>,
+    pub(crate) prefetch: Prefetch,
+    pub(crate) prefetch_memory_bytes: u64,
     pub(crate) tail_memory_bytes: u64,
     pub(crate) slab_bytes_max: u64,
     pub(crate) message_bytes_max: u64,
@@ -160,6 +163,8 @@ impl Default for Options {
             protect_reclaimed: false,
             automatic_commit: None,
             history: None,
+            prefetch: Prefetch::default(),
+            prefetch_memory_bytes: 16 << 20,
             tail_memory_bytes: 64 << 20,
             slab_bytes_max: 1 << 20,
             message_bytes_max: 64 << 20,
@@ -382,6 +387,24 @@ impl Options {
     #[must_use]
     pub fn history(mut self, window: Duration, interval: Duration) -> Self {
         self.history = Some(History { window, interval });
+        self
+    }
+
+    /// How far ahead of cursors and iterators slabs are read that no cache has; default [`Prefetch::Off`], until it is shown
+    /// to hurt no other reader. Each reader can have its own: [`Cursor::set_prefetch`](crate::Cursor::set_prefetch),
+    /// [`Messages::prefetch`](crate::Messages::prefetch).
+    #[must_use]
+    pub fn prefetch(mut self, policy: Prefetch) -> Self {
+        self.prefetch = policy;
+        self
+    }
+
+    /// Memory for what is read ahead, in bytes, over all readers; default 16 MiB, 0 for none. It is taken as readers need it and
+    /// goes back with the last one that reads ahead. A message that is kept ([`KeptMessage`](crate::KeptMessage)) may keep
+    /// the slab that it is in, and this counts; nobody waits for memory: readers that find none read as they come.
+    #[must_use]
+    pub fn prefetch_memory_bytes(mut self, bytes: u64) -> Self {
+        self.prefetch_memory_bytes = bytes;
         self
     }
 

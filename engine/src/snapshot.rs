@@ -18,6 +18,7 @@ use crate::keyed::Keyed;
 use crate::log::{LogState, Root};
 use crate::message::KeptMessage;
 use crate::pins::{Holder, Kept, Pin};
+use crate::prefetch::{Prefetch, PrefetchState};
 use crate::retention::Retention;
 use crate::store::LogInformation;
 use crate::summary::LogSummary;
@@ -443,8 +444,10 @@ impl Snapshot {
     pub fn range(&self, offsets: impl RangeBounds<u64>) -> Result<Messages> {
         let (from, until) = self.bounds(&offsets);
         self.check_until(until)?;
+        let mut cursor = self.cursor(from)?;
+        cursor.stop_prefetch_at(until);
         Ok(Messages {
-            cursor: self.cursor(from)?,
+            cursor,
             until,
             failed: false,
         })
@@ -458,6 +461,21 @@ pub struct Messages {
     cursor: Cursor,
     until: u64,
     failed: bool,
+}
+
+impl Messages {
+    /// Has the slabs that come read ahead by this policy.
+    #[must_use]
+    pub fn prefetch(mut self, policy: Prefetch) -> Self {
+        self.cursor.set_prefetch(policy);
+        self
+    }
+
+    /// How far ahead its slabs are read now, and why.
+    #[must_use]
+    pub fn prefetch_state(&self) -> PrefetchState {
+        self.cursor.prefetch_state()
+    }
 }
 
 impl Iterator for Messages {

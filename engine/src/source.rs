@@ -44,7 +44,11 @@ impl StoreSource {
         }
     }
 
-    fn segment(&self, reference: &Reference) -> Result<Arc<SegmentFile>, SlabError> {
+    /// The segment that `reference` points into, in the life that it speaks of.
+    ///
+    /// # Errors
+    /// [`SlabError::Missing`] if there is none, or it ends before what the reference speaks of; [`SlabError::Read`].
+    pub(crate) fn segment(&self, reference: &Reference) -> Result<Arc<SegmentFile>, SlabError> {
         let missing = || SlabError::Missing {
             reference: Box::new(*reference),
         };

@@ -14,6 +14,7 @@
 //!
 //! Paths are used as they are given; relative ones follow the working directory of the process, which may change.
 
+mod bulk_read;
 #[cfg(any(test, feature = "testing"))]
 mod crash;
 #[cfg(any(test, feature = "testing"))]
@@ -24,9 +25,11 @@ mod plain;
 #[cfg(any(test, feature = "testing"))]
 mod recording;
 mod ring;
+mod ring_reader;
 mod system;
 #[cfg(test)]
 mod tests;
+mod thread_reader;
 
 use std::fmt::Debug;
 use std::io;
@@ -44,6 +47,7 @@ pub use crate::sys::calls::{Call, CallFault, CallPlan};
 pub use crate::sys::file::{Choice, KernelFile, OpenMode, Sync};
 pub use crate::sys::map::{Advice, MapGrant, Mapping};
 pub use crate::sys::memory::AlignedBuffer;
+pub use bulk_read::{BulkReader, ReadCompletion, ReadRequest};
 #[cfg(any(test, feature = "testing"))]
 pub use crash::{crash_choices, torn_choices};
 #[cfg(any(test, feature = "testing"))]
@@ -180,6 +184,17 @@ pub trait Disk: Send + std::marker::Sync + Debug {
     /// What the system answers, where io_uring is required; otherwise there is always a plain writer.
     fn bulk_writer(&self, depth: usize) -> io::Result<Box<dyn BulkWriter>>;
 
+    /// A reader that keeps up to `depth` reads in flight. One that may not have a helper thread, and has no ring either,
+    /// reads in the calls of whoever submits.
+    ///
+    /// # Errors
+    ///
+    /// What the system answers, where io_uring is required; otherwise there is always a plain reader.
+    fn bulk_reader(&self, depth: usize, may_have_thread: bool) -> io::Result<Box<dyn BulkReader>> {
+        let _ = may_have_thread;
+        Ok(Box::new(bulk_read::PlainReader::new(depth)))
+    }
+
     /// The bytes that can still be written on the file system of `path`.
     ///
     /// # Errors
@@ -266,6 +281,12 @@ pub trait DiskFile: Send + std::marker::Sync + Debug {
     ///
     /// `Unsupported` where the file system cannot, or what else the system answers.
     fn punch(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// How many bytes of `range` the page cache has, in whole pages; nothing where that cannot be told.
+    fn cached_bytes(&self, range: &Range<u64>) -> Option<u64> {
+        let _ = range;
+        None
+    }
 
     /// Whether aligned writes go around the page cache.
     fn is_direct(&self) -> bool {

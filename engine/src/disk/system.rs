@@ -22,11 +22,14 @@ use crate::sys::path::{self as names, Place};
 use crate::sys::shared::SharedWords;
 use crate::sys::{PAGE_BYTES, ring as kernel_ring};
 
+use super::bulk_read::PlainReader;
 use super::plain::PlainWriter;
 use super::ring::RingWriter;
+use super::ring_reader::RingReader;
+use super::thread_reader::ReadThread;
 use super::{
-    BulkWriter, Choice, Disk, DiskDescription, DiskFile, FileLock, PathKind, PathMetadata, SharedTable,
-    SlotLock,
+    BulkReader, BulkWriter, Choice, Disk, DiskDescription, DiskFile, FileLock, PathKind, PathMetadata,
+    SharedTable, SlotLock,
 };
 
 /// How a [`SystemDisk`] does its work.
@@ -60,6 +63,8 @@ pub struct SystemDisk {
     options: SystemOptions,
     ring: bool,
     calls: Calls,
+    /// Reads ahead where there is no ring.
+    read_thread: ReadThread,
     /// Cleared by the first file on which direct access was refused.
     direct: AtomicBool,
 }
@@ -94,6 +99,7 @@ impl SystemDisk {
             options,
             ring,
             calls,
+            read_thread: ReadThread::default(),
             direct: AtomicBool::new(options.direct != Choice::Off),
         })
     }
@@ -174,6 +180,21 @@ impl Disk for SystemDisk {
             }
         }
         Ok(Box::new(PlainWriter::default()))
+    }
+
+    fn bulk_reader(&self, depth: usize, may_have_thread: bool) -> io::Result<Box<dyn BulkReader>> {
+        if self.ring {
+            match RingReader::new(depth, self.calls.clone()) {
+                Ok(reader) => return Ok(Box::new(reader)),
+                Err(error) if self.options.ring == Choice::Required => return Err(error),
+                Err(_) => {}
+            }
+        }
+        // Where no thread can be had either, there is always the plain way.
+        if may_have_thread && let Ok(reader) = self.read_thread.reader(depth) {
+            return Ok(Box::new(reader));
+        }
+        Ok(Box::new(PlainReader::new(depth)))
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -268,6 +289,10 @@ impl DiskFile for SystemFile {
 
     fn punch(&self, range: Range<u64>) -> io::Result<()> {
         self.file.punch(range)
+    }
+
+    fn cached_bytes(&self, range: &Range<u64>) -> Option<u64> {
+        self.file.cached_bytes(range)
     }
 
     fn is_direct(&self) -> bool {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lanterman_format::slab::EntryPlace;
 use lanterman_format::weakened;
-use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, Structure};
+use lanterman_format::{BufferView, FormatError, Reference, Rule, SlabLayout, StoreId, Structure};
 
 use super::check::{check_kind, lost, parse};
 use super::held::Held;
@@ -71,6 +71,21 @@ impl OpenSlab {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens the slab at `reference` over bytes of it that were read already, and checks all but the groups.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open), but the bytes are not read again.
+    pub(crate) fn of_bytes(
+        reference: &Reference,
+        bytes: SlabBytes,
+        store: StoreId,
+    ) -> Result<Self, SlabError> {
+        check_kind(reference)?;
+        let layout = parse(&bytes, reference, store)?;
+        Ok(Self::of(*reference, layout, bytes))
     }
 
     fn of(reference: Reference, layout: SlabLayout, bytes: SlabBytes) -> Self {

@@ -40,6 +40,8 @@ pub enum Call {
     RingEnter,
     /// A write through a ring: the fault is what its completion says.
     RingWrite,
+    /// A read through a ring: the fault is what its completion says.
+    RingRead,
 }
 
 /// How a call goes wrong.

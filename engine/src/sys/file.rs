@@ -20,6 +20,7 @@ use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::PAGE_BYTES;
+use super::cached::cached_bytes;
 use super::calls::{Call, Calls, cut};
 use super::map::Advice;
 use super::path::{Place, check_regular, restore_file_mode};
@@ -205,6 +206,37 @@ impl KernelFile {
         }
     }
 
+    /// The descriptor for reading into `bytes` from `position` on, around the page cache wherever that can be, and whether
+    /// it is such a one.
+    pub(crate) fn descriptor_for_reading(&self, position: u64, bytes: &[u8]) -> (&OwnedFd, bool) {
+        match self.direct_for_reads() {
+            Some(direct) if is_aligned(position, bytes) => (direct, true),
+            _ => (&self.buffered, false),
+        }
+    }
+
+    /// The descriptor around the page cache for reads, also where writing so was not chosen.
+    fn direct_for_reads(&self) -> Option<&OwnedFd> {
+        if self.direct_refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.direct.as_ref().or_else(|| {
+            self.direct_for_reading
+                .get_or_init(|| open_again_for_direct_reads(&self.buffered))
+                .as_ref()
+        })
+    }
+
+    /// Whether aligned reads leave the page cache alone.
+    pub(crate) fn reads_directly(&self) -> bool {
+        self.direct_for_reads().is_some()
+    }
+
+    /// How many bytes of `range` the page cache has, in whole pages; nothing where the system does not tell.
+    pub(crate) fn cached_bytes(&self, range: &Range<u64>) -> Option<u64> {
+        cached_bytes(self.buffered.as_fd(), range)
+    }
+
     /// The length of the file.
     ///
     /// # Errors
@@ -233,18 +265,9 @@ impl KernelFile {
     /// What the kernel answers.
     pub(crate) fn read_direct_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
         check_end(position, bytes.len())?;
-        let direct = match self.direct() {
-            Some(direct) => Some(direct),
-            None => self
-                .direct_for_reading
-                .get_or_init(|| open_again_for_direct_reads(&self.buffered))
-                .as_ref(),
-        };
-        let Some(direct) = direct.filter(|_| is_aligned(position, bytes)) else {
-            return read_retrying(&self.calls, &self.buffered, position, bytes, false);
-        };
-        match read_retrying(&self.calls, direct, position, bytes, true) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+        let (descriptor, is_direct) = self.descriptor_for_reading(position, bytes);
+        match read_retrying(&self.calls, descriptor, position, bytes, is_direct) {
+            Err(error) if is_direct && error.raw_os_error() == Some(libc::EINVAL) => {
                 self.refuse_direct();
                 read_retrying(&self.calls, &self.buffered, position, bytes, false)
             }

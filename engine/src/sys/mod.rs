@@ -12,6 +12,7 @@
 //!   made with mode 0600.
 
 mod bus_error;
+pub(crate) mod cached;
 pub(crate) mod calls;
 pub(crate) mod file;
 pub(crate) mod futex;
@@ -22,6 +23,7 @@ pub(crate) mod membarrier;
 pub(crate) mod memory;
 pub(crate) mod path;
 pub(crate) mod prefetch;
+pub(crate) mod read_ring;
 pub(crate) mod ring;
 pub(crate) mod shared;
 

@@ -1,0 +1,229 @@
+//! Promise: reading ahead changes how soon messages come and nothing else, stays within its memory, and a read ahead that
+//! fails costs nothing but the read itself. Shown by reading the same logs by every policy.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking"
+)]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{memory, small};
+use lanterman::disk::{Choice, Fault, FaultyDisk, OperationKind};
+use lanterman::{Compression, Durability, Log, Prefetch, Store};
+
+const POLICIES: [Prefetch; 5] = [
+    Prefetch::Off,
+    Prefetch::Automatic,
+    Prefetch::Slabs(1),
+    Prefetch::Slabs(7),
+    Prefetch::Bytes(300_000),
+];
+
+fn message(offset: u64) -> Vec<u8> {
+    vec![(offset % 251) as u8; 1000]
+}
+
+/// A log of 1.5 MB in slabs of 64 KiB with a gap, and nothing of it in memory.
+fn filled(store: &Store) -> Log {
+    let mut writer = store.writer("events").unwrap();
+    for offset in 0..1500 {
+        writer.append(&message(offset)).unwrap();
+    }
+    writer.commit(Durability::Disk).unwrap();
+    drop(writer);
+    while store.step().unwrap() {}
+    store.delete("events", 300..420).unwrap();
+    store.checkpoint().unwrap();
+    store.log("events").unwrap()
+}
+
+fn read(log: &Log, policy: Prefetch) -> Vec<u64> {
+    let mut cursor = log.snapshot().cursor(0u64).unwrap().with_prefetch(policy);
+    let mut found = Vec::new();
+    while let Some(read) = cursor.next().unwrap() {
+        assert!(read.value() == message(read.offset().get()), "{policy:?}");
+        found.push(read.offset().get());
+    }
+    found
+}
+
+#[test]
+fn every_policy_gives_the_same_messages_and_takes_no_more_memory_than_it_may() {
+    let store = small()
+        .disk(memory())
+        .prefetch_memory_bytes(512 << 10)
+        .open_copying(common::PATH)
+        .unwrap();
+    filled(&store);
+    store.close().unwrap();
+    let expected: Vec<u64> = (0..300).chain(420..1500).collect();
+    let disk = memory();
+    for policy in POLICIES {
+        let store = small()
+            .disk(disk.clone())
+            .prefetch_memory_bytes(512 << 10)
+            .open_copying(common::PATH)
+            .unwrap();
+        let log = match store.log("events") {
+            Ok(log) => log,
+            Err(_) => filled(&store),
+        };
+        assert_eq!(read(&log, policy), expected, "{policy:?}");
+        let counters = store.counters();
+        assert_eq!(
+            counters.prefetch_slabs,
+            counters.prefetch_hits + counters.prefetch_failures + counters.prefetch_wasted_slabs,
+            "{policy:?}: {counters:?}"
+        );
+        assert_eq!(counters.prefetch_memory_bytes, 0, "{policy:?}");
+        store.close().unwrap();
+    }
+}
+
+/// Has the page cache forget the files of a store; says whether it can, which it cannot where files are memory.
+fn forget_cached(store: &Path) -> bool {
+    const MEMORY_FILE_SYSTEM: i64 = 0x0102_1994;
+    for entry in std::fs::read_dir(store.join("segments")).unwrap() {
+        let file = std::fs::File::open(entry.unwrap().path()).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    rustix::fs::statfs(store).unwrap().f_type as i64 != MEMORY_FILE_SYSTEM
+}
+
+/// Files of a real disk, through io_uring and without, mapped and copied; a compressed log, a fork, and a reader beside
+/// the writer.
+#[test]
+fn every_policy_gives_the_same_messages_from_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let options = |ring| {
+        small()
+            .slab_bytes_max(128 << 10)
+            .ring(ring)
+            .prefetch_memory_bytes(1 << 20)
+    };
+    let expected: Vec<u64> = (0..300).chain(420..1500).collect();
+    {
+        let store = options(Choice::Auto).open_copying(&path).unwrap();
+        store
+            .set_compression("events", Some(&Compression::lz4().with_batch_bytes(20_000)))
+            .unwrap();
+        filled(&store);
+        store.set_compression("events", None).unwrap();
+        store.fork("events", "fork").unwrap();
+        let mut writer = store.writer("fork").unwrap();
+        for offset in 1500..3000 {
+            writer.append(&message(offset)).unwrap();
+        }
+        writer.commit(Durability::Disk).unwrap();
+        drop(writer);
+        store.close().unwrap();
+    }
+    let of_fork: Vec<u64> = expected.iter().copied().chain(1500..3000).collect();
+    for ring in [Choice::Auto, Choice::Off] {
+        for policy in POLICIES {
+            let is_cold = forget_cached(&path);
+            #[allow(unsafe_code, reason = "opening by mapping is what is tested")]
+            // SAFETY: nobody else knows the directory.
+            let mapped = unsafe { options(ring).prefetch(policy).open(&path) }.unwrap();
+            for _ in 0..2 {
+                assert_eq!(
+                    read(&mapped.log("events").unwrap(), policy),
+                    expected,
+                    "{policy:?}, {ring:?}"
+                );
+                assert_eq!(
+                    read(&mapped.log("fork").unwrap(), policy),
+                    of_fork,
+                    "{policy:?}, {ring:?}"
+                );
+            }
+            let reader = options(ring).read_only(true).open_copying(&path).unwrap();
+            assert_eq!(
+                read(&reader.log("fork").unwrap(), policy),
+                of_fork,
+                "{policy:?}, {ring:?}"
+            );
+            for store in [&mapped, &reader] {
+                let counters = store.counters();
+                let ended =
+                    counters.prefetch_hits + counters.prefetch_failures + counters.prefetch_wasted_slabs;
+                assert_eq!(
+                    counters.prefetch_slabs, ended,
+                    "{policy:?}, {ring:?}: {counters:?}"
+                );
+                assert_eq!(counters.prefetch_memory_bytes, 0, "{policy:?}, {ring:?}");
+            }
+            let is_wanted = matches!(policy, Prefetch::Slabs(_) | Prefetch::Bytes(_));
+            assert!(
+                mapped.counters().prefetch_hits > 0 || !is_wanted || !is_cold,
+                "{policy:?}, {ring:?}: nothing was read ahead"
+            );
+            mapped.close().unwrap();
+        }
+    }
+}
+
+/// A reader that is dropped in the middle gives its memory back, and what was deleted beside it is collected.
+#[test]
+fn a_reader_that_goes_leaves_nothing_and_holds_no_collection_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    #[allow(unsafe_code, reason = "opening by mapping is what is tested")]
+    // SAFETY: nobody else knows the directory.
+    let store = unsafe {
+        small()
+            .prefetch_memory_bytes(1 << 20)
+            .protect_reclaimed(true)
+            .open(&path)
+    }
+    .unwrap();
+    let log = filled(&store);
+    for turn in 0..10u64 {
+        let mut cursor = log.cursor(turn * 20).unwrap().with_prefetch(Prefetch::Slabs(5));
+        for _ in 0..50 {
+            let read = cursor.next().unwrap().unwrap();
+            assert!(read.value() == message(read.offset().get()));
+        }
+        store.delete("events", ..(turn * 20 + 10)).unwrap();
+        store.collect().unwrap();
+        while let Some(read) = cursor.next().unwrap() {
+            assert!(read.value() == message(read.offset().get()), "turn {turn}");
+        }
+        drop(cursor);
+        assert_eq!(store.counters().prefetch_memory_bytes, 0, "turn {turn}");
+    }
+    assert!(store.check_space().unwrap().faults.is_empty());
+}
+
+#[test]
+fn a_read_ahead_that_fails_is_done_again_by_the_reader() {
+    let disk = Arc::new(FaultyDisk::new(memory()));
+    let store = small().disk(disk.clone()).open_copying(common::PATH).unwrap();
+    filled(&store);
+    store.close().unwrap();
+    let store = small().disk(disk.clone()).open_copying(common::PATH).unwrap();
+    let log = store.log("events").unwrap();
+    let mut cursor = log
+        .snapshot()
+        .cursor(0u64)
+        .unwrap()
+        .with_prefetch(Prefetch::Slabs(3));
+    assert!(cursor.next().unwrap().is_some());
+    // The first slab is here, and three are ahead: the next read of the disk is one ahead of the reader.
+    disk.fail_kind(OperationKind::Read, 0, Fault::Error(5));
+    let mut count = 1;
+    while cursor.next().unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 1380);
+    assert_eq!(disk.fired(), 1);
+    assert!(store.counters().prefetch_failures > 0);
+}
