@@ -6,7 +6,9 @@ use lanterman_format::{Summary, weakened};
 
 use crate::choices::{Choice, Seen, gather_choice, slab_choice};
 use crate::core::Core;
+use crate::counters::CounterReadings;
 use crate::log::{LogState, Root};
+use crate::prefetch::Prefetch;
 use crate::region::chunk::ChunkWriter;
 use crate::slab::SlabHandle;
 use crate::store::Store;
@@ -105,11 +107,44 @@ impl Core {
     fn store_choices(&self) -> Vec<Choice> {
         let gathering = self.groups.gathering();
         let microseconds = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        vec![gather_choice(
+        let gather = gather_choice(
             gathering.members as u64,
             microseconds(gathering.latency),
             microseconds(gathering.wait),
             microseconds(gathering.wait_max),
-        )]
+        );
+        let memory = (self.prefetch_memory.used(), self.prefetch_memory.bytes_max());
+        vec![
+            gather,
+            prefetch_choice(&self.options.prefetch, &self.counters.read(), memory),
+        ]
+    }
+}
+
+/// The memory that holds what is read ahead now, of that which may: how far each reader looks ahead follows its own pace.
+fn prefetch_choice(policy: &Prefetch, counted: &CounterReadings, (used, most): (u64, u64)) -> Choice {
+    let policy = match policy {
+        Prefetch::Off => "readers read ahead that ask for it, and no others".to_owned(),
+        Prefetch::Slabs(slabs) => {
+            format!("readers read {slabs} slabs ahead unless they ask for something else")
+        }
+        Prefetch::Bytes(bytes) => {
+            format!("readers read {bytes} bytes ahead unless they ask for something else")
+        }
+        Prefetch::Automatic => "readers read ahead as their pace needs it".to_owned(),
+    };
+    Choice {
+        name: "prefetch_memory",
+        value: used,
+        unit: "bytes",
+        least: 0,
+        most,
+        reason: format!(
+            "{policy}; of {} slabs read ahead readers came to {}, to {} of them too early, and never to {}",
+            counted.prefetch_slabs,
+            counted.prefetch_hits,
+            counted.prefetch_stalls,
+            counted.prefetch_wasted_slabs,
+        ),
     }
 }

@@ -80,7 +80,7 @@ fn what_was_chosen_is_explained_in_the_text_and_in_the_report() {
         .iter()
         .filter_map(|choice| choice.get("name")?.as_str())
         .collect();
-    assert_eq!(names, ["slab_bytes", "commit_gather"]);
+    assert_eq!(names, ["slab_bytes", "commit_gather", "prefetch_memory"]);
     for choice in choices {
         let (least, most) = (number(choice, "least"), number(choice, "most"));
         assert!((least..=most).contains(&number(choice, "value")));
