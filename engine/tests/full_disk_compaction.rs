@@ -3,6 +3,7 @@
 //! the space back, appends go on without reopening, and nothing acknowledged is lost. Where the reserve is too small, compacting
 //! says so and changes nothing that is shown, and it works when something was deleted.
 #![allow(
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
