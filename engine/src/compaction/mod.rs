@@ -151,6 +151,8 @@ impl Core {
         // What the background is at is begun anew afterwards.
         let mut state = self.compactor.state.lock();
         state.work = None;
+        // Sealing what is in memory and merging keys need room too, before and behind the steps.
+        let _room = MakingRoom::begin();
         self.seal_newest(&log)?;
         let mut receipt = CompactionReceipt::default();
         for _ in 0..ATTEMPTS_MAX {
