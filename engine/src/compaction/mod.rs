@@ -197,7 +197,7 @@ impl Core {
         keyed: &KeyedSettings,
         rest_percent: u64,
     ) -> Result<Option<Work>> {
-        let (plan, root) = self.look_at_keys(log, keyed)?;
+        let (mut plan, root) = self.look_at_keys(log, keyed)?;
         let superseded_bytes = plan.superseded_bytes();
         *log.superseded.lock() = Superseded {
             looked_until: root.end(),
@@ -210,6 +210,7 @@ impl Core {
             return Ok(None);
         }
         let groups = plan.choose(rest, self.options.slab_bytes_max / 2);
+        plan.keep_to(&groups);
         Ok((!groups.is_empty()).then(|| Work {
             log: Arc::clone(log),
             plan,
@@ -228,8 +229,9 @@ impl Core {
         while receipt.rewritten_bytes < STEP_BYTES
             && let Some(group) = work.groups.pop()
         {
-            let slabs = work.plan.slabs.get(group).unwrap_or_default();
+            let slabs = work.plan.slabs.get(group.clone()).unwrap_or_default();
             let Some((entry, histogram, offsets)) = self.write_group(&work.log, slabs)? else {
+                work.plan.leave(group);
                 continue;
             };
             for slab in slabs {

@@ -57,6 +57,12 @@ impl PlannedSlab {
         self.gone.get(word).is_some_and(|word| word & bit != 0)
     }
 
+    /// Nothing of it goes: it stays as it is for now.
+    fn stays(&mut self) {
+        self.gone = Vec::new();
+        (self.superseded, self.superseded_bytes) = (0, 0);
+    }
+
     /// How many bytes removing takes for each 1024 that are given back; fewer are better.
     fn cost(&self) -> u64 {
         let kept = self.bytes.saturating_sub(self.superseded_bytes);
@@ -112,6 +118,23 @@ impl Plan {
             superseded_bytes: self.superseded_bytes().saturating_add(self.behind_bytes),
             slabs: with_some().count() as u64,
         }
+    }
+
+    /// Forgets what is superseded in slabs that no group has: they stay as they are, and their messages are found by the next
+    /// look, or by who deletes what supersedes them.
+    pub(super) fn keep_to(&mut self, groups: &[Range<usize>]) {
+        for (index, slab) in self.slabs.iter_mut().enumerate() {
+            let is_chosen = groups.iter().any(|group| group.contains(&index));
+            if !is_chosen && !weakened!("unchosen-slabs-forgotten") {
+                slab.stays();
+            }
+        }
+    }
+
+    /// The same of slabs that could not be written anew.
+    pub(super) fn leave(&mut self, group: Range<usize>) {
+        let slabs = self.slabs.get_mut(group).unwrap_or_default();
+        slabs.iter_mut().for_each(PlannedSlab::stays);
     }
 
     /// The slabs to write anew until at most `rest_bytes` are superseded, those first that cost least; as groups of
