@@ -20,6 +20,8 @@ use crate::random::{Random, key};
 
 const VALUE_BYTES: usize = 100;
 const PUTS_PER_SECOND: u64 = 10_000;
+/// How many puts come between two turns of the background.
+const PUTS_PER_TURN: u64 = 500;
 /// How often what is kept is looked at.
 const POINTS: u64 = 100;
 /// Kafka's default of `min.cleanable.dirty.ratio`.
@@ -121,23 +123,23 @@ fn simulate_cleaner(stream: &Stream, segment_messages: u64) -> Outcome {
 /// Time that passes when it is told to.
 #[derive(Debug, Default)]
 struct ToldClock {
-    seconds: AtomicU64,
+    milliseconds: AtomicU64,
 }
 
 impl ToldClock {
-    fn pass_second(&self) {
-        self.seconds.fetch_add(1, Ordering::Relaxed);
+    fn pass(&self, milliseconds: u64) {
+        self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed);
     }
 }
 
 impl Clock for ToldClock {
     fn wall_ms(&self) -> i64 {
         let began_ms = 1_700_000_000_000;
-        began_ms + self.seconds.load(Ordering::Relaxed) as i64 * 1000
+        began_ms + self.milliseconds.load(Ordering::Relaxed) as i64
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_secs(self.seconds.load(Ordering::Relaxed))
+        Duration::from_millis(self.milliseconds.load(Ordering::Relaxed))
     }
 }
 
@@ -158,9 +160,9 @@ fn compact(stream: &Stream, percent: u32) -> Result<Outcome> {
     for (index, number) in (1..).zip(stream.iter()) {
         keys.insert(number);
         writer.append_message(&NewMessage::new(&[b'v'; VALUE_BYTES]).key(&key(number)))?;
-        if index % PUTS_PER_SECOND == 0 {
+        if index % PUTS_PER_TURN == 0 {
             writer.commit(Durability::Process)?;
-            clock.pass_second();
+            clock.pass(PUTS_PER_TURN * 1000 / PUTS_PER_SECOND);
             while store.step()? {}
         }
         if stream.is_point(index) {
