@@ -195,6 +195,19 @@ impl OpenSlab {
         SlabError::damaged(&self.reference, None, body_end as usize..end, error)
     }
 
+    /// Fails if the slab does not have all of `offsets`, counted from its first.
+    pub(super) fn check_within(&self, offsets: &Range<u64>) -> Result<(), SlabError> {
+        let offset_count = self.layout.offset_count();
+        if offsets.end <= offset_count {
+            return Ok(());
+        }
+        Err(SlabError::Outside {
+            reference: Box::new(self.reference),
+            relative_offset: offsets.end,
+            offset_count,
+        })
+    }
+
     /// Where buffer number `entry` is.
     ///
     /// # Errors

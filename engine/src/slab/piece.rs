@@ -65,21 +65,14 @@ impl OpenSlab {
         offsets: Range<u64>,
         context: ReadContext<'_>,
     ) -> Result<Piece, SlabError> {
-        let offset_count = self.layout().offset_count();
-        if offsets.end > offset_count {
-            return Err(SlabError::Outside {
-                reference: Box::new(*self.reference()),
-                relative_offset: offsets.end,
-                offset_count,
-            });
-        }
+        self.check_within(&offsets)?;
         let itself = |end| Piece {
             slab: Arc::clone(self),
             first: 0,
             end: offsets.end.min(end),
         };
         if !self.layout().is_compressed() {
-            return Ok(itself(offset_count));
+            return Ok(itself(self.layout().offset_count()));
         }
         let place = self.find(offsets.start)?;
         let buffer = self.message_at(place.position, context)?;

@@ -69,14 +69,7 @@ impl<'a> SlabWalk<'a> {
         offsets: Range<u64>,
         context: ReadContext<'a>,
     ) -> Result<Self, SlabError> {
-        let offset_count = slab.layout().offset_count();
-        if offsets.end > offset_count {
-            return Err(SlabError::Outside {
-                reference: Box::new(*slab.reference()),
-                relative_offset: offsets.end,
-                offset_count,
-            });
-        }
+        slab.check_within(&offsets)?;
         let mut place = WalkPlace {
             position: 0,
             ready_until: 0,

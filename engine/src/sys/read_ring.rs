@@ -18,6 +18,7 @@ use io_uring::{IoUring, opcode, types};
 use super::calls::{Call, Calls, cut};
 use super::file::KernelFile;
 use super::memory::AlignedBuffer;
+use super::ring::{enter, outcome};
 
 /// The most reads in flight that a ring may be made for.
 const DEPTH_MAX: usize = 256;
@@ -142,7 +143,7 @@ impl<P> ReadRing<P> {
     ///
     /// What the kernel answers, other than to be asked again later.
     pub(crate) fn submit(&self) -> io::Result<()> {
-        self.enter(0)
+        enter(&self.ring, &self.calls, 0)
     }
 
     /// Takes in what has ended, waiting for one read to end when `wait` is set and any is in flight.
@@ -154,29 +155,13 @@ impl<P> ReadRing<P> {
         let before = ended.len();
         self.take_in(ended);
         if wait && ended.len() == before && self.in_flight() > 0 {
-            self.enter(1)?;
+            enter(&self.ring, &self.calls, 1)?;
             self.take_in(ended);
         } else if !self.ring.submission().is_empty() {
             // The kernel was short of something when they were handed over.
-            self.enter(0)?;
+            enter(&self.ring, &self.calls, 0)?;
         }
         Ok(())
-    }
-
-    fn enter(&self, wanted: usize) -> io::Result<()> {
-        loop {
-            let begun = self.calls.begin(Call::RingEnter).map_err(io::Error::from);
-            match begun.and_then(|_| self.ring.submit_and_wait(wanted)) {
-                Ok(_) => return Ok(()),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    // Short of something for the moment: what has ended must be taken in first, and what is queued goes
-                    // with the next call.
-                    Some(libc::EAGAIN | libc::EBUSY) => return Ok(()),
-                    _ => return Err(error),
-                },
-            }
-        }
     }
 
     fn take_in(&mut self, ended: &mut Vec<EndedRead<P>>) {
@@ -186,11 +171,7 @@ impl<P> ReadRing<P> {
                 continue;
             };
             self.free.push(number);
-            let result = match done.planned {
-                Some(error) => Err(io::Error::from_raw_os_error(error)),
-                None => usize::try_from(report.result())
-                    .map_err(|_| io::Error::from_raw_os_error(report.result().saturating_neg())),
-            };
+            let result = outcome(report.result(), done.planned);
             ended.push(EndedRead {
                 payload: done.payload,
                 bytes: done.bytes,

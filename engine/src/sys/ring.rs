@@ -89,6 +89,37 @@ pub(crate) fn probe(calls: &Calls) -> io::Result<()> {
     }
 }
 
+/// Hands what is queued to the kernel, and waits until `wanted` calls have ended.
+///
+/// # Errors
+///
+/// What the kernel answers, other than to be asked again later.
+pub(super) fn enter(ring: &IoUring, calls: &Calls, wanted: usize) -> io::Result<()> {
+    loop {
+        let begun = calls.begin(Call::RingEnter).map_err(io::Error::from);
+        match begun.and_then(|_| ring.submit_and_wait(wanted)) {
+            Ok(_) => return Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // The kernel is short of something for the moment: what has ended must be taken in first, and what
+                // is queued goes with the next call.
+                Some(libc::EAGAIN | libc::EBUSY) => return Ok(()),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// What a report says: a number of bytes, or an error; that of the plan, if there is one, in place of the kernel's.
+pub(super) fn outcome(reported: i32, planned: Option<i32>) -> io::Result<usize> {
+    match planned {
+        Some(error) => Err(io::Error::from_raw_os_error(error)),
+        None => {
+            usize::try_from(reported).map_err(|_| io::Error::from_raw_os_error(reported.saturating_neg()))
+        }
+    }
+}
+
 impl<P> WriteRing<P> {
     /// A ring for `depth` writes at once, at least one.
     ///
@@ -180,7 +211,7 @@ impl<P> WriteRing<P> {
     ///
     /// What the kernel answers, other than to be asked again later.
     pub(crate) fn submit(&self) -> io::Result<()> {
-        self.enter(0)
+        enter(&self.ring, &self.calls, 0)
     }
 
     /// Whether writes were queued that the kernel has not taken yet, because it was short of something.
@@ -197,26 +228,10 @@ impl<P> WriteRing<P> {
         let before = ended.len();
         self.take_in(ended);
         if wait && ended.len() == before && self.in_flight() > 0 {
-            self.enter(1)?;
+            enter(&self.ring, &self.calls, 1)?;
             self.take_in(ended);
         }
         Ok(())
-    }
-
-    fn enter(&self, wanted: usize) -> io::Result<()> {
-        loop {
-            let begun = self.calls.begin(Call::RingEnter).map_err(io::Error::from);
-            match begun.and_then(|_| self.ring.submit_and_wait(wanted)) {
-                Ok(_) => return Ok(()),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    // The kernel is short of something for the moment: what has ended must be taken in first, and what
-                    // is queued goes with the next call.
-                    Some(libc::EAGAIN | libc::EBUSY) => return Ok(()),
-                    _ => return Err(error),
-                },
-            }
-        }
     }
 
     fn take_in(&mut self, ended: &mut Vec<Ended<P>>) {
@@ -226,11 +241,7 @@ impl<P> WriteRing<P> {
                 continue;
             };
             self.free.push(number);
-            let result = match done.planned() {
-                Some(error) => Err(io::Error::from_raw_os_error(error)),
-                None => usize::try_from(report.result())
-                    .map_err(|_| io::Error::from_raw_os_error(report.result().saturating_neg())),
-            };
+            let result = outcome(report.result(), done.planned());
             ended.push(Ended {
                 payload: done.payload,
                 is_direct: done.is_direct,
