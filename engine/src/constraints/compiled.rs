@@ -1,6 +1,7 @@
 //! Rules as they are applied.
 
 use std::cell::OnceCell;
+use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -90,17 +91,37 @@ pub(crate) struct Broken {
 const FOUND_CHARACTERS_MAX: usize = 200;
 
 impl Broken {
-    pub(super) fn new(place: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
-        let found = found.to_string();
-        let found = match found.char_indices().nth(FOUND_CHARACTERS_MAX) {
-            Some((end, _)) => format!("{}...", found.get(..end).unwrap_or_default()),
-            None => found,
-        };
+    pub(super) fn new(place: impl Into<String>, expected: impl ToString, found: impl fmt::Display) -> Self {
+        let mut beginning = Beginning::default();
+        // It fails where it is long enough.
+        if write!(beginning, "{found}").is_err() {
+            beginning.text.push_str("...");
+        }
         Broken {
             place: place.into(),
             expected: expected.to_string(),
-            found,
+            found: beginning.text,
         }
+    }
+}
+
+/// What is shown of a value, without writing all of one that is large.
+#[derive(Default)]
+struct Beginning {
+    text: String,
+    characters: usize,
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        for character in more.chars() {
+            if self.characters >= FOUND_CHARACTERS_MAX {
+                return Err(fmt::Error);
+            }
+            self.characters = self.characters.saturating_add(1);
+            self.text.push(character);
+        }
+        Ok(())
     }
 }
 

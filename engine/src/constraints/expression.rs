@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use cel::objects::{Key, Map};
 use cel::{Context, Env, Program, Value};
 use lanterman_format::buffer::ValueType;
@@ -11,11 +10,11 @@ use lanterman_format::buffer::ValueType;
 use super::Refusal;
 use super::compiled::{Broken, Candidate};
 use super::document::Rule;
+use super::expression_cost::Shape;
 
 const SOURCE_BYTES_MAX: usize = 4096;
-/// Each macro goes over a list, and lists that macros make may be longer than those of the value: so an expression of n
-/// macros is taken to cost the n-th power of what it and the value have elements. This many steps take some tenths of a second.
-const COST_MAX: u64 = 10_000_000;
+/// What [`Shape::steps`] may come to for a message; so many take about a second.
+const STEPS_MAX: u64 = 10_000_000;
 /// What the library has without its extensions; operators are functions too, with other names.
 const FUNCTIONS: [&str; 13] = [
     "bool",
@@ -38,8 +37,7 @@ const VARIABLES: [&str; 7] = ["value", "json", "key", "headers", "time", "offset
 pub(super) struct Expression {
     source: String,
     program: Program,
-    /// How many macros go over lists.
-    macros: u32,
+    shape: Shape,
     /// What it asks for.
     wants: BTreeSet<&'static str>,
 }
@@ -70,14 +68,13 @@ impl Expression {
                 return rule.refuse(&place, reason);
             }
         };
-        let mut bound = Bound::default();
-        bound.walk(program.expression());
+        let shape = Shape::of(rule, program.expression())?;
         let wants = {
             let references = program.references();
             let names = references.variables();
             let unknown = names
                 .iter()
-                .find(|name| !VARIABLES.contains(name) && !bound.names.contains(**name));
+                .find(|name| !VARIABLES.contains(name) && !shape.bound.contains(**name));
             if let Some(unknown) = unknown {
                 let reason = format!("there is no {unknown:?}, only {}", VARIABLES.join(", "));
                 return rule.refuse("require.cel", reason);
@@ -100,7 +97,7 @@ impl Expression {
         }
         Ok(Expression {
             source: source.to_owned(),
-            macros: bound.macros,
+            shape,
             wants,
             program,
         })
@@ -139,10 +136,10 @@ impl Expression {
             elements = elements.saturating_add(count(&value));
             context.add_variable_from_value(*name, value);
         }
-        let cost = elements.saturating_pow(self.macros);
-        if cost > COST_MAX {
-            let found = format!("{cost}: {elements} elements, {} macros", self.macros);
-            let expected = format!("an expression that costs at most {COST_MAX} steps");
+        let steps = self.shape.steps(elements);
+        if steps > STEPS_MAX {
+            let found = format!("{steps} steps, for {elements} elements");
+            let expected = format!("an expression that costs at most {STEPS_MAX} steps");
             return Err(Broken::new("value", expected, found));
         }
         match self.program.execute(&context) {
@@ -157,54 +154,6 @@ impl Expression {
                 format_args!("{} to be true", self.source),
                 format_args!("an error: {error}"),
             )),
-        }
-    }
-}
-
-/// The names that macros bind, and how many macros there are.
-#[derive(Default)]
-struct Bound {
-    names: BTreeSet<String>,
-    macros: u32,
-}
-
-impl Bound {
-    fn walk(&mut self, expression: &IdedExpr) {
-        match &expression.expr {
-            Expr::Call(call) => {
-                call.target.iter().for_each(|target| self.walk(target));
-                call.args.iter().for_each(|argument| self.walk(argument));
-            }
-            Expr::Comprehension(comprehension) => {
-                self.macros = self.macros.saturating_add(1);
-                self.names.insert(comprehension.iter_var.clone());
-                self.names.extend(comprehension.iter_var2.clone());
-                self.names.insert(comprehension.accu_var.clone());
-                for part in [
-                    &comprehension.iter_range,
-                    &comprehension.accu_init,
-                    &comprehension.loop_cond,
-                    &comprehension.loop_step,
-                    &comprehension.result,
-                ] {
-                    self.walk(part);
-                }
-            }
-            Expr::List(list) => list.elements.iter().for_each(|element| self.walk(element)),
-            Expr::Map(map) => map.entries.iter().for_each(|entry| self.walk_entry(&entry.expr)),
-            Expr::Struct(made) => made.entries.iter().for_each(|entry| self.walk_entry(&entry.expr)),
-            Expr::Select(select) => self.walk(&select.operand),
-            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
-        }
-    }
-
-    fn walk_entry(&mut self, entry: &EntryExpr) {
-        match entry {
-            EntryExpr::StructField(field) => self.walk(&field.value),
-            EntryExpr::MapEntry(entry) => {
-                self.walk(&entry.key);
-                self.walk(&entry.value);
-            }
         }
     }
 }

@@ -13,8 +13,12 @@ mod compiled;
 mod document;
 #[cfg(feature = "cel")]
 mod expression;
+#[cfg(feature = "cel")]
+mod expression_cost;
 #[cfg(feature = "json-schema")]
 mod schema;
+#[cfg(feature = "json-schema")]
+mod schema_cost;
 mod state;
 
 pub(crate) use compiled::{Candidate, Compiled, Judgement, Noted};
@@ -57,8 +61,14 @@ use document::Document;
 /// Bytes and UTF-8 text count as JSON where a rule needs JSON and they parse. An expression in CEL has the variables
 /// `value` (JSON if that is its type, text if that is, or else bytes), `json` (the value as JSON, of any of the three
 /// types), `key` (text, or bytes if it is none, or null), `headers` (a map of texts), `time` (milliseconds, or null),
-/// `offset` and `type` (numbers). It may cost as many steps as 10,000,000, where it is taken to cost its own length and the
-/// elements of the value together to the power of the number of its macros (`all`, `map`, ...).
+/// `offset` and `type` (numbers).
+///
+/// What a rule may cost is bounded, by counting beforehand and rather too high: a schema and an expression take at most
+/// 10,000,000 steps for a message, some tenths of a second, or the message is refused. A step is a look of one schema at one
+/// place of a value, or a turn of a macro (`all`, `map`, ...) over the elements of the value and of the expression
+/// together; what goes over a whole text or list in each turn, as `==` of two fields, `in`, `contains` and `+` do, counts
+/// its share of all elements in each. Patterns are texts in quotes. A schema or an expression that costs more for any value, or is nested
+/// so deep that the stack might not hold it, is refused when it is set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Constraints {
     document: Document,
