@@ -20,7 +20,7 @@ use crate::pins::{Holder, Kept, Pin};
 use crate::prefetch::{Prefetch, PrefetchState};
 use crate::read_ahead::{Entered, ReadAhead};
 use crate::region::chunk::Chunk;
-use crate::slab::{OpenSlab, Opened, ReadContext, SlabMemory, SlabWalk, WalkPlace};
+use crate::slab::{OpenSlab, Opened, ReadContext, SlabError, SlabMemory, SlabWalk, WalkPlace, Walked};
 use crate::sys::guard;
 
 /// How long a waiting cursor looks at the tail's memory before it sleeps.
@@ -257,25 +257,29 @@ impl Cursor {
                 Message::new(offset, buffer, Keeper::Chunk(chunk))
             }
             Place::Slab { slab, place, .. } => {
-                let mut walk = SlabWalk::resume(slab, *place, core.read_context());
-                match walk.step() {
-                    Ok(Some(walked)) => {
-                        *place = walk.place();
-                        self.next = offset.saturating_add(walked.buffer.count());
-                        self.lent = offset;
-                        Message::new(offset, walked.buffer, Keeper::Slab(slab))
-                    }
-                    Ok(None) => {
-                        return Err(Error::Internal {
-                            what: "a slab has the offsets that its entry shows",
-                        });
-                    }
-                    Err(error) => {
-                        // Nothing was lost when this call began, so the message before was whole when it was looked at.
-                        self.lent = NOTHING_LENT;
-                        return Err(damaged(core, &self.log, slab, offset, &self.root, error));
-                    }
-                }
+                let stepped = match place.is_in_first() {
+                    true => place.step(slab.first_bytes()),
+                    false => None,
+                };
+                let walked = match stepped {
+                    Some(walked) => walked,
+                    None => match walk_on(slab, place, core.read_context()) {
+                        Ok(walked) => walked,
+                        Err(Some(error)) => {
+                            // Nothing was lost when this call began, so the message before was whole when it was looked at.
+                            self.lent = NOTHING_LENT;
+                            return Err(damaged(core, &self.log, slab, offset, &self.root, error));
+                        }
+                        Err(None) => {
+                            return Err(Error::Internal {
+                                what: "a slab has the offsets that its entry shows",
+                            });
+                        }
+                    },
+                };
+                self.next = offset.saturating_add(walked.buffer.count());
+                self.lent = offset;
+                Message::new(offset, walked.buffer, Keeper::Slab(slab))
             }
             Place::Nowhere => {
                 return Err(Error::Internal {
@@ -328,7 +332,9 @@ impl Cursor {
     #[inline]
     fn stored(&mut self, offset: u64, takes_parts: bool) -> Result<Message<'_>> {
         self.check_lent()?;
-        if offset >= self.limit() {
+        // What a root shows was appended, so the log need not be asked.
+        let is_shown = self.bound == Bound::End && offset < self.root.end();
+        if !is_shown && offset >= self.limit() {
             if let Some(hole) = self.log.open_end().filter(|_| offset >= self.log.end()) {
                 return Err(self.core.open_end_error(&self.log, hole));
             }
@@ -683,6 +689,19 @@ impl Cursor {
         };
         Ok(())
     }
+}
+
+/// The next buffer of a slab, checking what was not yet checked; `Err(None)` if there is none.
+#[inline(never)]
+fn walk_on<'a>(
+    slab: &'a OpenSlab,
+    place: &mut WalkPlace,
+    context: ReadContext<'a>,
+) -> std::result::Result<Walked<'a>, Option<SlabError>> {
+    let mut walk = SlabWalk::resume(slab, *place, context);
+    let walked = walk.step().map_err(Some)?.ok_or(None)?;
+    *place = walk.place();
+    Ok(walked)
 }
 
 impl Core {

@@ -46,12 +46,37 @@ pub(crate) struct FoundSlab<'a> {
 }
 
 /// The slab of a root that holds `offset`, which no chunk holds. [`Error::Deleted`] where the tree has a deleted run.
+#[inline]
 pub(crate) fn find_slab<'a>(
     core: &Core,
     log: &LogState,
     root: &'a Root,
     offset: u64,
 ) -> Result<FoundSlab<'a>> {
+    match in_loaded_tree(root, offset) {
+        Some(found) => Ok(found),
+        None => find_slab_anywhere(core, log, root, offset),
+    }
+}
+
+/// The slab if it is in the tree, not deleted, and nothing needs to be loaded to find it.
+#[inline]
+fn in_loaded_tree(root: &Root, offset: u64) -> Option<FoundSlab<'_>> {
+    if offset >= root.tree_end {
+        return None;
+    }
+    let placed = root.tree.find_loaded(offset.saturating_sub(root.start))?;
+    let first = placed.first_offset.saturating_add(root.start);
+    Some(FoundSlab {
+        handle: placed.entry.slab.as_ref()?,
+        first,
+        end: first.saturating_add(placed.entry.offset_count),
+        skip: placed.entry.skip,
+    })
+}
+
+#[inline(never)]
+fn find_slab_anywhere<'a>(core: &Core, log: &LogState, root: &'a Root, offset: u64) -> Result<FoundSlab<'a>> {
     let waiting = || {
         root.pending
             .iter()

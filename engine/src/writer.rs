@@ -205,9 +205,17 @@ impl Writer {
             if is_keyed {
                 check_key(&self.log, fields)?;
             }
-            check_fields(fields, self.message_bytes_max)?;
-            self.store.core.options.formats.check(fields)?;
-            bytes = bytes.saturating_add(u64::from(stored_bytes(fields)?));
+            let stored = match is_bare(fields) && fields.value.len() <= self.message_bytes_max {
+                true => lanterman_format::buffer::plain_stored_bytes(
+                    u32::try_from(fields.value.len()).unwrap_or(u32::MAX),
+                ),
+                false => {
+                    check_fields(fields, self.message_bytes_max)?;
+                    self.store.core.options.formats.check(fields)?;
+                    stored_bytes(fields)?
+                }
+            };
+            bytes = bytes.saturating_add(u64::from(stored));
         }
         let limit = self
             .store
@@ -499,6 +507,12 @@ pub(crate) fn key_required(log: &LogState) -> Error {
     Error::KeyRequired {
         name: log.name.as_str().to_owned(),
     }
+}
+
+/// Whether it is bytes and nothing else, of which only the length can be wrong.
+#[inline]
+fn is_bare(fields: &BufferFields<'_>) -> bool {
+    fields.value_type == ValueType::BYTES && fields.is_plain()
 }
 
 /// Compares the parts of a message with their limits.

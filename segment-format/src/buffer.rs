@@ -11,7 +11,7 @@ pub use encode::BufferFields;
 pub use extension::Headers;
 pub use value_type::ValueType;
 
-use crate::convert::{index, round_up_to_8, wide};
+use crate::convert::{index, wide};
 use crate::error::{FormatError, Rule, Structure};
 use crate::limits::VALUE_BYTES_MAX;
 use extension::Extension;
@@ -201,6 +201,9 @@ impl<'a> BufferView<'a> {
     /// Number of offsets that the buffer takes.
     #[inline]
     pub fn count(&self) -> u64 {
+        if self.flags & flags::COUNT == 0 {
+            return 1;
+        }
         self.extension().count().unwrap_or(1)
     }
 
@@ -221,9 +224,9 @@ impl<'a> BufferView<'a> {
     /// The bytes that the buffer takes.
     #[inline]
     pub fn stored_bytes(&self) -> u32 {
-        let length = self.extension.len().saturating_add(self.value.len());
-        // Both lengths were read from 32 and 16 bits and lie below 2^29.
-        u32::try_from(length).map_or(u32::MAX, |length| round_up_to_8(length).saturating_add(8))
+        // Both lengths were read from 32 and 16 bits and lie below 2^29, so nothing wraps and nothing is cut off.
+        let length = self.extension.len().wrapping_add(self.value.len());
+        u32::try_from(length).unwrap_or(u32::MAX).wrapping_add(15) & !7
     }
 
     /// Checks all of the extension.

@@ -13,6 +13,7 @@ use lanterman_format::weakened;
 use crate::disk::{Advice, Mapping};
 use crate::segment::Window;
 use crate::sys::guard;
+use crate::sys::map::MappedPart;
 
 /// A range of at most so many bytes is asked of the kernel by itself, without what lies around it.
 const SMALL_BYTES: usize = 16 << 10;
@@ -42,7 +43,7 @@ pub(crate) struct SlabBytes {
 enum Memory {
     /// A map.
     Map {
-        map: Arc<Mapping>,
+        part: MappedPart,
         /// Tells the segment, for as long as it lives, that somebody looks at this part of it.
         _window: Option<Arc<Window>>,
     },
@@ -62,13 +63,21 @@ impl SlabBytes {
         range: Range<usize>,
         window: Option<Arc<Window>>,
     ) -> Option<Self> {
-        Self::new(Memory::Map { map, _window: window }, range)
+        let part = MappedPart::new(map, range.clone())?;
+        Some(Self {
+            memory: Memory::Map {
+                part,
+                _window: window,
+            },
+            start: range.start,
+            end: range.end,
+        })
     }
 
     /// A copy read from the disk, or `None` where `range` is not inside `owner`. The slab must begin at an
     /// address that is a multiple of eight if values are to be aligned.
     pub(crate) fn copied(owner: SharedMemory, range: Range<usize>) -> Option<Self> {
-        Self::new(Memory::Copy(owner), range)
+        Self::of_owner(Memory::Copy(owner), range)
     }
 
     /// Memory that passes for a window of a map, for tests of what is done about maps. Of `broken`, bytes of the
@@ -76,10 +85,10 @@ impl SlabBytes {
     #[cfg(test)]
     pub(crate) fn window_of_memory(owner: SharedMemory, broken: Range<usize>) -> Option<Self> {
         let range = 0..(*owner).as_ref().len();
-        Self::new(Memory::Pretended { owner, broken }, range)
+        Self::of_owner(Memory::Pretended { owner, broken }, range)
     }
 
-    fn new(memory: Memory, range: Range<usize>) -> Option<Self> {
+    fn of_owner(memory: Memory, range: Range<usize>) -> Option<Self> {
         memory.slice(range.clone())?;
         Some(Self {
             memory,
@@ -88,7 +97,7 @@ impl SlabBytes {
         })
     }
 
-    /// The bytes. A few loads for a window; ask once a slab where it matters and keep the slice.
+    /// The bytes. Two loads for a window.
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         // An owner that answers otherwise than when it was asked first gets nothing read.
@@ -104,6 +113,13 @@ impl SlabBytes {
         let skip = wanted.start.addr().checked_sub(whole.start.addr())?;
         let start = self.start.checked_add(skip)?;
         let end = start.checked_add(part.len())?;
+        if let Memory::Map {
+            part,
+            _window: window,
+        } = &self.memory
+        {
+            return Self::window(Arc::clone(part.map()), start..end, window.clone());
+        }
         Some(Self {
             memory: self.memory.clone(),
             start,
@@ -138,7 +154,8 @@ impl SlabBytes {
             return Ok(());
         }
         match &self.memory {
-            Memory::Map { map, .. } => {
+            Memory::Map { part, .. } => {
+                let map = part.map();
                 if to.saturating_sub(from) <= SMALL_BYTES {
                     // Asks for just these pages: a fault would read around itself, which costs a random reader all but
                     // a twentieth of what the device gives. Refused advice costs speed only.
@@ -168,7 +185,9 @@ impl SlabBytes {
     #[cold]
     fn is_lost_in_map(&self, range: Range<usize>) -> bool {
         match &self.memory {
-            Memory::Map { map, .. } => !weakened!("loss-unasked") && map.is_lost(self.in_memory(range)),
+            Memory::Map { part, .. } => {
+                !weakened!("loss-unasked") && part.map().is_lost(self.in_memory(range))
+            }
             _ => false,
         }
     }
@@ -177,7 +196,7 @@ impl SlabBytes {
     #[inline]
     pub(crate) fn has_losses(&self) -> bool {
         match &self.memory {
-            Memory::Map { map, .. } => map.has_losses(),
+            Memory::Map { part, .. } => part.map().has_losses(),
             _ => false,
         }
     }
@@ -185,7 +204,7 @@ impl SlabBytes {
     /// Why bytes of `range` were lost.
     pub(crate) fn why_lost(&self, range: Range<usize>) -> io::Error {
         match &self.memory {
-            Memory::Map { map, .. } => map.why_lost(&self.in_memory(range)),
+            Memory::Map { part, .. } => part.map().why_lost(&self.in_memory(range)),
             _ => io::ErrorKind::Other.into(),
         }
     }
@@ -193,7 +212,7 @@ impl SlabBytes {
     /// The file that they are mapped from.
     pub(crate) fn path(&self) -> Option<std::path::PathBuf> {
         match &self.memory {
-            Memory::Map { map, .. } => map.path(),
+            Memory::Map { part, .. } => part.map().path(),
             _ => None,
         }
     }
@@ -214,10 +233,11 @@ impl SlabBytes {
 }
 
 impl Memory {
+    /// The bytes of `range`, which of a map is that of its part.
     #[inline]
     fn slice(&self, range: Range<usize>) -> Option<&[u8]> {
         match self {
-            Self::Map { map, .. } => map.slice(range),
+            Self::Map { part, .. } => Some(part.as_slice()),
             Self::Copy(owner) => (**owner).as_ref().get(range),
             #[cfg(test)]
             Self::Pretended { owner, .. } => (**owner).as_ref().get(range),

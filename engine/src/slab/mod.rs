@@ -38,4 +38,4 @@ pub(crate) use open::OpenSlab;
 pub(crate) use piece::Pieces;
 pub use source::Verify;
 pub(crate) use source::{ReadContext, SlabSource};
-pub(crate) use walk::{SlabWalk, WalkPlace};
+pub(crate) use walk::{SlabWalk, WalkPlace, Walked};

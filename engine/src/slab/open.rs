@@ -428,6 +428,12 @@ impl OpenSlab {
         }
     }
 
+    /// The bytes that it was opened with, of which no more may be read than a [place](super::WalkPlace) says.
+    #[inline]
+    pub(crate) fn first_bytes(&self) -> &[u8] {
+        self.first.bytes.as_slice()
+    }
+
     /// Whether `bytes`, as answered by [`ready`](Self::ready), are of the copy that was read past the map.
     pub(super) fn is_fresh(&self, bytes: &[u8]) -> bool {
         self.fresh

@@ -39,6 +39,38 @@ impl WalkPlace {
     pub(crate) fn position(&self) -> u32 {
         self.position
     }
+
+    /// Whether the bytes up to which groups are checked are those that the slab was opened with.
+    #[inline]
+    pub(crate) fn is_in_first(&self) -> bool {
+        !self.is_fresh
+    }
+
+    /// The next buffer if all of it is in groups that were checked, in `bytes` that the place speaks of. Not to be asked at
+    /// the end.
+    #[inline]
+    pub(crate) fn step<'a>(&mut self, bytes: &'a [u8]) -> Option<Walked<'a>> {
+        let checked = bytes.get(self.position as usize..self.ready_until as usize)?;
+        let buffer = BufferView::parse(checked).ok()?;
+        let stored_bytes = buffer.stored_bytes();
+        if stored_bytes as usize > checked.len() {
+            return None;
+        }
+        // Mostly the next messages are as long as this one. The walk itself is a chain, each header says where the next one
+        // is, which keeps the processor from running ahead by itself.
+        let later = (stored_bytes as usize).saturating_mul(PREFETCH_MESSAGES);
+        if let Some(later) = checked.get(later..) {
+            prefetch(later);
+        }
+        let walked = Walked {
+            relative_offset: self.relative_offset,
+            position: self.position,
+            buffer,
+        };
+        self.position = self.position.saturating_add(stored_bytes);
+        self.relative_offset = self.relative_offset.saturating_add(buffer.count());
+        Some(walked)
+    }
 }
 
 /// A walk through some offsets of a slab. After an error it is at its end.
@@ -117,38 +149,13 @@ impl<'a> SlabWalk<'a> {
     /// As of [`OpenSlab::message_at`]. The walk ends there.
     #[inline]
     pub(crate) fn step(&mut self) -> Result<Option<Walked<'a>>, SlabError> {
-        let WalkPlace {
-            position,
-            ready_until,
-            relative_offset,
-            relative_end,
-            ..
-        } = self.place;
-        if relative_offset >= relative_end {
+        if self.place.is_at_end() {
             return Ok(None);
         }
-        if position < ready_until {
-            let tail = self.bytes.get(position as usize..).unwrap_or_default();
-            if let Ok(buffer) = BufferView::parse(tail) {
-                let end = position.saturating_add(buffer.stored_bytes());
-                if end <= ready_until {
-                    // Mostly the next messages are as long as this one. The walk itself is a chain, each header says
-                    // where the next one is, which keeps the processor from running ahead by itself.
-                    let stride = buffer.stored_bytes() as usize;
-                    if let Some(later) = tail.get(stride.saturating_mul(PREFETCH_MESSAGES)..) {
-                        prefetch(later);
-                    }
-                    self.place.position = end;
-                    self.place.relative_offset = relative_offset.saturating_add(buffer.count());
-                    return Ok(Some(Walked {
-                        relative_offset,
-                        position,
-                        buffer,
-                    }));
-                }
-            }
+        match self.place.step(self.bytes) {
+            Some(walked) => Ok(Some(walked)),
+            None => self.step_checked(),
         }
-        self.step_checked()
     }
 
     /// A step into groups that were not checked yet, or into a buffer that breaks a rule.

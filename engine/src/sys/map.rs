@@ -292,6 +292,42 @@ impl Deref for Mapping {
     }
 }
 
+/// Some bytes of a map, found once: to come to them again takes two loads, and no look at the map.
+#[derive(Clone)]
+pub(crate) struct MappedPart {
+    map: Arc<Mapping>,
+    first: *const u8,
+    bytes: usize,
+}
+
+// SAFETY: the pointer is to bytes that are only read, through shared borrows, and the map that they are in is counted here;
+// maps may be used and dropped by any thread.
+unsafe impl Send for MappedPart {}
+// SAFETY: the same; nothing in it changes.
+unsafe impl Sync for MappedPart {}
+
+impl MappedPart {
+    /// The bytes of `range`, or nothing when it is not within the map.
+    pub(crate) fn new(map: Arc<Mapping>, range: Range<usize>) -> Option<Self> {
+        let part = map.slice(range)?;
+        let (first, bytes) = (part.as_ptr(), part.len());
+        Some(Self { map, first, bytes })
+    }
+
+    /// The map.
+    pub(crate) fn map(&self) -> &Arc<Mapping> {
+        &self.map
+    }
+
+    /// The bytes.
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: the map lent just these bytes when this was made, stays where it is, and is counted for at least as long as
+        // the borrow; that they do not change while they are lent is what `MapGrant` says.
+        unsafe { std::slice::from_raw_parts(self.first, self.bytes) }
+    }
+}
+
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         self

@@ -69,6 +69,29 @@ impl Tree {
         }
     }
 
+    /// The same where every node on the way is loaded and the offset is in the tree; nothing otherwise.
+    #[inline]
+    pub(crate) fn find_loaded(&self, offset: u64) -> Option<PlacedSlab<'_>> {
+        if offset >= self.offset_count {
+            return None;
+        }
+        let mut node = self.root.as_ref()?.loaded()?;
+        let mut first = 0_u64;
+        loop {
+            let child = node.child_at(offset.saturating_sub(first));
+            first = first.saturating_add(child.start);
+            match node.children() {
+                Children::Slabs(entries) => {
+                    return Some(PlacedSlab {
+                        entry: entries.get(child.index)?,
+                        first_offset: first,
+                    });
+                }
+                Children::Nodes(links) => node = links.get(child.index)?.branch.loaded()?,
+            }
+        }
+    }
+
     /// The entries from the one that shows `offset` on, in order.
     pub(crate) fn slabs_from<'t>(&'t self, source: &'t dyn NodeSource, offset: u64) -> TreeSlabs<'t> {
         TreeSlabs {
