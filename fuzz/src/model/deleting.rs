@@ -4,12 +4,11 @@ use std::ops::Range;
 
 use lanterman::{DeletionReceipt, Durability, Error, Result, Retention};
 
-use super::expected::{Expected, Parts, Whole};
 use super::{Driver, NAMES, trace};
 
 impl Driver<'_> {
     /// A range of a log's offsets: mostly a short one, sometimes a long one, one of nothing, or one that is refused.
-    fn range(&mut self, number: usize) -> Range<u64> {
+    pub(super) fn range(&mut self, number: usize) -> Range<u64> {
         let end = self.logs[number].end();
         let first = self.choices.below(end + 1);
         match self.choices.below(8) {
@@ -22,7 +21,7 @@ impl Driver<'_> {
     }
 
     /// Whether the store must refuse a range.
-    fn is_refused(&self, number: usize, offsets: &Range<u64>) -> bool {
+    pub(super) fn is_refused(&self, number: usize, offsets: &Range<u64>) -> bool {
         offsets.start > offsets.end || offsets.end > self.logs[number].end()
     }
 
@@ -92,7 +91,7 @@ impl Driver<'_> {
     }
 
     /// An edit that was durable, refused, or failed.
-    fn edited(&mut self, number: usize, offsets: Range<u64>, outcome: Result<DeletionReceipt>) {
+    pub(super) fn edited(&mut self, number: usize, offsets: Range<u64>, outcome: Result<DeletionReceipt>) {
         let is_refused = self.is_refused(number, &offsets);
         match outcome {
             Ok(receipt) => {
@@ -130,86 +129,5 @@ impl Driver<'_> {
                 }
             }
         }
-    }
-
-    /// A message appended to one log, and ranges of others deleted: all or nothing.
-    pub(super) fn delete_in_a_transaction(&mut self) {
-        let durability = self.durability();
-        let appended = self.choices.index(NAMES.len());
-        let (bytes, id) = (self.size(), self.number());
-        let message = Expected::plain(bytes, id);
-        let mut deletions = Vec::new();
-        for _ in 0..=self.choices.below(3) {
-            let number = self.choices.index(NAMES.len());
-            if self.store().log(NAMES[number]).is_ok() {
-                deletions.push((number, self.range(number)));
-            }
-        }
-        let outcome = self.store().transaction(|transaction| {
-            transaction.durability(durability);
-            transaction.append(NAMES[appended], &message.value)?;
-            for (number, offsets) in &deletions {
-                transaction.delete(NAMES[*number], offsets.clone())?;
-            }
-            Ok(())
-        });
-        trace!(
-            self,
-            "transaction appends {bytes} to {appended}, deletes {deletions:?} at {durability:?}: {outcome:?}"
-        );
-        let is_refused = deletions
-            .iter()
-            .any(|(number, offsets)| self.is_refused(*number, offsets));
-        match outcome {
-            Ok(_) => {
-                assert!(!is_refused, "{deletions:?} must be refused");
-                self.edited_together(appended, message, deletions, Some(durability));
-                self.settled(std::iter::empty(), durability, Ok(()));
-            }
-            Err(Error::InvalidRange { .. }) => assert!(is_refused, "{deletions:?} is refused"),
-            // Nothing was done.
-            Err(Error::WouldBlock { .. }) => {}
-            Err(error) => {
-                self.expect_trouble(&error);
-                if self.is_broken {
-                    self.edited_together(appended, message, deletions, None);
-                }
-            }
-        }
-    }
-
-    /// Takes up a transaction that came through at a level, or may have.
-    fn edited_together(
-        &mut self,
-        appended: usize,
-        message: Expected,
-        deletions: Vec<(usize, Range<u64>)>,
-        durability: Option<Durability>,
-    ) {
-        let (is_committed, is_durable) = (durability.is_some(), durability == Some(Durability::Disk));
-        let mut whole = Whole::default();
-        let reached = |log: &mut super::ModelLog, end: u64| {
-            if is_committed {
-                log.committed = log.committed.max(end);
-            }
-            if is_durable {
-                log.durable = log.durable.max(end);
-                log.is_created |= end > 0;
-            }
-        };
-        for (number, offsets) in deletions {
-            let log = &mut self.logs[number];
-            let end = offsets.end;
-            if log.delete(offsets, is_committed, is_durable) > 0 {
-                whole.edits.push((number, log.edits.len()));
-                reached(log, end);
-            }
-        }
-        let log = &mut self.logs[appended];
-        let end = log.end();
-        log.append(message);
-        reached(log, end + 1);
-        let parts = Parts::from([(appended, end..end + 1)]);
-        self.transactions.push(Whole { parts, ..whole });
     }
 }
