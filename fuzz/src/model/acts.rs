@@ -92,7 +92,7 @@ impl Driver<'_> {
         }
     }
 
-    /// A step of what is done in the background, which may compact logs.
+    /// A step of what is done in the background, which may shorten logs and compact them.
     pub(super) fn work_in_background(&mut self) {
         let removed_bytes = self.store().counters().compaction_removed_bytes;
         let outcome = self.store().step();
@@ -101,9 +101,14 @@ impl Driver<'_> {
             self.expect_trouble(&error);
         }
         if self.is_broken {
-            let keyed = self.logs.iter_mut().filter(|log| log.is_keyed());
-            keyed.for_each(|log| log.may_be_compacted = true);
-        } else if self.store().counters().compaction_removed_bytes > removed_bytes {
+            for log in &mut self.logs {
+                log.may_be_compacted |= log.is_keyed();
+                log.may_be_retained |= log.settings.retention.is_some();
+            }
+            return;
+        }
+        (0..NAMES.len()).for_each(|number| self.take_up_retention(number));
+        if self.store().counters().compaction_removed_bytes > removed_bytes {
             for number in 0..NAMES.len() {
                 self.take_up_compaction(number);
             }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use lanterman::{DeletionReceipt, Durability, Error, Result, Retention};
 
+use super::log::ModelSettings;
 use super::{Driver, NAMES, trace};
 
 impl Driver<'_> {
@@ -60,7 +61,9 @@ impl Driver<'_> {
         trace!(self, "retain {retention:?} of {number}: {outcome:?}");
         let offsets = match &outcome {
             Ok(receipt) if !is_exact => {
-                self.check_kept(number, &retention, receipt);
+                if self.logs[number].edits.is_empty() {
+                    self.check_kept(number, &retention, receipt.offsets.end);
+                }
                 0..receipt.offsets.end
             }
             Err(_) if !is_exact => 0..plan.map_or(0, |plan| plan.offsets.end),
@@ -69,24 +72,65 @@ impl Driver<'_> {
         self.edited(number, offsets, outcome);
     }
 
-    /// What a limit names is kept.
-    fn check_kept(&self, number: usize, retention: &Retention, receipt: &DeletionReceipt) {
+    /// What a limit names is kept from `start` on, if anything before goes. Parts of slabs are counted in proportion: where none
+    /// was cut before, both limits are exact.
+    fn check_kept(&self, number: usize, retention: &Retention, start: u64) {
         let log = &self.logs[number];
-        let kept = log.shown().filter(|offset| *offset >= receipt.offsets.end);
         let (mut messages, mut bytes) = (0, 0);
-        for offset in kept {
+        for offset in start..log.end() {
             let message = log.at(offset);
             messages += 1;
             bytes += message.value.len() as u64 + message.key.as_ref().map_or(0, Vec::len) as u64;
         }
-        // Parts of slabs are counted in proportion: where none was cut, both limits are exact.
-        let goes = log.shown().any(|offset| offset < receipt.offsets.end);
-        if goes && log.edits.is_empty() {
-            assert!(
-                retention.max_messages.is_none_or(|most| messages >= most)
+        assert!(
+            start == 0
+                || retention.max_messages.is_none_or(|most| messages >= most)
                     && retention.max_bytes.is_none_or(|most| bytes >= most),
-                "{retention:?} keeps {messages} messages of {bytes} bytes: {receipt:?}"
-            );
+            "{retention:?} keeps {messages} messages of {bytes} bytes, from {start} on"
+        );
+    }
+
+    /// Sets what is kept of a log by the background.
+    pub(super) fn set_retention(&mut self) {
+        let number = self.choices.index(NAMES.len());
+        let limit = 1 + self.choices.below(1000);
+        let retention = match self.choices.below(4) {
+            0 => None,
+            1 => Some(Retention::new().max_bytes(limit * 100)),
+            _ => Some(Retention::new().max_messages(limit)),
+        };
+        let outcome = self.store().set_retention(NAMES[number], retention.as_ref());
+        trace!(
+            self,
+            "set {retention:?} of {number}: {:?}",
+            outcome.as_ref().err()
+        );
+        if let Err(Error::UnknownLog { .. }) = outcome {
+            self.expect_unknown(number);
+            return;
+        }
+        let settings = ModelSettings {
+            retention,
+            ..self.logs[number].settings.clone()
+        };
+        self.settings_changed(number, settings, outcome);
+    }
+
+    /// Takes up what a retention that is set may have removed.
+    pub(super) fn take_up_retention(&mut self, number: usize) {
+        let Some(retention) = self.logs[number].settings.retention else {
+            return;
+        };
+        let Ok(found) = self.store().log(NAMES[number]) else {
+            return;
+        };
+        let log = &mut self.logs[number];
+        let (start, was_whole) = (found.start().get(), log.edits.is_empty());
+        let removed = log.retain(start);
+        trace!(self, "retained {number} from {start}, {removed} are gone");
+        self.retained += removed as usize;
+        if removed > 0 && was_whole {
+            self.check_kept(number, &retention, start);
         }
     }
 

@@ -174,7 +174,7 @@ impl Driver<'_> {
             self.reader.is_some() || cursors.any(|held| held.log == number && held.next <= offset)
         };
         let may_go = |offset: u64| self.marker_may_go(number, offset) && !is_unread(offset);
-        let removed = log.compacted(log.edits.len(), log.end(), &shown, &may_go);
+        let removed = log.compacted(log.edits.len(), 0..log.end(), &shown, &may_go);
         match removed.unwrap_or_else(|broken| panic!("log {:?}: {broken}", NAMES[number])) {
             Some(edit) => {
                 let removed = self.logs[number].compact(edit);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use lanterman::{Compression, Keyed, ValueType};
+use lanterman::{Compression, Keyed, Retention, ValueType};
 
 use super::expected::Expected;
 use super::judging::Recall;
@@ -29,6 +29,8 @@ pub(super) struct ModelLog {
     pub(super) recall: Recall,
     /// A compaction failed when it may have removed something.
     pub(super) may_be_compacted: bool,
+    /// The same of what a retention does that is set.
+    pub(super) may_be_retained: bool,
 }
 
 /// What is set of a log.
@@ -36,6 +38,7 @@ pub(super) struct ModelLog {
 pub(super) struct ModelSettings {
     pub(super) keyed: Option<Keyed>,
     pub(super) compression: Option<Compression>,
+    pub(super) retention: Option<Retention>,
     /// The number of the set of rules.
     pub(super) rules: Option<usize>,
 }
@@ -124,35 +127,34 @@ impl ModelLog {
             .collect()
     }
 
-    /// How many edits were done in a log that ends at `end` and shows `found`, and what a compaction has removed beside them.
+    /// How many edits were done in a log with the offsets `held` that shows `found`, and what a compaction has removed beside
+    /// them.
     pub(super) fn edits_done(
         &self,
         found: &BTreeSet<u64>,
-        end: u64,
+        held: &Range<u64>,
         may_go: &dyn Fn(u64) -> bool,
     ) -> Option<(usize, Option<ModelEdit>)> {
         (0..=self.edits.len()).rev().find_map(|done| {
-            let is_there = self.edits[..done].iter().all(|edit| edit.needs_end <= end);
-            let removed = self.compacted(done, end, found, may_go).ok()?;
+            let is_there = self.edits[..done].iter().all(|edit| edit.needs_end <= held.end);
+            let removed = self.compacted(done, held.clone(), found, may_go).ok()?;
             let is_explained = removed.is_none() || self.may_be_compacted;
             (is_there && is_explained).then_some((done, removed))
         })
     }
 
-    /// What a compaction has removed from a log of which so many edits were done, and which shows `found` of what is before
-    /// `end`; the error says what no compaction may do.
+    /// What a compaction has removed from a log of which so many edits were done, and which shows `found` of the offsets
+    /// `held`; the error says what no compaction may do.
     ///
     /// Of each key the newest message stays. Only a delete marker that `may_go` may be removed, and only with all that is older.
     pub(super) fn compacted(
         &self,
         done: usize,
-        end: u64,
+        held: Range<u64>,
         found: &BTreeSet<u64>,
         may_go: &dyn Fn(u64) -> bool,
     ) -> Result<Option<ModelEdit>, String> {
-        let before: BTreeSet<u64> = (0..end)
-            .filter(|offset| !self.is_deleted_by(done, *offset))
-            .collect();
+        let before: BTreeSet<u64> = held.filter(|offset| !self.is_deleted_by(done, *offset)).collect();
         if let Some(back) = found.difference(&before).next() {
             return Err(format!("{back} came back"));
         }
@@ -213,6 +215,18 @@ impl ModelLog {
         removed
     }
 
+    /// Takes up that a retention has removed what is before `start`; gives how many messages those are.
+    pub(super) fn retain(&mut self, start: u64) -> u64 {
+        let removed = self.delete(0..start, true, true);
+        if removed > 0 {
+            self.edits_are_durable();
+            self.committed = self.committed.max(start);
+            self.durable = self.durable.max(start);
+            self.is_created = true;
+        }
+        removed
+    }
+
     /// Nothing takes back what was edited up to now.
     pub(super) fn edits_are_durable(&mut self) {
         for edit in &mut self.edits {
@@ -232,6 +246,7 @@ impl ModelLog {
         self.batches.retain(|batch| batch.end <= end);
         self.recall = Recall::default();
         self.may_be_compacted = false;
+        self.may_be_retained = false;
     }
 }
 

@@ -18,6 +18,7 @@ mod judging;
 mod keyed;
 mod log;
 mod options;
+mod persisting;
 mod reopen;
 mod rules;
 mod settings;
@@ -87,6 +88,7 @@ struct Driver<'a> {
     refused: usize,
     diverted: usize,
     compacted: usize,
+    retained: usize,
     keys_found: Cell<usize>,
     next_number: u64,
     is_space_limited: bool,
@@ -112,6 +114,8 @@ pub struct Summary {
     pub diverted: usize,
     /// Messages that compactions removed.
     pub compacted: usize,
+    /// Messages that retentions removed which were set.
+    pub retained: usize,
     /// Keys that were looked for and found.
     pub keys_found: usize,
 }
@@ -124,6 +128,7 @@ impl Summary {
         self.refused += other.refused;
         self.diverted += other.diverted;
         self.compacted += other.compacted;
+        self.retained += other.retained;
         self.keys_found += other.keys_found;
     }
 }
@@ -200,6 +205,7 @@ impl<'a> Driver<'a> {
             refused: 0,
             diverted: 0,
             compacted: 0,
+            retained: 0,
             keys_found: Cell::new(0),
             next_number: 1,
             is_space_limited: false,
@@ -254,7 +260,8 @@ impl<'a> Driver<'a> {
             58 => self.set_compression(),
             59..=60 => self.compact(),
             61 => self.look_up(),
-            _ => self.pass_time(),
+            62 => self.pass_time(),
+            _ => self.set_retention(),
         }
     }
 
@@ -296,6 +303,7 @@ impl<'a> Driver<'a> {
             refused: self.refused,
             diverted: self.diverted,
             compacted: self.compacted,
+            retained: self.retained,
             keys_found: self.keys_found.get(),
         }
     }

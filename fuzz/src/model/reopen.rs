@@ -111,6 +111,7 @@ impl Driver<'_> {
         let mut ends = vec![0; NAMES.len()];
         let mut edits = vec![0; NAMES.len()];
         let mut compacted = vec![None; NAMES.len()];
+        let mut starts = vec![0; NAMES.len()];
         for (number, name) in NAMES.iter().enumerate() {
             let log = &self.logs[number];
             let promised = if is_power_cut { log.durable } else { log.committed };
@@ -146,6 +147,9 @@ impl Driver<'_> {
                 "log {name:?}: all that is found is durable"
             );
             ends[number] = end;
+            if log.may_be_retained {
+                starts[number] = information.start.get();
+            }
         }
         for parts in &self.transactions {
             let whole = wholeness(parts, |log| ends[log], |log| edits[log]);
@@ -159,6 +163,7 @@ impl Driver<'_> {
         for (number, name) in NAMES.iter().enumerate() {
             let is_there = found.iter().any(|found| found.name == *name);
             self.logs[number].cut(ends[number], edits[number]);
+            self.logs[number].retain(starts[number]);
             if let Some(edit) = compacted[number].take() {
                 self.logs[number].compact(edit);
             }
@@ -192,7 +197,9 @@ impl Driver<'_> {
             "log {name:?} starts at {start}, its first message is {:?}",
             shown.first()
         );
-        let done = log.edits_done(&shown, end, &|offset| self.marker_may_go(number, offset));
+        // What a retention removed when something failed is known by where the log starts.
+        let held = if log.may_be_retained { start } else { 0 }..end;
+        let done = log.edits_done(&shown, &held, &|offset| self.marker_may_go(number, offset));
         let (done, compacted) = done.unwrap_or_else(|| {
             panic!(
                 "log {name:?} ends at {end} and shows {shown:?}, which no number of its edits leaves: {:?}",

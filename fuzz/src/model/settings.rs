@@ -1,4 +1,4 @@
-//! What is set of logs: keys, rules, compression.
+//! What is set of logs: keys, rules, compression; `deleting` sets what is kept.
 
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ impl Driver<'_> {
         is_known
     }
 
-    fn settings_changed(&mut self, number: usize, settings: ModelSettings, outcome: Result<()>) {
+    pub(super) fn settings_changed(&mut self, number: usize, settings: ModelSettings, outcome: Result<()>) {
         match outcome {
             Ok(()) => {
                 let log = &mut self.logs[number];
@@ -166,11 +166,12 @@ impl Driver<'_> {
         }
         assert!(
             is_set(&found, number, &log.settings),
-            "{:?} should have {:?}; it is keyed {:?}, compressed {:?}, constrained {:?}",
+            "{:?} should have {:?}; it is keyed {:?}, compressed {:?}, retained {:?}, constrained {:?}",
             NAMES[number],
             log.settings,
             found.keyed(),
             found.compression(),
+            found.retention(),
             found.constraints()
         );
     }
@@ -190,5 +191,8 @@ fn is_set(found: &Log, number: usize, settings: &ModelSettings) -> bool {
         .constraints()
         .expect("constraints that were set can be read");
     let rules = settings.rules.map(|set| constraints(set, number));
-    found.keyed() == settings.keyed && found.compression() == settings.compression && told == rules
+    found.keyed() == settings.keyed
+        && found.compression() == settings.compression
+        && found.retention() == settings.retention
+        && told == rules
 }

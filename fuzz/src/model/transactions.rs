@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use lanterman::{Durability, Error, Result, TransactionReceipt};
 
-use super::appending::{TRIES_MAX, is_refusal};
 use super::expected::Expected;
 use super::judging::Judged;
 use super::log::{Parts, Whole};
+use super::persisting::{TRIES_MAX, is_refusal};
 use super::rules::{Breach, any_diverts, dead_letters_of};
 use super::{Driver, NAMES, trace};
 
