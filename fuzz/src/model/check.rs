@@ -2,7 +2,7 @@
 
 use lanterman::{Cursor, Error, ErrorKind};
 
-use super::expected::{ModelLog, wholeness};
+use super::log::{ModelLog, wholeness};
 use super::reopen::open_with;
 use super::{Driver, HELD_MAX, HeldCursor, HeldSnapshot, NAMES, trace};
 
@@ -45,6 +45,7 @@ impl Driver<'_> {
                 .cursor(0u64)
                 .unwrap_or_else(|error| panic!("cursor on {name:?}: {error}"));
             read_all(&mut cursor, name, wanted, wanted.end());
+            self.check_table(name, &log.snapshot(), wanted, wanted.end());
         }
     }
 
@@ -100,6 +101,12 @@ impl Driver<'_> {
             behind == Err(ErrorKind::FixTheCall),
             "a message behind the end of a snapshot"
         );
+        // Whether a log is keyed is a matter of now; what was no table then is none.
+        match (held.wanted.is_keyed(), self.logs[held.log].is_keyed()) {
+            (true, true) | (false, false) => self.check_table(name, &held.snapshot, &held.wanted, end),
+            (true, false) => assert!(held.snapshot.get_key(b"any").is_err(), "{name:?} is no table"),
+            (false, true) => {}
+        }
     }
 
     pub(super) fn hold_cursor(&mut self) {
@@ -259,6 +266,7 @@ impl Driver<'_> {
             );
             let mut cursor = snapshot.cursor(0u64).expect("the start");
             read_all(&mut cursor, name, wanted, ends[number]);
+            self.check_table(name, &snapshot, wanted, ends[number]);
         }
         for parts in &self.transactions {
             let edits = |log: usize| self.logs[log].edits.len();
@@ -307,6 +315,7 @@ impl Driver<'_> {
             );
             let mut cursor = log.cursor(0u64).expect("the start of a log");
             read_all(&mut cursor, name, wanted, end);
+            self.check_table(name, &log.snapshot(), wanted, end);
         }
         for parts in &self.transactions {
             let edits = |log: usize| self.logs[log].edits.len();

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use lanterman::{DeletionReceipt, Durability, Error, Result, Retention};
 
-use super::expected::{Expected, Parts, Whole};
+use super::log::ModelSettings;
 use super::{Driver, NAMES, trace};
 
 impl Driver<'_> {
     /// A range of a log's offsets: mostly a short one, sometimes a long one, one of nothing, or one that is refused.
-    fn range(&mut self, number: usize) -> Range<u64> {
+    pub(super) fn range(&mut self, number: usize) -> Range<u64> {
         let end = self.logs[number].end();
         let first = self.choices.below(end + 1);
         match self.choices.below(8) {
@@ -22,7 +22,7 @@ impl Driver<'_> {
     }
 
     /// Whether the store must refuse a range.
-    fn is_refused(&self, number: usize, offsets: &Range<u64>) -> bool {
+    pub(super) fn is_refused(&self, number: usize, offsets: &Range<u64>) -> bool {
         offsets.start > offsets.end || offsets.end > self.logs[number].end()
     }
 
@@ -61,7 +61,9 @@ impl Driver<'_> {
         trace!(self, "retain {retention:?} of {number}: {outcome:?}");
         let offsets = match &outcome {
             Ok(receipt) if !is_exact => {
-                self.check_kept(number, &retention, receipt);
+                if self.logs[number].edits.is_empty() {
+                    self.check_kept(number, &retention, receipt.offsets.end);
+                }
                 0..receipt.offsets.end
             }
             Err(_) if !is_exact => 0..plan.map_or(0, |plan| plan.offsets.end),
@@ -70,29 +72,70 @@ impl Driver<'_> {
         self.edited(number, offsets, outcome);
     }
 
-    /// What a limit names is kept.
-    fn check_kept(&self, number: usize, retention: &Retention, receipt: &DeletionReceipt) {
+    /// What a limit names is kept from `start` on, if anything before goes. Parts of slabs are counted in proportion: where none
+    /// was cut before, both limits are exact.
+    fn check_kept(&self, number: usize, retention: &Retention, start: u64) {
         let log = &self.logs[number];
-        let kept = log.shown().filter(|offset| *offset >= receipt.offsets.end);
         let (mut messages, mut bytes) = (0, 0);
-        for offset in kept {
+        for offset in start..log.end() {
             let message = log.at(offset);
             messages += 1;
             bytes += message.value.len() as u64 + message.key.as_ref().map_or(0, Vec::len) as u64;
         }
-        // Parts of slabs are counted in proportion: where none was cut, both limits are exact.
-        let goes = log.shown().any(|offset| offset < receipt.offsets.end);
-        if goes && log.edits.is_empty() {
-            assert!(
-                retention.max_messages.is_none_or(|most| messages >= most)
+        assert!(
+            start == 0
+                || retention.max_messages.is_none_or(|most| messages >= most)
                     && retention.max_bytes.is_none_or(|most| bytes >= most),
-                "{retention:?} keeps {messages} messages of {bytes} bytes: {receipt:?}"
-            );
+            "{retention:?} keeps {messages} messages of {bytes} bytes, from {start} on"
+        );
+    }
+
+    /// Sets what is kept of a log by the background.
+    pub(super) fn set_retention(&mut self) {
+        let number = self.choices.index(NAMES.len());
+        let limit = 1 + self.choices.below(1000);
+        let retention = match self.choices.below(4) {
+            0 => None,
+            1 => Some(Retention::new().max_bytes(limit * 100)),
+            _ => Some(Retention::new().max_messages(limit)),
+        };
+        let outcome = self.store().set_retention(NAMES[number], retention.as_ref());
+        trace!(
+            self,
+            "set {retention:?} of {number}: {:?}",
+            outcome.as_ref().err()
+        );
+        if let Err(Error::UnknownLog { .. }) = outcome {
+            self.expect_unknown(number);
+            return;
+        }
+        let settings = ModelSettings {
+            retention,
+            ..self.logs[number].settings.clone()
+        };
+        self.settings_changed(number, settings, outcome);
+    }
+
+    /// Takes up what a retention that is set may have removed.
+    pub(super) fn take_up_retention(&mut self, number: usize) {
+        let Some(retention) = self.logs[number].settings.retention else {
+            return;
+        };
+        let Ok(found) = self.store().log(NAMES[number]) else {
+            return;
+        };
+        let log = &mut self.logs[number];
+        let (start, was_whole) = (found.start().get(), log.edits.is_empty());
+        let removed = log.retain(start);
+        trace!(self, "retained {number} from {start}, {removed} are gone");
+        self.retained += removed as usize;
+        if removed > 0 && was_whole {
+            self.check_kept(number, &retention, start);
         }
     }
 
     /// An edit that was durable, refused, or failed.
-    fn edited(&mut self, number: usize, offsets: Range<u64>, outcome: Result<DeletionReceipt>) {
+    pub(super) fn edited(&mut self, number: usize, offsets: Range<u64>, outcome: Result<DeletionReceipt>) {
         let is_refused = self.is_refused(number, &offsets);
         match outcome {
             Ok(receipt) => {
@@ -130,86 +173,5 @@ impl Driver<'_> {
                 }
             }
         }
-    }
-
-    /// A message appended to one log, and ranges of others deleted: all or nothing.
-    pub(super) fn delete_in_a_transaction(&mut self) {
-        let durability = self.durability();
-        let appended = self.choices.index(NAMES.len());
-        let (bytes, id) = (self.size(), self.number());
-        let message = Expected::plain(bytes, id);
-        let mut deletions = Vec::new();
-        for _ in 0..=self.choices.below(3) {
-            let number = self.choices.index(NAMES.len());
-            if self.store().log(NAMES[number]).is_ok() {
-                deletions.push((number, self.range(number)));
-            }
-        }
-        let outcome = self.store().transaction(|transaction| {
-            transaction.durability(durability);
-            transaction.append(NAMES[appended], &message.value)?;
-            for (number, offsets) in &deletions {
-                transaction.delete(NAMES[*number], offsets.clone())?;
-            }
-            Ok(())
-        });
-        trace!(
-            self,
-            "transaction appends {bytes} to {appended}, deletes {deletions:?} at {durability:?}: {outcome:?}"
-        );
-        let is_refused = deletions
-            .iter()
-            .any(|(number, offsets)| self.is_refused(*number, offsets));
-        match outcome {
-            Ok(_) => {
-                assert!(!is_refused, "{deletions:?} must be refused");
-                self.edited_together(appended, message, deletions, Some(durability));
-                self.settled(std::iter::empty(), durability, Ok(()));
-            }
-            Err(Error::InvalidRange { .. }) => assert!(is_refused, "{deletions:?} is refused"),
-            // Nothing was done.
-            Err(Error::WouldBlock { .. }) => {}
-            Err(error) => {
-                self.expect_trouble(&error);
-                if self.is_broken {
-                    self.edited_together(appended, message, deletions, None);
-                }
-            }
-        }
-    }
-
-    /// Takes up a transaction that came through at a level, or may have.
-    fn edited_together(
-        &mut self,
-        appended: usize,
-        message: Expected,
-        deletions: Vec<(usize, Range<u64>)>,
-        durability: Option<Durability>,
-    ) {
-        let (is_committed, is_durable) = (durability.is_some(), durability == Some(Durability::Disk));
-        let mut whole = Whole::default();
-        let reached = |log: &mut super::ModelLog, end: u64| {
-            if is_committed {
-                log.committed = log.committed.max(end);
-            }
-            if is_durable {
-                log.durable = log.durable.max(end);
-                log.is_created |= end > 0;
-            }
-        };
-        for (number, offsets) in deletions {
-            let log = &mut self.logs[number];
-            let end = offsets.end;
-            if log.delete(offsets, is_committed, is_durable) > 0 {
-                whole.edits.push((number, log.edits.len()));
-                reached(log, end);
-            }
-        }
-        let log = &mut self.logs[appended];
-        let end = log.end();
-        log.append(message);
-        reached(log, end + 1);
-        let parts = Parts::from([(appended, end..end + 1)]);
-        self.transactions.push(Whole { parts, ..whole });
     }
 }

@@ -1,10 +1,11 @@
-//! The model: what every log must hold, as plain vectors.
+//! The model: messages as they were appended, and how they are compared with what is read.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use lanterman::{KeptMessage, Message, NewMessage, ValueType};
+
+use super::NAMES;
+use super::rules::Breach;
 
 use crate::choices::{Choices, Seeded};
 
@@ -16,6 +17,8 @@ pub(super) struct Expected {
     pub(super) time_ms: Option<i64>,
     pub(super) headers: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) value_type: ValueType,
+    /// When it was made, in milliseconds, where that matters.
+    pub(super) made_ms: i64,
 }
 
 impl Expected {
@@ -28,7 +31,58 @@ impl Expected {
             time_ms: None,
             headers: Vec::new(),
             value_type: ValueType::BYTES,
+            made_ms: 0,
         }
+    }
+
+    /// A message for keyed logs and logs with rules: one of `keys` different keys, of which some are the beginnings of
+    /// others, a value that shrinks, a field and a time that mostly rise; now and then a delete marker.
+    pub(super) fn structured(seeded: &mut Seeded, keys: u64, number: u64, now_ms: i64) -> Self {
+        let mut message = Self::plain(0, number);
+        message.made_ms = now_ms;
+        let what = seeded.number();
+        if what & 15 != 0 {
+            message.key = Some(Self::key(seeded.below(keys)));
+        }
+        if what >> 4 & 7 == 0 {
+            message.key = Some(Self::key(seeded.below(keys)));
+            message.value_type = ValueType::NIL;
+            return message;
+        }
+        if what >> 16 & 3 != 0 {
+            let is_behind = what >> 18 & 15 == 0;
+            message.time_ms = Some(if is_behind { 3 } else { number as i64 });
+        }
+        let field = if what >> 22 & 15 == 0 { 1 } else { number };
+        let pad = "lantern ".repeat((what >> 26 & 63) as usize);
+        message.value = format!("{{\"n\":{field},\"pad\":\"{pad}\"}}").into_bytes().into();
+        message.value_type = match what >> 32 & 7 {
+            0 => ValueType::BYTES,
+            1 => ValueType::UTF8,
+            _ => ValueType::JSON,
+        };
+        message
+    }
+
+    fn key(number: u64) -> Vec<u8> {
+        match number % 3 {
+            0 => format!("key {number}").into_bytes(),
+            1 => vec![0xFD; (number / 3) as usize],
+            _ => format!("a key with a long beginning {number:04}").into_bytes(),
+        }
+    }
+
+    /// The message as it goes to the log that a rule of the log `number` sends it to.
+    pub(super) fn turned(&self, number: usize, breach: &Breach) -> Self {
+        let mut turned = self.clone();
+        let told: [(&[u8], &str); 3] = [
+            (b"lanterman-log", NAMES[number]),
+            (b"lanterman-rule", breach.rule),
+            (b"lanterman-place", breach.place),
+        ];
+        let told = told.map(|(name, value)| (name.to_vec(), value.as_bytes().to_vec()));
+        turned.headers.extend(told);
+        turned
     }
 
     /// A message that may have everything that a message can have.
@@ -126,125 +180,4 @@ impl Expected {
             "log {log:?}, offset {offset}: another time"
         );
     }
-}
-
-/// A log of the model.
-#[derive(Debug, Default, Clone)]
-pub(super) struct ModelLog {
-    pub(super) messages: Vec<Expected>,
-    /// Offsets below this survive a killed process.
-    pub(super) committed: u64,
-    /// Offsets below this survive a power cut.
-    pub(super) durable: u64,
-    /// The log itself is known to survive, empty or not.
-    pub(super) is_created: bool,
-    /// What was appended in one piece and is found whole or not at all.
-    pub(super) batches: Vec<Range<u64>>,
-    /// What was deleted, in order; each edit deletes something that those before it have left.
-    pub(super) edits: Vec<ModelEdit>,
-}
-
-/// A range of offsets that was deleted.
-#[derive(Debug, Clone)]
-pub(super) struct ModelEdit {
-    pub(super) offsets: Range<u64>,
-    /// It survives a killed process.
-    pub(super) is_committed: bool,
-    /// It survives a power cut.
-    pub(super) is_durable: bool,
-}
-
-impl ModelLog {
-    pub(super) fn end(&self) -> u64 {
-        self.messages.len() as u64
-    }
-
-    pub(super) fn at(&self, offset: u64) -> &Expected {
-        &self.messages[offset as usize]
-    }
-
-    pub(super) fn append(&mut self, message: Expected) -> u64 {
-        self.messages.push(message);
-        self.end() - 1
-    }
-
-    /// Deletes offsets; gives how many messages that destroys. What destroys none is no edit: nobody can see it.
-    pub(super) fn delete(&mut self, offsets: Range<u64>, is_committed: bool, is_durable: bool) -> u64 {
-        let destroyed = self.shown().filter(|offset| offsets.contains(offset)).count();
-        if destroyed > 0 {
-            self.edits.push(ModelEdit {
-                offsets,
-                is_committed,
-                is_durable,
-            });
-        }
-        destroyed as u64
-    }
-
-    /// Whether one of the first so many edits deleted an offset.
-    pub(super) fn is_deleted_by(&self, edits: usize, offset: u64) -> bool {
-        let edits = &self.edits[..edits.min(self.edits.len())];
-        edits.iter().any(|edit| edit.offsets.contains(&offset))
-    }
-
-    pub(super) fn is_deleted(&self, offset: u64) -> bool {
-        self.is_deleted_by(self.edits.len(), offset)
-    }
-
-    /// Offsets of the messages that can be read.
-    pub(super) fn shown(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..self.end()).filter(|offset| !self.is_deleted(*offset))
-    }
-
-    /// How many edits were done in a log that ends at `end` and shows `found`.
-    pub(super) fn edits_done(&self, found: &[u64], end: u64) -> Option<usize> {
-        let fits = |done: &usize| {
-            let shown = (0..end).filter(|offset| !self.is_deleted_by(*done, *offset));
-            self.edits[..*done].iter().all(|edit| edit.offsets.end <= end) && shown.eq(found.iter().copied())
-        };
-        (0..=self.edits.len()).rev().find(fits)
-    }
-
-    /// Nothing takes back what was edited up to now.
-    pub(super) fn edits_are_durable(&mut self) {
-        for edit in &mut self.edits {
-            edit.is_committed = true;
-            edit.is_durable = true;
-        }
-    }
-
-    /// After a reopening: what was found is what there is, and all of it is durable.
-    pub(super) fn cut(&mut self, end: u64, edits: usize) {
-        self.messages.truncate(end as usize);
-        self.edits.truncate(edits);
-        self.edits_are_durable();
-        self.committed = end;
-        self.durable = end;
-        self.is_created |= end > 0;
-        self.batches.retain(|batch| batch.end <= end);
-    }
-}
-
-/// The parts of one transaction, by the number of the log.
-pub(super) type Parts = BTreeMap<usize, Range<u64>>;
-
-/// A transaction: what it appended, and the numbers of its edits, from 1, log by log.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Whole {
-    pub(super) parts: Parts,
-    pub(super) edits: Vec<(usize, usize)>,
-}
-
-/// Whether a transaction is found whole (`Some(true)`), not at all (`Some(false)`) or in parts, given the logs' ends and
-/// how many edits of each were done.
-pub(super) fn wholeness(
-    transaction: &Whole,
-    end_of: impl Fn(usize) -> u64,
-    edits_of: impl Fn(usize) -> usize,
-) -> Option<bool> {
-    let (mut parts, edits) = (transaction.parts.iter(), &transaction.edits);
-    let has_edit = |(log, number): &(usize, usize)| edits_of(*log) >= *number;
-    let whole = parts.clone().all(|(log, offsets)| end_of(*log) >= offsets.end) && edits.iter().all(has_edit);
-    let absent = parts.all(|(log, offsets)| end_of(*log) <= offsets.start) && !edits.iter().any(has_edit);
-    if whole || absent { Some(whole) } else { None }
 }

@@ -2,28 +2,45 @@
 //!
 //! An input is a list of decisions. Every answer of the engine is compared at once; after each reopening, everything
 //! that was promised must be there, in order and equal, and what follows must be a prefix of what was appended, with
-//! transactions and batches whole or absent; what was deleted is gone for good, and for nobody who held it. The store lives on a disk in memory, with limits so small that growing,
-//! sealing, rolling, checkpoints and recycling happen all the time.
+//! transactions and batches whole or absent; what was deleted is gone for good, and for nobody who held it.
+//!
+//! Logs may be keyed, have rules and be compressed. The model says by itself what is refused, by which rule and where, and what
+//! goes to another log; a keyed log answers as the table of its newest messages, of which a compaction may take none.
+//! The store lives on a disk in memory, with limits so small that growing, sealing, rolling, checkpoints and recycling
+//! happen all the time, and has a clock that goes as it is told.
 
 mod acts;
+mod appending;
 mod check;
 mod deleting;
 mod expected;
+mod judging;
+mod keyed;
+mod log;
+mod options;
+mod persisting;
 mod reopen;
+mod rules;
+mod settings;
+mod transactions;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use lanterman::disk::{Fault, FaultyDisk, MemoryDisk, OperationKind};
-use lanterman::{Background, Cursor, Options, Snapshot, Store, Verify, WhenFull, Writer};
+use lanterman::{Clock, Cursor, Options, Snapshot, Store, Writer};
 
 use crate::choices::Choices;
-use expected::{ModelLog, Whole};
+use log::{ModelLog, Whole};
+use options::{ModelClock, small_options};
 
 /// Names of the logs; some look like paths and must never become any.
 const NAMES: [&str; 5] = ["orders", "../audit", "a/b/../c", "\u{1F4D6} log", "."];
 const PATH: &str = "/store";
 /// Bytes that one input may append, which bounds its time.
 const APPEND_BYTES_MAX: usize = 6 << 20;
+/// How long an act takes.
+const ACT_MS: u64 = 200;
 /// How many snapshots and cursors are held at a time.
 const HELD_MAX: usize = 3;
 
@@ -59,6 +76,7 @@ struct Driver<'a> {
     memory: Arc<MemoryDisk>,
     faulty: Arc<FaultyDisk>,
     options: Options,
+    clock: Arc<ModelClock>,
     store: Option<Store>,
     reader: Option<Store>,
     writers: Vec<Option<Writer>>,
@@ -67,6 +85,11 @@ struct Driver<'a> {
     snapshots: Vec<HeldSnapshot>,
     cursors: Vec<HeldCursor>,
     appended_bytes: usize,
+    refused: usize,
+    diverted: usize,
+    compacted: usize,
+    retained: usize,
+    keys_found: Cell<usize>,
     next_number: u64,
     is_space_limited: bool,
     /// An operation failed that may have left something behind: nothing but a reopening may follow.
@@ -85,6 +108,29 @@ pub struct Summary {
     pub messages: usize,
     /// Bytes appended in the run.
     pub appended_bytes: usize,
+    /// Calls that a rule or a missing key refused.
+    pub refused: usize,
+    /// Messages that a rule sent to another log.
+    pub diverted: usize,
+    /// Messages that compactions removed.
+    pub compacted: usize,
+    /// Messages that retentions removed which were set.
+    pub retained: usize,
+    /// Keys that were looked for and found.
+    pub keys_found: usize,
+}
+
+impl Summary {
+    /// Adds what another run did.
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.appended_bytes += other.appended_bytes;
+        self.refused += other.refused;
+        self.diverted += other.diverted;
+        self.compacted += other.compacted;
+        self.retained += other.retained;
+        self.keys_found += other.keys_found;
+    }
 }
 
 /// Runs the decisions in `input`.
@@ -140,12 +186,14 @@ impl<'a> Driver<'a> {
         let mut choices = Choices::new(input);
         let memory = Arc::new(MemoryDisk::new());
         let faulty = Arc::new(FaultyDisk::new(memory.clone()));
-        let options = small_options(&mut choices);
+        let clock = Arc::new(ModelClock::default());
+        let options = small_options(&mut choices).clock(Arc::clone(&clock) as Arc<dyn Clock>);
         Driver {
             choices,
             memory,
             faulty,
             options,
+            clock,
             store: None,
             reader: None,
             writers: NAMES.map(|_| None).into(),
@@ -154,6 +202,11 @@ impl<'a> Driver<'a> {
             snapshots: Vec::new(),
             cursors: Vec::new(),
             appended_bytes: 0,
+            refused: 0,
+            diverted: 0,
+            compacted: 0,
+            retained: 0,
+            keys_found: Cell::new(0),
             next_number: 1,
             is_space_limited: false,
             is_broken: false,
@@ -168,7 +221,8 @@ impl<'a> Driver<'a> {
     }
 
     fn act(&mut self) {
-        match self.choices.below(44) {
+        self.clock.advance_ms(ACT_MS);
+        match self.choices.below(64) {
             0..=8 => self.append(),
             9..=10 => self.append_batch(),
             11..=12 => self.append_full(),
@@ -184,7 +238,7 @@ impl<'a> Driver<'a> {
             24..=25 => self.follow(),
             26 => self.get_some(),
             27 => self.checkpoint(),
-            28..=29 => self.step(),
+            28..=29 => self.work_in_background(),
             30 => self.create_log(),
             31 => self.read_beside(),
             32 => self.snapshot_all(),
@@ -196,7 +250,18 @@ impl<'a> Driver<'a> {
             39 => self.many_small_appends(),
             40..=41 => self.delete(),
             42 => self.retain(),
-            _ => self.delete_in_a_transaction(),
+            43 => self.delete_in_a_transaction(),
+            44..=47 => self.put(),
+            48 => self.put_many(),
+            49..=50 => self.put_together(),
+            51..=52 => self.put_in_a_transaction(),
+            53..=54 => self.set_keyed(),
+            55..=57 => self.set_constraints(),
+            58 => self.set_compression(),
+            59..=60 => self.compact(),
+            61 => self.look_up(),
+            62 => self.pass_time(),
+            _ => self.set_retention(),
         }
     }
 
@@ -235,6 +300,11 @@ impl<'a> Driver<'a> {
         Summary {
             messages: self.logs.iter().map(|log| log.messages.len()).sum(),
             appended_bytes: self.appended_bytes,
+            refused: self.refused,
+            diverted: self.diverted,
+            compacted: self.compacted,
+            retained: self.retained,
+            keys_found: self.keys_found.get(),
         }
     }
 }
@@ -252,32 +322,3 @@ const FAULTY_KINDS: [OperationKind; 7] = [
 
 /// The number of a failed input or output, as Linux counts.
 const EIO: i32 = 5;
-
-fn small_options(choices: &mut Choices<'_>) -> Options {
-    let what = choices.byte();
-    let when_full = if what & 1 == 0 {
-        WhenFull::Wait
-    } else {
-        WhenFull::Refuse
-    };
-    let verify = match what >> 1 & 3 {
-        0 | 1 => Verify::Once,
-        2 => Verify::Always,
-        _ => Verify::Never,
-    };
-    Options::new()
-        .background(Background::Manual)
-        .when_full(when_full)
-        .verify(verify)
-        .slab_bytes_max(64 << 10)
-        // Snapshots hold memory: where appends wait for it, there must be enough for all that are held.
-        .tail_memory_bytes(if when_full == WhenFull::Wait {
-            16 << 20
-        } else {
-            1 << 20
-        })
-        .message_bytes_max(400 << 10)
-        .journal_bytes_max(64 << 10)
-        .slab_segment_bytes(64 << 10, 512 << 10)
-        .journal_segment_bytes(64 << 10, 128 << 10)
-}

@@ -1,11 +1,12 @@
 //! Opening, closing, being killed and losing power.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lanterman::Options;
 use lanterman::disk::{Fate, FaultyDisk, MemoryDisk};
 
-use super::expected::{ModelEdit, wholeness};
+use super::log::{ModelEdit, wholeness};
 use super::{Driver, NAMES, PATH, trace};
 use crate::choices::Seeded;
 
@@ -109,6 +110,8 @@ impl Driver<'_> {
         );
         let mut ends = vec![0; NAMES.len()];
         let mut edits = vec![0; NAMES.len()];
+        let mut compacted = vec![None; NAMES.len()];
+        let mut starts = vec![0; NAMES.len()];
         for (number, name) in NAMES.iter().enumerate() {
             let log = &self.logs[number];
             let promised = if is_power_cut { log.durable } else { log.committed };
@@ -137,12 +140,16 @@ impl Driver<'_> {
                 torn.is_none(),
                 "log {name:?} ends at {end} within the batch {torn:?}"
             );
-            edits[number] = self.edits_found(number, end, information.start.get(), is_power_cut);
+            (edits[number], compacted[number]) =
+                self.edits_found(number, end, information.start.get(), is_power_cut);
             assert!(
                 information.durable_end.get() == end,
                 "log {name:?}: all that is found is durable"
             );
             ends[number] = end;
+            if log.may_be_retained {
+                starts[number] = information.start.get();
+            }
         }
         for parts in &self.transactions {
             let whole = wholeness(parts, |log| ends[log], |log| edits[log]);
@@ -156,31 +163,44 @@ impl Driver<'_> {
         for (number, name) in NAMES.iter().enumerate() {
             let is_there = found.iter().any(|found| found.name == *name);
             self.logs[number].cut(ends[number], edits[number]);
+            self.logs[number].retain(starts[number]);
+            if let Some(edit) = compacted[number].take() {
+                self.logs[number].compact(edit);
+            }
             self.logs[number].is_created = is_there;
+            self.find_settings(number);
         }
         trace!(self, "reopened at {ends:?}");
         self.check_everything();
     }
 
-    /// How many edits of a log were done, as what it shows says.
-    fn edits_found(&self, number: usize, end: u64, start: u64, is_power_cut: bool) -> usize {
+    /// How many edits of a log were done, as what it shows says, and what a compaction removed when something failed.
+    fn edits_found(
+        &self,
+        number: usize,
+        end: u64,
+        start: u64,
+        is_power_cut: bool,
+    ) -> (usize, Option<ModelEdit>) {
         let (name, log) = (NAMES[number], &self.logs[number]);
         let opened = self.store().log(name).expect("it is listed");
         let mut cursor = opened.cursor(0u64).expect("the start of a log");
-        let mut shown = Vec::new();
+        let mut shown = BTreeSet::new();
         while let Some(message) = cursor
             .next()
             .unwrap_or_else(|error| panic!("read {name:?} behind {:?}: {error}", shown.last()))
         {
-            shown.push(message.offset().get());
+            shown.insert(message.offset().get());
         }
         assert!(
             shown.first().is_none_or(|first| start <= *first) && start <= end,
             "log {name:?} starts at {start}, its first message is {:?}",
             shown.first()
         );
-        let done = log.edits_done(&shown, end);
-        let done = done.unwrap_or_else(|| {
+        // What a retention removed when something failed is known by where the log starts.
+        let held = if log.may_be_retained { start } else { 0 }..end;
+        let done = log.edits_done(&shown, &held, &|offset| self.marker_may_go(number, offset));
+        let (done, compacted) = done.unwrap_or_else(|| {
             panic!(
                 "log {name:?} ends at {end} and shows {shown:?}, which no number of its edits leaves: {:?}",
                 log.edits
@@ -195,7 +215,7 @@ impl Driver<'_> {
         };
         let undone = log.edits[done..].iter().find(|edit| is_promised(edit));
         assert!(undone.is_none(), "log {name:?} has lost the edit {undone:?}");
-        done
+        (done, compacted)
     }
 
     /// Takes the watermarks at their word.
