@@ -13,13 +13,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::model::Random;
 use common::{memory, parts_in, small};
-use lanterman::disk::{Disk, Fate, MemoryDisk, RecordingDisk, Replay};
+use lanterman::disk::{Disk, Fate, MemoryDisk, OpenMode, RecordingDisk, Replay, Sync, read_full_at};
 use lanterman::{
     Clock, Compression, Durability, Error, KeptMessage, Keyed, NewMessage, Options, Snapshot, Store,
     ValueType,
@@ -593,4 +594,59 @@ fn no_crash_leaves_half_of_a_large_value() {
         );
     }
     assert!(operations.len() > 150, "{}", operations.len());
+}
+
+/// Flips a bit wherever a file of slabs holds these bytes: closing a store may leave older copies of its newest messages.
+fn flip_in_slabs(disk: &MemoryDisk, wanted: &[u8]) {
+    let directory = Path::new("/store/segments");
+    let mut flipped = 0;
+    for name in disk.list(directory).unwrap() {
+        if !name.ends_with(".slabs") {
+            continue;
+        }
+        let file = disk.open(&directory.join(name), OpenMode::ReadWrite).unwrap();
+        let mut bytes = vec![0; file.bytes().unwrap() as usize];
+        read_full_at(&*file, 0, &mut bytes).unwrap();
+        for (at, found) in bytes.windows(wanted.len()).enumerate() {
+            if found == wanted {
+                file.write_at(at as u64, &[found[0] ^ 1], Sync::No).unwrap();
+                flipped += 1;
+            }
+        }
+    }
+    assert!(flipped > 0, "the bytes are in no slab");
+}
+
+#[test]
+fn parts_that_cannot_be_read_go_too_and_a_message_that_cannot_keeps_its_parts() {
+    // In the first slab small messages and four of the parts, in the next one the last part and the message.
+    let value = bytes(60_000, 20);
+    for (damaged, removed) in [(10_000, 1), (50_500, 0)] {
+        let (disk, store) = keyed_store(options());
+        for number in 0..50_u64 {
+            put(&store, LOG, &number.to_be_bytes(), &[1; 100]);
+        }
+        let parts = put(&store, LOG, b"film", &value);
+        put(&store, LOG, b"film", b"short");
+        (50..700_u64).for_each(|number| drop(put(&store, LOG, &number.to_be_bytes(), &[1; 100])));
+        // Their keys are told in order, so that nobody has to read the slabs for them.
+        settle(&store);
+        store.checkpoint().unwrap();
+        store.close().unwrap();
+        flip_in_slabs(&disk, &value[damaged..damaged + 16]);
+        let store = open(options(), &disk);
+        let receipt = store.compact(LOG).unwrap();
+        assert_eq!(receipt.removed, removed, "{damaged}");
+        let kept = (1 - removed) * (parts.end - parts.start - 1);
+        assert_eq!(parts_in(&store, LOG).len() as u64, kept, "{damaged}");
+        let snapshot = store.log(LOG).unwrap().snapshot();
+        assert!(newest(&snapshot, b"film").unwrap() == b"short", "{damaged}");
+        for number in 0..50_u64 {
+            assert!(
+                newest(&snapshot, &number.to_be_bytes()).unwrap() == [1; 100],
+                "{damaged}: {number}"
+            );
+        }
+        assert_eq!(snapshot.get(parts.end).is_ok(), removed == 0, "{damaged}");
+    }
 }

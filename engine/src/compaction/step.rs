@@ -301,7 +301,7 @@ fn replacement(work: &Work, written: &Written, edits_before: usize) -> Edit {
         log: Arc::clone(&work.log),
         offsets: written.offsets.clone(),
         entry: written.entry.clone(),
-        histogram: written.histogram.clone(),
+        histogram: written.histogram,
         edits: Some(work.plan.edits.saturating_add(edits_before as u64)),
         superseded_by: work.plan.end,
     })
