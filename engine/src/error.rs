@@ -426,14 +426,6 @@ pub enum Error {
         /// What went wrong.
         source: Arc<io::Error>,
     },
-    /// A large value was to be appended to a keyed log.
-    #[error("log {name:?} is keyed, and its values must be of one piece: {limit_bytes} bytes at most")]
-    LargeValueInKeyedLog {
-        /// Name of the log.
-        name: String,
-        /// Above so many bytes a value is kept in parts.
-        limit_bytes: u64,
-    },
     /// An option has a value that the store cannot work with.
     #[error("option {option}: {reason}")]
     InvalidOption {
@@ -520,7 +512,6 @@ impl Error {
             | Error::PartOfValue { .. }
             | Error::ValueCut { .. }
             | Error::ValueSource { .. }
-            | Error::LargeValueInKeyedLog { .. }
             | Error::InvalidRange { .. }
             | Error::SpliceIntoItself { .. }
             | Error::SnapshotExists { .. }

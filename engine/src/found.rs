@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use lanterman_format::BufferView;
 use lanterman_format::ids::Offset;
 
 use crate::core::Core;
@@ -192,21 +193,31 @@ impl Located {
     /// # Errors
     /// As of reading it.
     pub(crate) fn message(&self, core: &Core, log: &LogState, root: &Root) -> Result<Option<Message<'_>>> {
+        let (buffer, keeper) = self.stored(core, log, root)?;
+        Ok((!buffer.is_hidden()).then(|| Message::new(self.offset, buffer, keeper)))
+    }
+
+    /// What stands there, whatever it is.
+    ///
+    /// # Errors
+    /// As of reading it.
+    pub(crate) fn buffer(&self, core: &Core, log: &LogState, root: &Root) -> Result<BufferView<'_>> {
+        self.stored(core, log, root).map(|(buffer, _)| buffer)
+    }
+
+    #[inline]
+    fn stored(&self, core: &Core, log: &LogState, root: &Root) -> Result<(BufferView<'_>, Keeper<'_>)> {
         match &self.piece {
             LocatedIn::Chunk(chunk) => {
                 let position = chunk.position(self.offset.saturating_sub(chunk.first_offset()));
                 let buffer = chunk.buffer_at(position.ok_or(Error::Internal {
                     what: "a chunk has the offsets below its end",
                 })?)?;
-                let message = || Message::new(self.offset, buffer, Keeper::Chunk(chunk));
-                Ok((!buffer.is_hidden()).then(message))
+                Ok((buffer, Keeper::Chunk(chunk)))
             }
             LocatedIn::Unreadable(error) => Err(error.clone()),
             LocatedIn::Slab(slab, relative) => match slab.message(*relative, core.read_context()) {
-                Ok(buffer) => {
-                    let message = || Message::new(self.offset, buffer, Keeper::Slab(slab));
-                    Ok((!buffer.is_hidden()).then(message))
-                }
+                Ok(buffer) => Ok((buffer, Keeper::Slab(slab))),
                 Err(error) => Err(damaged(core, log, slab, self.offset, root, error)),
             },
         }

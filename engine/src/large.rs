@@ -22,7 +22,7 @@ use crate::error::{Damage, Error, Result};
 use crate::log::LogState;
 use crate::message::KeptMessage;
 use crate::snapshot::{Log, Snapshot};
-use crate::writer::{NewMessage, Rules, Writer};
+use crate::writer::{NewMessage, Rules, Writer, check_fields, check_key};
 
 impl Writer {
     /// Appends a message whose value is what `source` gives, to its end; what else it has comes from `message`, whose own
@@ -35,11 +35,15 @@ impl Writer {
     ///
     /// Formats do not look at a value in parts. Constraints know its type and length; a rule that must see a value itself
     /// refuses it, also where it would divert. A value that is not to be in the log after all costs a deletion. If the
-    /// process is killed on the way, parts may stay without a message, until their range is deleted.
+    /// process is killed on the way, parts stay without a message, until the next writer of the log is opened: it deletes
+    /// those at the log's end, and looks for them behind up to 256 messages that others appended since.
+    ///
+    /// In a keyed log the parts of a value go together with its message, once a newer one supersedes it.
     ///
     /// # Errors
-    /// [`Error::ValueSource`] if `source` fails; [`Error::LargeValueInKeyedLog`]; [`Error::TooLarge`] for more parts than a
-    /// message can name, which are 65,000 quarters of a slab; otherwise as [`append`](Self::append).
+    /// [`Error::ValueSource`] if `source` fails; [`Error::TooLarge`] for more parts than a message can name, which are 65,000
+    /// quarters of a slab; [`Error::KeyRequired`], before anything is read of a value above the limit but its beginning;
+    /// otherwise as [`append`](Self::append).
     pub fn append_large(&mut self, message: &NewMessage<'_>, source: impl Read) -> Result<Offset> {
         if !message.fields.value.is_empty() {
             return Err(Error::InvalidValue {
@@ -60,12 +64,9 @@ impl Writer {
             };
             return self.append_message(&NewMessage { fields });
         }
-        if self.log_state().is_keyed() {
-            return Err(Error::LargeValueInKeyedLog {
-                name: self.name().to_owned(),
-                limit_bytes: limit,
-            });
-        }
+        // What can be refused by the message alone is, before there are parts.
+        check_fields(&message.fields, 0)?;
+        check_key(self.log_state(), &message.fields)?;
         let mut parts = Parts::default();
         let appended = self
             .append_parts(io::Cursor::new(first).chain(source), &mut parts)

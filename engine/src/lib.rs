@@ -59,6 +59,7 @@
 //!
 //! The files are described in `SPEC.md`, the code in `ARCHITECTURE.md`, both beside the workspace's `README.md`.
 
+mod abandoned;
 mod atomics;
 mod background;
 mod catalog;

@@ -50,6 +50,9 @@ impl Store {
 
     /// Puts a range of offsets of the log `source` behind the end of the log `name`, as [`concat`](Self::concat) does.
     ///
+    /// A range that ends between the parts of a large value and its message brings parts that nobody names; the next writer
+    /// of the log deletes them.
+    ///
     /// # Errors
     /// [`Error::UnknownLog`], [`Error::InvalidName`]; [`Error::SpliceIntoItself`] if both are the same log;
     /// [`Error::InvalidRange`] if the range is empty, reversed, or ends behind the source; [`Error::Reserved`]; what a

@@ -385,6 +385,9 @@ impl Snapshot {
 
     /// The newest message of a key, of a keyed log; `None` if there is none, or a delete marker is the newest.
     ///
+    /// A value that [`Writer::append_large`](crate::Writer::append_large) took in parts is read by
+    /// [`read_value`](Self::read_value), at the offset of the message.
+    ///
     /// Where the keys of older messages are told in order (which the background sees to), one page of a filter is looked at
     /// for each run of them, and a few pages more for the one that has the key.
     ///

@@ -178,6 +178,7 @@ impl Store {
         let name = LogName::parse(name)?;
         let (log, owner) = core.take_writer(&name)?;
         core.touch_right_edge(&log)?;
+        core.delete_abandoned_parts(&log);
         Ok(Writer::new(Arc::clone(&self.handle), log, owner))
     }
 

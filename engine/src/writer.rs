@@ -495,7 +495,7 @@ fn too_large(bytes: usize, limit: usize) -> Error {
 
 /// # Errors
 /// [`Error::KeyRequired`] for a message without a key, if the log is keyed.
-fn check_key(log: &LogState, fields: &BufferFields<'_>) -> Result<()> {
+pub(crate) fn check_key(log: &LogState, fields: &BufferFields<'_>) -> Result<()> {
     match fields.key.is_none() && log.is_keyed() {
         true => Err(key_required(log)),
         false => Ok(()),

@@ -14,11 +14,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use common::model::Random;
-use common::{lives, memory, small};
+use common::{lives, memory, parts_in, small};
 use lanterman::disk::{Disk, Fate, Fault, FaultyDisk, MemoryDisk};
-use lanterman::{
-    Constraints, Durability, Error, Keyed, LogItem, NewMessage, Offset, Snapshot, Store, ValueType,
-};
+use lanterman::{Constraints, Durability, Error, LogItem, NewMessage, Offset, Snapshot, Store, ValueType};
 
 const LOG: &str = "pictures";
 const KIND: ValueType = ValueType::new(70_001);
@@ -224,26 +222,6 @@ fn nothing_stays_of_a_value_that_does_not_come_in() {
     assert_eq!((summary.messages(), summary.parts()), (2, parts));
 }
 
-#[test]
-fn a_keyed_log_takes_values_of_one_piece_only() {
-    let store = open(memory());
-    store.set_keyed(LOG, Some(&Keyed::new())).unwrap();
-    let mut writer = store.writer(LOG).unwrap();
-    assert!(writer.append_large(&message(), &bytes(1000, 8)[..]).is_ok());
-    let error = writer.append_large(&message(), &bytes(1001, 8)[..]).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::LargeValueInKeyedLog {
-                limit_bytes: 1000,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert_eq!(offsets(&store), [0]);
-}
-
 /// A source that appends to the same log through transactions while it is read.
 struct Interrupting<'a> {
     store: &'a Store,
@@ -283,6 +261,137 @@ fn messages_may_come_between_the_parts() {
     for (how, store) in lives(&disk, store) {
         assert_eq!(offsets(&store), found, "{how}");
         assert_eq!(read(&store.snapshot(LOG).unwrap(), offset), value, "{how}");
+    }
+}
+
+/// A source at whose end the process is killed: what is committed then is what another process finds.
+struct Killed<'a> {
+    store: &'a Store,
+    disk: &'a MemoryDisk,
+    value: &'a [u8],
+    /// How many messages transactions append behind the parts, before the kill.
+    behind: u64,
+    found: Vec<MemoryDisk>,
+}
+
+impl Read for &mut Killed<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.value.is_empty() && !self.found.is_empty() {
+            return Ok(0);
+        }
+        if self.value.is_empty() {
+            for _ in 0..self.behind {
+                self.store
+                    .transaction(|transaction| transaction.append(LOG, b"behind").map(|_| ()))
+                    .map_err(io::Error::other)?;
+            }
+            self.store
+                .commit_all(Durability::Disk)
+                .map_err(io::Error::other)?;
+            let power_cut = self.disk.crash_image(|_, _| Fate::Lost)?;
+            self.found.extend([self.disk.kill_image()?, power_cut]);
+            return Ok(0);
+        }
+        let bytes = out.len().min(self.value.len());
+        out[..bytes].copy_from_slice(&self.value[..bytes]);
+        self.value = &self.value[bytes..];
+        Ok(bytes)
+    }
+}
+
+/// What a process leaves that is killed between parts and message.
+fn killed_images(before: &[u8], value: &[u8], behind: u64, checkpoint: bool) -> Vec<MemoryDisk> {
+    let disk = memory();
+    let store = open(disk.clone());
+    append(&store, before);
+    let mut source = Killed {
+        store: &store,
+        disk: &disk,
+        value,
+        behind,
+        found: Vec::new(),
+    };
+    let mut writer = store.writer(LOG).unwrap();
+    writer.append_large(&message(), &mut source).unwrap();
+    let images = std::mem::take(&mut source.found);
+    if !checkpoint {
+        return images;
+    }
+    // The next process has them in slabs before it opens a writer.
+    let settled = images.into_iter().map(|image| {
+        let disk = Arc::new(image);
+        open(disk.clone()).close().unwrap();
+        disk.crash_image(|_, _| Fate::Lost).unwrap()
+    });
+    settled.collect()
+}
+
+#[test]
+fn parts_of_a_killed_process_go_when_a_writer_is_opened_also_behind_messages() {
+    let (before, value) = (bytes(40_000, 12), bytes(150_000, 13));
+    for (behind, checkpoint) in [(0, false), (0, true), (5, false), (5, true)] {
+        for image in killed_images(&before, &value, behind, checkpoint) {
+            let how = format!("{behind} behind, {checkpoint}");
+            let disk = Arc::new(image);
+            let store = open(disk.clone());
+            let first = offsets(&store)[0];
+            let left = parts_in(&store, LOG).len() as u64;
+            assert!(left > first + 5, "{how}: {left}");
+            let end = store.log(LOG).unwrap().end();
+            let snapshot = store.snapshot(LOG).unwrap();
+            drop(store.writer(LOG).unwrap());
+            let check = |store: &Store| {
+                assert_eq!(parts_in(store, LOG), (0..first).collect::<Vec<_>>(), "{how}");
+                assert_eq!(offsets(store).len() as u64, 1 + behind, "{how}");
+                assert_eq!(store.log(LOG).unwrap().end(), end, "{how}: offsets stay");
+                let summary = store.snapshot(LOG).unwrap().summary().unwrap();
+                assert_eq!(
+                    (summary.messages(), summary.parts()),
+                    (1 + behind, first),
+                    "{how}"
+                );
+                assert!(
+                    read(&store.snapshot(LOG).unwrap(), Offset::new(first)) == before,
+                    "{how}"
+                );
+            };
+            check(&store);
+            assert_eq!(
+                snapshot.summary().unwrap().parts(),
+                left,
+                "{how}: a version before"
+            );
+            drop(snapshot);
+            for (life, store) in lives(&disk, store) {
+                assert_eq!(parts_in(&store, LOG).len() as u64, first, "{how}: {life}");
+                check(&store);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_is_opened_takes_nothing_of_values_that_are_whole() {
+    let disk = memory();
+    let store = open(disk.clone());
+    let value = bytes(150_000, 14);
+    let offset = append(&store, &value);
+    for (how, store) in lives(&disk, store) {
+        let version = store.snapshot_all().version();
+        drop(store.writer(LOG).unwrap());
+        assert_eq!(
+            store.snapshot_all().version(),
+            version,
+            "{how}: nothing is written"
+        );
+        assert!(read(&store.snapshot(LOG).unwrap(), offset) == value, "{how}");
+        // Nor of those that a deletion of what stands behind has brought to the end.
+        store
+            .transaction(|transaction| transaction.append(LOG, b"behind").map(|_| ()))
+            .unwrap();
+        store.delete(LOG, offset.get() + 1..).unwrap();
+        drop(store.writer(LOG).unwrap());
+        assert!(read(&store.snapshot(LOG).unwrap(), offset) == value, "{how}");
     }
 }
 
@@ -340,9 +449,14 @@ fn check_after_crash(image: MemoryDisk, values: &[Vec<u8>], acknowledged: usize,
         let snapshot = store.snapshot(LOG).unwrap();
         assert!(read(&snapshot, Offset::new(*offset)) == *value, "{place}");
     }
-    // What is left of a value that was cut off is passed over, and appending goes on behind it.
+    // What is left of a value that was cut off goes when a writer is opened, and appending goes on behind it.
     let next = append(&store, &values[0]);
     assert_eq!(offsets(&store).last(), Some(&next.get()), "{place}");
+    let named = offsets(&store).into_iter().map(|offset| {
+        let message = store.snapshot(LOG).unwrap().get(offset).unwrap();
+        (message.value().len() - 32) / 16
+    });
+    assert_eq!(parts_in(&store, LOG).len(), named.sum::<usize>(), "{place}");
 }
 
 #[test]

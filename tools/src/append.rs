@@ -34,6 +34,7 @@ const PROGRESS_STEP_BYTES: u64 = 1 << 20;
     journalctl -f -o cat | lanterman append /var/lib/app-store system --commit-every 100 --acks\n  \
     find . -type f -print0 | lanterman append demo files --null\n  \
     lanterman append demo pictures --whole *.png\n  \
+    lanterman append demo films --whole --key dusk dusk.mkv\n  \
     lanterman append demo users --key-delimiter : /etc/passwd\n\n\
     Exit codes:\n  \
     0  everything was appended, and lasts as --durability says\n  \
@@ -57,6 +58,9 @@ pub(crate) struct AppendCall {
     /// What stands before the first C of a message becomes its key; a message without C has none (\t is a tab)
     #[arg(long, value_name = "C", value_parser = parse_delimiter)]
     key_delimiter: Option<u8>,
+    /// The key of each message
+    #[arg(long, value_name = "K", requires = "whole", conflicts_with_all = ["key_delimiter", "limit"])]
+    key: Option<OsString>,
     /// Commit after every N messages, and at the end; otherwise only at the end
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     commit_every: Option<u64>,
@@ -294,7 +298,11 @@ impl Appending<'_> {
             progress: &mut self.progress,
             bytes: 0,
         };
-        let appended = self.writer.append_large(&NewMessage::new(&[]), &mut counted);
+        let message = match &self.call.key {
+            Some(key) => NewMessage::new(&[]).key(key.as_encoded_bytes()),
+            None => NewMessage::new(&[]),
+        };
+        let appended = self.writer.append_large(&message, &mut counted);
         let bytes = counted.bytes;
         match appended {
             Ok(_) => {}

@@ -13,7 +13,7 @@ use crate::cli::log_name;
 use crate::editing::{close, open, open_for_planning};
 use crate::output::{Output, complain};
 use crate::problem::{Outcome, Problem};
-use crate::read::JsonMessage;
+use crate::read::print_one;
 
 /// Make a log keyed: every message has a key, and the newest of each key counts
 ///
@@ -51,7 +51,8 @@ pub(crate) struct KeyedCall {
 
 /// Print the newest message of a key
 ///
-/// Prints its value and a newline. Reads no message but those that may have the key.
+/// Prints its value and a newline. Reads no message but those that may have the key. A value that is kept in parts
+/// (`append --whole --key`) is printed whole; --json gives its length, as value_bytes, in its place.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     lanterman get demo users --key alice\n  \
@@ -177,14 +178,7 @@ pub(crate) fn get(call: &GetCall, output: &mut Output) -> Result<Outcome, Proble
         complain(&format_args!("log {name:?} has nothing of this key"));
         return Ok(Outcome::Found);
     };
-    if call.json {
-        let mut cursor = snapshot.cursor(snapshot.start())?;
-        output.json(&JsonMessage::new(&cursor.get(found.offset())?))?;
-    } else {
-        output.bytes(found.value())?;
-        output.bytes(b"\n")?;
-    }
-    found.check()?;
+    print_one(snapshot, found.offset(), call.json, output)?;
     Ok(Outcome::Well)
 }
 

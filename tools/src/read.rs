@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lanterman::{
-    Cursor, Damage, Error, Log, LogItem, Message, Options, Snapshot, Store, ValueReader, ValueType,
+    Cursor, Damage, Error, Log, LogItem, Message, Offset, Options, Snapshot, Store, ValueReader, ValueType,
     check_bytes,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -92,7 +92,7 @@ pub(crate) fn run(call: &ReadCall, output: &mut Output) -> Result<Outcome, Probl
     let name = log_name(&call.log)?;
     let store = Options::new().read_only(true).open_copying(&call.store)?;
     if call.latest {
-        return latest(call, &snapshot_of(call, &store, name)?, output);
+        return latest(call, snapshot_of(call, &store, name)?, output);
     }
     let (cursor, values) = if call.follow {
         let log = store.log(name)?;
@@ -122,16 +122,47 @@ fn snapshot_of(call: &ReadCall, store: &Store, name: &str) -> Result<Snapshot, P
 }
 
 /// Prints the newest message of each key.
-fn latest(call: &ReadCall, snapshot: &Snapshot, output: &mut Output) -> Result<Outcome, Problem> {
+fn latest(call: &ReadCall, snapshot: Snapshot, output: &mut Output) -> Result<Outcome, Problem> {
     let prefix = call.prefix.as_deref().unwrap_or_default().as_encoded_bytes();
     let mut cursor = snapshot.cursor(snapshot.start())?;
     let count = usize::try_from(call.count.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    for found in snapshot.scan_prefix(prefix)?.take(count) {
+    let found = snapshot.scan_prefix(prefix)?.take(count);
+    let values = Values::Snapshot(snapshot);
+    let mut outcome = Outcome::Well;
+    for found in found {
         let message = cursor.get(found?.offset())?;
-        print(call, &message, None, output)?;
+        match values.of(&message) {
+            Ok(large) => print(call, &message, large, output)?,
+            Err(error @ Error::ValueCut { .. }) => {
+                complain(&error);
+                outcome = Outcome::Found;
+            }
+            Err(error) => return Err(error.into()),
+        }
         message.check()?;
     }
-    Ok(Outcome::Well)
+    Ok(outcome)
+}
+
+/// Prints one message of a snapshot: as an object, or its value and a newline.
+pub(crate) fn print_one(
+    snapshot: Snapshot,
+    offset: Offset,
+    json: bool,
+    output: &mut Output,
+) -> Result<(), Problem> {
+    let mut cursor = snapshot.cursor(snapshot.start())?;
+    let values = Values::Snapshot(snapshot);
+    let message = cursor.get(offset)?;
+    let large = values.of(&message)?;
+    if json {
+        print_json(&message, large.as_ref(), output)?;
+    } else {
+        print_value(&message, large, output)?;
+        output.bytes(b"\n")?;
+    }
+    message.check()?;
+    Ok(())
 }
 
 /// Where values that are kept in parts are read.
@@ -248,10 +279,7 @@ fn print(
     output: &mut Output,
 ) -> Result<(), Problem> {
     if call.json {
-        return match large {
-            Some(large) => output.json(&JsonMessage::in_parts(message, &large)),
-            None => output.json(&JsonMessage::new(message)),
-        };
+        return print_json(message, large.as_ref(), output);
     }
     if call.keys
         && let Some(key) = message.key()
@@ -259,16 +287,35 @@ fn print(
         output.bytes(key)?;
         output.bytes(&[call.key_delimiter])?;
     }
-    match large {
-        Some(mut large) => {
-            while let Some(part) = large.next_part()? {
-                output.bytes(&part)?;
-                check_bytes(&part)?;
-            }
-        }
-        None => output.bytes(message.value())?,
-    }
+    print_value(message, large, output)?;
     output.bytes(if call.null { b"\0" } else { b"\n" })
+}
+
+fn print_json(
+    message: &Message<'_>,
+    large: Option<&ValueReader>,
+    output: &mut Output,
+) -> Result<(), Problem> {
+    match large {
+        Some(large) => output.json(&JsonMessage::in_parts(message, large)),
+        None => output.json(&JsonMessage::new(message)),
+    }
+}
+
+#[inline]
+fn print_value(
+    message: &Message<'_>,
+    large: Option<ValueReader>,
+    output: &mut Output,
+) -> Result<(), Problem> {
+    let Some(mut large) = large else {
+        return output.bytes(message.value());
+    };
+    while let Some(part) = large.next_part()? {
+        output.bytes(&part)?;
+        check_bytes(&part)?;
+    }
+    Ok(())
 }
 
 /// Whether the other end of a pipe on standard output is gone, which a writer would learn only by writing.
@@ -291,7 +338,7 @@ struct JsonRun {
 }
 
 /// A message as an object.
-pub(crate) struct JsonMessage<'a> {
+struct JsonMessage<'a> {
     message: &'a Message<'a>,
     value_type: ValueType,
     /// Length of a value that is not shown.
@@ -299,7 +346,7 @@ pub(crate) struct JsonMessage<'a> {
 }
 
 impl<'a> JsonMessage<'a> {
-    pub(crate) fn new(message: &'a Message<'a>) -> Self {
+    fn new(message: &'a Message<'a>) -> Self {
         JsonMessage {
             message,
             value_type: message.value_type(),

@@ -65,6 +65,50 @@ fn a_log_is_a_table_from_the_shell() {
 }
 
 #[test]
+fn a_file_of_any_length_is_the_value_of_a_key_and_comes_out_whole() {
+    let place = Place::new();
+    let store = place.text("store");
+    let (old, new) = (vec![b'o'; 2_000_000], vec![b'n'; 3_000_000]);
+    let (old_file, new_file) = (place.text("old"), place.text("new"));
+    std::fs::write(&old_file, &old).unwrap();
+    std::fs::write(&new_file, &new).unwrap();
+    well(&run_with(&["append", &store, "other", "-"], b"first\n"));
+    well(&run(&["keyed", &store, "users"]));
+    let without = run(&["append", &store, "users", "--whole", &old_file]);
+    assert!(stderr(&without).contains("needs a key"), "{}", stderr(&without));
+    let put = |file: &str| {
+        well(&run(&[
+            "append", &store, "users", "--whole", "--key", "film", file,
+        ]));
+    };
+    put(&old_file);
+    append(&store, "bob:small\n");
+    put(&new_file);
+    let whole = [&new[..], b"\n"].concat();
+    let check = || {
+        assert!(run(&["get", &store, "users", "--key", "film"]).stdout == whole);
+        let json = stdout(&run(&["get", &store, "users", "--key", "film", "--json"]));
+        assert!(
+            json.contains("\"value_bytes\":3000000,\"type\":\"bytes\""),
+            "{json}"
+        );
+        let latest = [b"small\n", &whole[..]].concat();
+        assert!(run(&["read", &store, "users", "--latest"]).stdout == latest);
+    };
+    check();
+    let compacted = stdout(&run(&["compact", &store, "users", "--json"]));
+    assert!(
+        compacted.contains("\"removed\":1,\"removed_bytes\":200"),
+        "{compacted}"
+    );
+    check();
+    well(&run(&["gc", &store]));
+    well(&run(&["verify", &store]));
+    let told = stdout(&run(&["stats", &store, "users", "--json"]));
+    assert!(told.contains("\"deleted\":9,\"parts\":12,"), "{told}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_reason() {
     let place = Place::new();
     let store = place.text("store");

@@ -11,32 +11,26 @@
 //! - nothing of a plan outlives the process, and every step leaves a whole log: it may be broken off anywhere.
 
 mod plan;
+mod step;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod values;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lanterman_format::Summary;
 use lanterman_format::settings::KeyedSettings;
-use lanterman_format::weakened;
 use parking_lot::Mutex;
 
 use crate::core::Core;
-use crate::edit::{Edit, unbuilt};
 use crate::error::{Error, Result};
 use crate::keys::{KeyRun, KeyedPlace, Superseded};
-use crate::log::LogState;
-use crate::replace::Replacement;
+use crate::log::{LogState, Root};
 use crate::segment::MakingRoom;
-use crate::slab::SlabBuilder;
-use crate::tree::SlabEntry;
-use plan::{Plan, PlannedSlab};
+use plan::Plan;
 
-/// What is written anew in one step.
-const STEP_BYTES: u64 = 8 << 20;
 /// How often a plan that the log has left behind is made anew.
 const ATTEMPTS_MAX: u32 = 5;
 /// How often the background looks for logs to compact at most.
@@ -50,11 +44,11 @@ const REST_PERCENT: u64 = 40;
 pub struct CompactionPlan {
     /// How many keys the log has, those of delete markers included.
     pub keys: u64,
-    /// Stored bytes of the newest message of each key.
+    /// Stored bytes of the newest message of each key, the parts of its value included.
     pub live_bytes: u64,
     /// How many messages would be removed.
     pub superseded: u64,
-    /// Their stored bytes.
+    /// Their stored bytes, the parts of their values included.
     pub superseded_bytes: u64,
     /// How many slabs have some of them.
     pub slabs: u64,
@@ -66,7 +60,7 @@ pub struct CompactionPlan {
 pub struct CompactionReceipt {
     /// How many messages were removed.
     pub removed: u64,
-    /// Their stored bytes.
+    /// Their stored bytes, the parts of their values included.
     pub removed_bytes: u64,
     /// Stored bytes that were written anew for it.
     pub rewritten_bytes: u64,
@@ -204,6 +198,7 @@ impl Core {
             live_bytes: plan.live_bytes.max(1),
             live_messages: plan.keys,
             superseded_bytes,
+            in_tree_bytes: self.in_tree(log, &root)?.1,
         };
         let rest = plan.live_bytes.saturating_mul(rest_percent) / 100;
         if superseded_bytes <= rest {
@@ -217,141 +212,6 @@ impl Core {
             groups,
             removed_any: false,
         }))
-    }
-
-    /// Writes some slabs anew and commits them.
-    fn compaction_step(&self, work: &mut Work) -> Result<CompactionReceipt> {
-        let _busy = self.collector.hold();
-        let _permit = self.permit()?;
-        let _room = MakingRoom::begin();
-        let mut receipt = CompactionReceipt::default();
-        let mut edits = Vec::new();
-        while receipt.rewritten_bytes < STEP_BYTES
-            && let Some(group) = work.groups.pop()
-        {
-            let slabs = work.plan.slabs.get(group.clone()).unwrap_or_default();
-            let Some((entry, histogram, offsets)) = self.write_group(&work.log, slabs)? else {
-                work.plan.leave(group);
-                continue;
-            };
-            for slab in slabs {
-                receipt.removed = receipt.removed.saturating_add(slab.superseded);
-                receipt.removed_bytes = receipt.removed_bytes.saturating_add(slab.superseded_bytes);
-                let kept = slab.bytes.saturating_sub(slab.superseded_bytes);
-                receipt.rewritten_bytes = receipt.rewritten_bytes.saturating_add(kept);
-            }
-            edits.push(Edit::Replace(Replacement {
-                log: Arc::clone(&work.log),
-                offsets,
-                entry,
-                histogram,
-                edits: Some(work.plan.edits.saturating_add(edits.len() as u64)),
-                superseded_by: work.plan.end,
-            }));
-        }
-        if edits.is_empty() {
-            return Ok(receipt);
-        }
-        let count = edits.len() as u64;
-        if !weakened!("replaced-before-durable") {
-            self.segments.sync_slabs().map_err(|error| self.poison(error))?;
-        }
-        self.commit_edits(edits)?;
-        work.plan.edits = work.plan.edits.saturating_add(count);
-        work.removed_any = true;
-        receipt.steps = 1;
-        let mut known = work.log.superseded.lock();
-        known.superseded_bytes = known.superseded_bytes.saturating_sub(receipt.removed_bytes);
-        drop(known);
-        self.counters
-            .compacted(receipt.removed_bytes, receipt.rewritten_bytes);
-        Ok(receipt)
-    }
-
-    /// One slab of what is left of some that stand beside each other; none if one of them is damaged, which stays as it is.
-    #[allow(
-        clippy::type_complexity,
-        reason = "the parts of a replacement, taken apart right at the call"
-    )]
-    fn write_group(
-        &self,
-        log: &LogState,
-        slabs: &[PlannedSlab],
-    ) -> Result<Option<(SlabEntry, lanterman_format::Histogram32, Range<u64>)>> {
-        let (Some(first), Some(last)) = (slabs.first(), slabs.last()) else {
-            return Ok(None);
-        };
-        let offsets = first.offsets.start..last.offsets.end;
-        let count = offsets.end.saturating_sub(offsets.start);
-        let mut builder: Option<SlabBuilder> = None;
-        let mut at = offsets.start;
-        let mut kept = 0_u64;
-        for slab in slabs {
-            let failed = |error| self.slab_error(log, Some(slab.offsets.clone()), error);
-            let opened = match slab.handle.open(self.source.as_ref()).map_err(failed) {
-                Err(Error::Damaged(_)) => return Ok(None),
-                opened => opened?.share(),
-            };
-            let times = opened.layout().summary();
-            let times_ms = times.time_min_ms..=times.time_max_ms;
-            let builder = match &mut builder {
-                Some(builder) => {
-                    builder.widen_times(times_ms);
-                    builder
-                }
-                none => none.insert(SlabBuilder::new(log.id, offsets.start, times_ms)),
-            };
-            // What stands between is deleted.
-            builder.push_deleted(slab.offsets.start.saturating_sub(at));
-            at = slab.offsets.start;
-            let context = self.read_context();
-            let shown_end = slab
-                .skip
-                .saturating_add(slab.offsets.end.saturating_sub(slab.offsets.start));
-            let mut buffers = opened.buffers(slab.skip..shown_end, context);
-            loop {
-                let walked = match buffers.next().map_err(failed) {
-                    Err(Error::Damaged(_)) => return Ok(None),
-                    walked => walked?,
-                };
-                let Some(walked) = walked else { break };
-                let behind = walked
-                    .relative_offset
-                    .saturating_add(walked.buffer.count())
-                    .min(shown_end);
-                let offset_behind = slab
-                    .offsets
-                    .start
-                    .saturating_add(behind.saturating_sub(slab.skip));
-                let goes = walked.buffer.key().is_none() || slab.is_gone(at);
-                if goes {
-                    builder.push_deleted(offset_behind.saturating_sub(at));
-                } else {
-                    let stored = walked.bytes().map_err(failed)?;
-                    builder.push_stored(stored).map_err(unbuilt)?;
-                    kept = kept.saturating_add(1);
-                }
-                at = offset_behind;
-            }
-            opened.check_whole().map_err(failed)?;
-        }
-        let Some(builder) = builder.filter(|_| kept > 0) else {
-            let summary = Summary {
-                deleted: count,
-                ..Summary::EMPTY
-            };
-            let nothing = SlabEntry {
-                offset_count: count,
-                skip: 0,
-                slab: None,
-                summary,
-                keys: lanterman_format::KeySketch::EMPTY,
-            };
-            return Ok(Some((nothing, lanterman_format::Histogram32::default(), offsets)));
-        };
-        let builder = builder.compressed(log.compression());
-        let (entry, histogram) = self.write_built(builder, count)?;
-        Ok(Some((entry, histogram, offsets)))
     }
 
     /// Takes what went out of the runs too.
@@ -446,14 +306,20 @@ impl Core {
         Ok(None)
     }
 
+    /// How many messages and parts a log has in its tree, and the bytes of their keys and values.
+    fn in_tree(&self, log: &LogState, root: &Root) -> Result<(u64, u64)> {
+        let offsets = 0..root.tree_end.saturating_sub(root.start);
+        let summary = root.tree.summary(self.source.as_ref(), offsets);
+        let summary = summary.map_err(|error| self.tree_error(log, error))?.summary;
+        let bytes = summary.value_bytes.saturating_add(summary.key_bytes);
+        Ok((summary.messages, bytes))
+    }
+
     /// Whether superseded messages may take more than `percent` of what the newest take, by what is known without a look.
     fn may_be_due(&self, log: &LogState, percent: u64) -> Result<bool> {
         let root = log.root();
-        let in_tree = root.tree_end.saturating_sub(root.start);
-        let summary = root.tree.summary(self.source.as_ref(), 0..in_tree);
-        let summary = summary.map_err(|error| self.tree_error(log, error))?.summary;
-        let bytes = summary.value_bytes.saturating_add(summary.key_bytes);
-        if summary.messages == 0 {
+        let (messages, bytes) = self.in_tree(log, &root)?;
+        if messages == 0 {
             return Ok(false);
         }
         let known = *log.superseded.lock();
@@ -468,13 +334,14 @@ impl Core {
             let may_be = bytes.saturating_sub(live);
             return Ok(may_be.saturating_mul(100) > percent.saturating_mul(live.saturating_sub(may_be)));
         }
-        // A message supersedes one other at most, and that is about as large as all of them.
+        // A message supersedes one other at most, and that is about as large as all of them, or as itself.
         let appended = root.end().saturating_sub(known.looked_until);
+        let appended_bytes = bytes.saturating_sub(known.in_tree_bytes);
         let mean = known.live_bytes.checked_div(known.live_messages).unwrap_or(0);
-        let mean = mean.max(bytes.checked_div(summary.messages).unwrap_or(0));
+        let mean = mean.max(bytes.checked_div(messages).unwrap_or(0));
         let may_be = known
             .superseded_bytes
-            .saturating_add(appended.saturating_mul(mean));
+            .saturating_add(appended.saturating_mul(mean).max(appended_bytes));
         Ok(may_be.saturating_mul(100) > percent.saturating_mul(known.live_bytes))
     }
 

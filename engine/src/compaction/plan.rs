@@ -1,5 +1,6 @@
 //! The look at all keys of a log, and what it says of each slab.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use lanterman_format::settings::KeyedSettings;
 use lanterman_format::{ValueType, weakened};
 
 use super::CompactionPlan;
+use super::values::{PartOwner, PlannedPart};
 use crate::core::Core;
 use crate::error::Result;
 use crate::keys::KeyedPlace;
@@ -17,15 +19,29 @@ use crate::slab::SlabHandle;
 #[derive(Debug)]
 pub(super) struct PlannedSlab {
     pub(super) offsets: Range<u64>,
-    pub(super) handle: Arc<SlabHandle>,
+    /// Where it stands; nowhere once nothing of it is left.
+    pub(super) handle: Option<Arc<SlabHandle>>,
     pub(super) skip: u64,
     pub(super) has_deleted: bool,
+    /// Whether it may have messages whose values stand in parts.
+    pub(super) has_large: bool,
+    /// Whether it may have parts.
+    pub(super) has_parts: bool,
+    /// Whether it has messages with keys.
+    pub(super) has_messages: bool,
     pub(super) newest_ms: i64,
+    /// What stands in it, as far as messages tell of it.
     pub(super) bytes: u64,
+    /// How many of its messages are superseded.
     pub(super) superseded: u64,
+    /// What is given back with them, the parts of their values included, wherever they stand.
     pub(super) superseded_bytes: u64,
+    /// What of that stands in the slab itself.
+    pub(super) gone_bytes: u64,
     /// A bit for each offset; empty while none is superseded.
     pub(super) gone: Vec<u64>,
+    /// By rising offsets, once the look is done.
+    pub(super) parts: Vec<PlannedPart>,
 }
 
 impl PlannedSlab {
@@ -37,7 +53,8 @@ impl PlannedSlab {
         )
     }
 
-    fn remove(&mut self, place: &KeyedPlace) {
+    /// Notes that a message goes, and so many bytes of parts with it.
+    fn remove(&mut self, place: &KeyedPlace, part_bytes: u64) {
         if self.gone.is_empty() {
             let count = self.offsets.end.saturating_sub(self.offsets.start);
             self.gone = vec![0; usize::try_from(count.div_ceil(64)).unwrap_or(0)];
@@ -48,7 +65,9 @@ impl PlannedSlab {
         {
             *word |= bit;
             self.superseded = self.superseded.saturating_add(1);
-            self.superseded_bytes = self.superseded_bytes.saturating_add(place.stored_bytes);
+            let bytes = place.stored_bytes.saturating_add(part_bytes);
+            self.superseded_bytes = self.superseded_bytes.saturating_add(bytes);
+            self.gone_bytes = self.gone_bytes.saturating_add(place.stored_bytes);
         }
     }
 
@@ -60,13 +79,18 @@ impl PlannedSlab {
     /// Nothing of it goes: it stays as it is for now.
     fn stays(&mut self) {
         self.gone = Vec::new();
-        (self.superseded, self.superseded_bytes) = (0, 0);
+        (self.superseded, self.superseded_bytes, self.gone_bytes) = (0, 0, 0);
+    }
+
+    /// What has to be written when what goes of it goes.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.gone_bytes)
     }
 
     /// How many bytes removing takes for each 1024 that are given back; fewer are better.
     fn cost(&self) -> u64 {
-        let kept = self.bytes.saturating_sub(self.superseded_bytes);
-        kept.saturating_mul(1024)
+        self.kept_bytes()
+            .saturating_mul(1024)
             .checked_div(self.superseded_bytes)
             .unwrap_or(u64::MAX)
     }
@@ -79,6 +103,8 @@ pub(super) struct Plan {
     pub(super) slabs: Vec<PlannedSlab>,
     /// How many edits the log had had.
     pub(super) edits: u64,
+    /// Where the log's tree ended, and with it the slabs.
+    pub(super) tree_end: u64,
     /// Everything that supersedes something stands before.
     pub(super) end: u64,
     pub(super) keys: u64,
@@ -87,19 +113,26 @@ pub(super) struct Plan {
     pub(super) behind: u64,
     /// Their stored bytes.
     pub(super) behind_bytes: u64,
+    /// For each superseded message whose value stands in parts the slabs, by their numbers, between which its parts are.
+    pub(super) values: BTreeMap<u64, Range<usize>>,
 }
 
 impl Plan {
-    fn slab_of(&mut self, offset: u64) -> Option<&mut PlannedSlab> {
+    /// The number of the slab that has an offset.
+    pub(super) fn index_of(&self, offset: u64) -> Option<usize> {
         let behind = self.slabs.partition_point(|slab| slab.offsets.start <= offset);
-        let slab = self.slabs.get_mut(behind.checked_sub(1)?)?;
-        slab.offsets.contains(&offset).then_some(slab)
+        let index = behind.checked_sub(1)?;
+        self.slabs.get(index)?.offsets.contains(&offset).then_some(index)
+    }
+
+    fn slab_of(&mut self, offset: u64) -> Option<&mut PlannedSlab> {
+        let index = self.index_of(offset)?;
+        self.slabs.get_mut(index)
     }
 
     pub(super) fn is_gone(&self, offset: u64) -> bool {
-        let behind = self.slabs.partition_point(|slab| slab.offsets.start <= offset);
-        let slab = behind.checked_sub(1).and_then(|index| self.slabs.get(index));
-        slab.is_some_and(|slab| slab.offsets.contains(&offset) && slab.is_gone(offset))
+        let slab = self.index_of(offset).and_then(|index| self.slabs.get(index));
+        slab.is_some_and(|slab| slab.is_gone(offset))
     }
 
     pub(super) fn superseded_bytes(&self) -> u64 {
@@ -138,7 +171,8 @@ impl Plan {
     }
 
     /// The slabs to write anew until at most `rest_bytes` are superseded, those first that cost least; as groups of
-    /// neighbours of about `group_bytes`, the cheapest last.
+    /// neighbours of about `group_bytes`, the cheapest last; with values in parts those behind last, since parts stand before
+    /// their messages: so none stands in what an earlier step has joined.
     pub(super) fn choose(&self, rest_bytes: u64, group_bytes: u64) -> Vec<Range<usize>> {
         let mut by_cost: Vec<usize> = (0..self.slabs.len()).collect();
         let cost = |index: usize| self.slabs.get(index).map_or(u64::MAX, PlannedSlab::cost);
@@ -158,7 +192,7 @@ impl Plan {
         let mut groups: Vec<Range<usize>> = Vec::new();
         let mut kept_in_group = 0_u64;
         for (index, slab) in self.slabs.iter().enumerate() {
-            let kept = slab.bytes.saturating_sub(slab.superseded_bytes);
+            let kept = slab.kept_bytes();
             if chosen.get(index) != Some(&true) {
                 continue;
             }
@@ -173,8 +207,39 @@ impl Plan {
                 }
             }
         }
-        groups.sort_by_key(|group| std::cmp::Reverse(cost(group.start)));
+        if self.values.is_empty() {
+            groups.sort_by_key(|group| std::cmp::Reverse(cost(group.start)));
+        }
         groups
+    }
+}
+
+impl Plan {
+    /// Notes one more message of a key, and the parts that it names.
+    fn add(&mut self, place: &KeyedPlace, named: &[(u64, u64)], of_key: &mut OfKey) {
+        let in_slab = self.slab_of(place.offset).map(|slab| {
+            slab.bytes = slab.bytes.saturating_add(place.stored_bytes);
+            slab.has_messages = true;
+        });
+        if of_key.newest.is_none() {
+            let part_bytes = self.add_parts(place.offset, named, PartOwner::Kept);
+            let newest = of_key.newest.insert(place.clone());
+            newest.stored_bytes = newest.stored_bytes.saturating_add(part_bytes);
+            return;
+        }
+        of_key.has_older = true;
+        if in_slab.is_some() {
+            let part_bytes = self.add_parts(place.offset, named, PartOwner::Superseded(place.offset));
+            if let Some(slab) = self.slab_of(place.offset) {
+                slab.remove(place, part_bytes);
+            }
+            return;
+        }
+        // It stays for now, and so do its parts.
+        let part_bytes = self.add_parts(place.offset, named, PartOwner::Kept);
+        let bytes = place.stored_bytes.saturating_add(part_bytes);
+        self.behind = self.behind.saturating_add(1);
+        self.behind_bytes = self.behind_bytes.saturating_add(bytes);
     }
 }
 
@@ -199,11 +264,13 @@ impl Core {
         let mut plan = Plan {
             slabs: self.planned_slabs(log, &root)?,
             edits: root.edits,
+            tree_end: root.tree_end,
             end,
             keys: 0,
             live_bytes: 0,
             behind: 0,
             behind_bytes: 0,
+            values: BTreeMap::new(),
         };
         let mut merged = self.merged_keys(log, &root, end, None)?;
         let mut place = KeyedPlace::default();
@@ -223,27 +290,12 @@ impl Core {
                 key.clear();
                 key.extend_from_slice(&place.key);
             }
-            if !self.is_there(log, &root, &mut plan, place.offset)? {
-                continue;
-            }
-            if let Some(slab) = plan.slab_of(place.offset) {
-                slab.bytes = slab.bytes.saturating_add(place.stored_bytes);
-            }
-            match &of_key.newest {
-                None => of_key.newest = Some(place.clone()),
-                Some(_) => {
-                    of_key.has_older = true;
-                    match plan.slab_of(place.offset) {
-                        Some(slab) => slab.remove(&place),
-                        None => {
-                            plan.behind = plan.behind.saturating_add(1);
-                            plan.behind_bytes = plan.behind_bytes.saturating_add(place.stored_bytes);
-                        }
-                    }
-                }
+            if let Some(named) = self.look_at_place(log, &root, &plan, &place)? {
+                plan.add(&place, &named, &mut of_key);
             }
         }
         self.end_key(log, keyed, &mut plan, &mut of_key);
+        plan.settle_parts();
         Ok((plan, root))
     }
 
@@ -257,7 +309,7 @@ impl Core {
         let is_needed = !newest.is_marker || has_older;
         if !is_needed && self.marker_may_go(log, keyed, plan, newest.offset) {
             if let Some(slab) = plan.slab_of(newest.offset) {
-                slab.remove(&newest);
+                slab.remove(&newest, 0);
             }
             return;
         }
@@ -282,49 +334,28 @@ impl Core {
         !listed.is_some_and(|listed| listed.is_ok_and(|readers| readers.is_empty()))
     }
 
-    /// Whether the message at `offset`, of which a run or a table tells, is still in the log.
-    fn is_there(&self, log: &LogState, root: &Root, plan: &mut Plan, offset: u64) -> Result<bool> {
-        if weakened!("superseded-by-deleted") {
-            return Ok(true);
-        }
-        if root.mask_at(offset).is_some() {
-            return Ok(false);
-        }
-        if offset >= root.tree_end {
-            return Ok(true);
-        }
-        let Some(slab) = plan.slab_of(offset) else {
-            return Ok(false);
-        };
-        if !slab.has_deleted {
-            return Ok(true);
-        }
-        let failed = |error| self.slab_error(log, Some(slab.offsets.clone()), error);
-        let opened = slab.handle.open(self.source.as_ref()).map_err(failed)?;
-        let relative = offset
-            .saturating_sub(slab.offsets.start)
-            .saturating_add(slab.skip);
-        let message = opened.message(relative, self.read_context()).map_err(failed)?;
-        // Of a compressed batch no message is deleted.
-        Ok(message.value_type() != ValueType::TOMBSTONES)
-    }
-
     fn planned_slabs(&self, log: &LogState, root: &Root) -> Result<Vec<PlannedSlab>> {
         let mut slabs = Vec::new();
         for placed in root.tree.slabs_from(self.source.as_ref(), 0) {
             let placed = placed.map_err(|error| self.tree_error(log, error))?;
             let first = placed.first_offset.saturating_add(root.start);
+            let types = placed.entry.summary.types;
             if let Some(handle) = &placed.entry.slab {
                 slabs.push(PlannedSlab {
                     offsets: first..placed.end_offset().saturating_add(root.start),
-                    handle: Arc::clone(handle),
+                    handle: Some(Arc::clone(handle)),
                     skip: placed.entry.skip,
                     has_deleted: placed.entry.summary.deleted > 0,
+                    has_large: types.contains(ValueType::BY_REFERENCE),
+                    has_parts: types.contains(ValueType::PART),
+                    has_messages: false,
                     newest_ms: placed.entry.summary.time_max_ms,
                     bytes: 0,
                     superseded: 0,
                     superseded_bytes: 0,
+                    gone_bytes: 0,
                     gone: Vec::new(),
+                    parts: Vec::new(),
                 });
             }
         }

@@ -69,6 +69,8 @@ pub(crate) struct Superseded {
     pub(crate) live_messages: u64,
     /// Stored bytes of the others that are left.
     pub(crate) superseded_bytes: u64,
+    /// Bytes of all keys and values in the log's tree, those of what was removed since taken off.
+    pub(crate) in_tree_bytes: u64,
 }
 
 /// A message of a keyed log, by what is told of it.
@@ -79,6 +81,8 @@ pub(crate) struct KeyedPlace {
     /// Bytes that its buffer takes in a slab.
     pub(crate) stored_bytes: u64,
     pub(crate) is_marker: bool,
+    /// Whether its value stands in parts; said only of messages that have no run yet.
+    pub(crate) is_large: bool,
 }
 
 impl Clone for KeyedPlace {
@@ -95,6 +99,7 @@ impl Clone for KeyedPlace {
         self.offset = other.offset;
         self.stored_bytes = other.stored_bytes;
         self.is_marker = other.is_marker;
+        self.is_large = other.is_large;
     }
 }
 
@@ -106,6 +111,7 @@ impl KeyedPlace {
         self.offset = offset;
         self.stored_bytes = u64::from(message.stored_bytes());
         self.is_marker = is_marker(message);
+        self.is_large = message.value_type() == ValueType::BY_REFERENCE;
     }
 }
 

@@ -279,6 +279,7 @@ impl RunCursor {
         found.offset = offset;
         found.stored_bytes = told.stored_bytes;
         found.is_marker = told.is_marker;
+        found.is_large = false;
         Ok(Some(true))
     }
 }

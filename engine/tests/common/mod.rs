@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lanterman::disk::{Disk, Fate, MemoryDisk};
-use lanterman::{Background, Clock, Durability, Options, Store};
+use lanterman::{Background, Clock, Durability, Error, Options, Store};
 
 pub const PATH: &str = "/store";
 
@@ -158,4 +158,13 @@ impl Clock for Stopping {
         }
         Duration::ZERO
     }
+}
+
+/// The offsets of a log that have a part of a large value.
+pub fn parts_in(store: &Store, name: &str) -> Vec<u64> {
+    let snapshot = store.snapshot(name).unwrap();
+    let mut cursor = snapshot.cursor(snapshot.start()).unwrap();
+    let offsets = snapshot.start().get()..snapshot.end().get();
+    let is_part = |offset: &u64| matches!(cursor.get(*offset), Err(Error::PartOfValue { .. }));
+    offsets.filter(is_part).collect()
 }
