@@ -735,6 +735,34 @@ fn what_a_compaction_removed_from_a_tail_slab_stays_away_when_it_is_replayed_and
 }
 
 #[test]
+fn what_a_compaction_removed_amid_a_tail_slab_stays_away_behind_a_replay() {
+    let (disk, store) = keyed_store();
+    for (key, value) in [("first", "1"), ("a", "old"), ("b", "2"), ("a", "new")] {
+        put(&store, LOG, key, value.as_bytes());
+    }
+    store.commit_all(Durability::Disk).unwrap();
+    store.delete(LOG, 2..3).unwrap();
+    // The tail slab of the checkpoint has the old message, and no chunk can take its messages up, since one is deleted. That
+    // the old one is gone too is in the journal alone.
+    store.checkpoint().unwrap();
+    assert_eq!(store.compact(LOG).unwrap().removed, 1);
+    let mut left = vec![0, 3];
+    for behind in ["in the journal", "by the next process", "by the one after it"] {
+        let crashed = Arc::new(disk.crash_image(|_, _| Fate::Lost).unwrap());
+        let again = open(keyed_options(), &crashed);
+        assert_eq!(common::offsets(&again, LOG), left);
+        // What is appended makes the tail slab a part of the tree.
+        left.push(put(&again, LOG, behind, b"behind it"));
+        assert_eq!(common::offsets(&again, LOG), left, "{behind}");
+        again.commit_all(Durability::Disk).unwrap();
+        again.checkpoint().unwrap();
+        drop(again);
+        assert_eq!(put(&store, LOG, behind, b"behind it"), left[left.len() - 1]);
+        store.commit_all(Durability::Disk).unwrap();
+    }
+}
+
+#[test]
 fn a_keyed_log_agrees_with_a_table_in_memory() {
     for seed in 0..12 {
         run_model(seed, 120);
