@@ -1,6 +1,6 @@
 //! Finding slabs by offset, and going on from there.
 
-use super::node::{Children, Expected, Node};
+use super::node::{Branch, Children, Expected, Node};
 use super::{NodeSource, SlabEntry, Tree, TreeError};
 
 /// A slab entry and where it stands.
@@ -41,11 +41,28 @@ impl Tree {
         source: &dyn NodeSource,
         offset: u64,
     ) -> Result<Option<PlacedSlab<'_>>, TreeError> {
+        self.descend(offset, |branch, expected| branch.node(source, expected))
+    }
+
+    /// The same where every node on the way is loaded and the offset is in the tree; nothing otherwise.
+    #[inline]
+    pub(crate) fn find_loaded(&self, offset: u64) -> Option<PlacedSlab<'_>> {
+        let found = self.descend(offset, |branch, _| branch.loaded().ok_or(()));
+        found.ok().flatten()
+    }
+
+    /// Goes down to the entry that shows `offset`, by nodes that `node_of` gives.
+    #[inline]
+    fn descend<'t, E>(
+        &'t self,
+        offset: u64,
+        node_of: impl Fn(&'t Branch, Expected) -> Result<&'t Node, E>,
+    ) -> Result<Option<PlacedSlab<'t>>, E> {
         let Some(root) = &self.root else { return Ok(None) };
         if offset >= self.offset_count {
             return Ok(None);
         }
-        let mut node = root.node(source, self.expected())?;
+        let mut node = node_of(root, self.expected())?;
         let mut first = 0_u64;
         loop {
             // The sums stay below the tree's offset count, since each child lies within its parent.
@@ -63,31 +80,8 @@ impl Tree {
                     let Some(link) = links.get(child.index) else {
                         return Ok(None);
                     };
-                    node = link.branch.node(source, link.expected(node.level(), first))?;
+                    node = node_of(&link.branch, link.expected(node.level(), first))?;
                 }
-            }
-        }
-    }
-
-    /// The same where every node on the way is loaded and the offset is in the tree; nothing otherwise.
-    #[inline]
-    pub(crate) fn find_loaded(&self, offset: u64) -> Option<PlacedSlab<'_>> {
-        if offset >= self.offset_count {
-            return None;
-        }
-        let mut node = self.root.as_ref()?.loaded()?;
-        let mut first = 0_u64;
-        loop {
-            let child = node.child_at(offset.saturating_sub(first));
-            first = first.saturating_add(child.start);
-            match node.children() {
-                Children::Slabs(entries) => {
-                    return Some(PlacedSlab {
-                        entry: entries.get(child.index)?,
-                        first_offset: first,
-                    });
-                }
-                Children::Nodes(links) => node = links.get(child.index)?.branch.loaded()?,
             }
         }
     }
