@@ -7,14 +7,12 @@ use cel::objects::{Key, Map};
 use cel::{Context, Env, Program, Value};
 use lanterman_format::buffer::ValueType;
 
-use super::Refusal;
 use super::compiled::{Broken, Candidate};
 use super::document::Rule;
 use super::expression_cost::Shape;
+use super::{Refusal, STEPS_MAX};
 
 const SOURCE_BYTES_MAX: usize = 4096;
-/// What [`Shape::steps`] may come to for a message; so many take about a second.
-const STEPS_MAX: u64 = 10_000_000;
 /// What the library has without its extensions; operators are functions too, with other names.
 const FUNCTIONS: [&str; 13] = [
     "bool",

@@ -25,6 +25,10 @@ pub(crate) use compiled::{Candidate, Compiled, Judgement, Noted};
 
 use document::Document;
 
+/// Steps that a rule may take for a message, counted before it is judged; so many take up to about a second.
+#[cfg(any(feature = "cel", feature = "json-schema"))]
+const STEPS_MAX: u64 = 10_000_000;
+
 /// What a log demands of the messages that are appended to it; see [`crate::Store::set_constraints`].
 ///
 /// A document in JSON with one to 64 rules. Each has a name, says what it requires, and what becomes of a message that

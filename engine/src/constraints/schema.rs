@@ -2,10 +2,10 @@
 
 use jsonschema::{PatternOptions, Validator};
 
-use super::Refusal;
 use super::compiled::{Broken, Candidate};
 use super::document::Rule;
-use super::schema_cost::{STEPS_MAX, SchemaCost, TooCostly};
+use super::schema_cost::{SchemaCost, TooCostly};
+use super::{Refusal, STEPS_MAX};
 
 /// Where a value is wrong is looked for within so many steps, since to tell it costs more than to judge.
 const STEPS_TO_TELL_MAX: u64 = 100_000;

@@ -11,11 +11,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::Refusal;
 use super::document::Rule;
+use super::{Refusal, STEPS_MAX};
 
-/// So many steps take up to about a second.
-pub(super) const STEPS_MAX: u64 = 10_000_000;
 /// Definitions and levels of the value below each other, which is how deep the stack gets; 2 MiB of it hold ten times as many.
 const DEPTH_MAX: u64 = 1_000;
 /// What is known of shared schemas takes about 50 bytes each.
