@@ -10,42 +10,16 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-use common::memory;
+use common::{MovedClock, memory};
 use lanterman::disk::Disk;
-use lanterman::{Background, Choice, Clock, Durability, Options, Store};
+use lanterman::{Background, Choice, Durability, Options, Store};
 
 const MOST: u64 = 1 << 20;
 const LEAST: u64 = 64 << 10;
 const MINUTE_MS: i64 = 60_000;
 
-/// A clock that a test moves.
-#[derive(Debug)]
-struct Moved(AtomicI64);
-
-impl Moved {
-    fn new() -> Arc<Self> {
-        Arc::new(Moved(AtomicI64::new(1_700_000_000_000)))
-    }
-
-    fn pass(&self, ms: i64) {
-        self.0.fetch_add(ms, Ordering::Relaxed);
-    }
-}
-
-impl Clock for Moved {
-    fn wall_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed) as u64)
-    }
-}
-
-fn open(disk: Arc<dyn Disk>, clock: &Arc<Moved>) -> Store {
+fn open(disk: Arc<dyn Disk>, clock: &Arc<MovedClock>) -> Store {
     Options::new()
         .background(Background::Manual)
         .clock(clock.clone())
@@ -67,7 +41,7 @@ fn slab_bytes(store: &Store) -> Choice {
 }
 
 /// Appends messages over so many milliseconds, and commits them.
-fn append(store: &Store, clock: &Moved, messages: i64, bytes: usize, span_ms: i64) {
+fn append(store: &Store, clock: &MovedClock, messages: i64, bytes: usize, span_ms: i64) {
     let mut writer = store.writer("events").unwrap();
     for _ in 0..messages {
         writer.append(&vec![7; bytes]).unwrap();
@@ -78,7 +52,7 @@ fn append(store: &Store, clock: &Moved, messages: i64, bytes: usize, span_ms: i6
 
 #[test]
 fn slabs_of_a_slow_log_are_small_and_grow_at_once_when_it_becomes_fast() {
-    let (disk, clock) = (memory(), Moved::new());
+    let (disk, clock) = (memory(), MovedClock::at(1_700_000_000_000));
     let store = open(disk, &clock);
     store.create_log("events").unwrap();
     assert_eq!((slab_bytes(&store).value, slab_bytes(&store).most), (MOST, MOST));
@@ -103,7 +77,7 @@ fn slabs_of_a_slow_log_are_small_and_grow_at_once_when_it_becomes_fast() {
 
 #[test]
 fn checkpoints_of_a_slow_log_write_little_of_it_again_and_again() {
-    let (disk, clock) = (memory(), Moved::new());
+    let (disk, clock) = (memory(), MovedClock::at(1_700_000_000_000));
     let store = open(disk.clone(), &clock);
     let (minutes, messages, bytes) = (40, 40, 500);
     let mut written = 0;
@@ -139,7 +113,7 @@ fn checkpoints_of_a_slow_log_write_little_of_it_again_and_again() {
 
 #[test]
 fn the_tail_of_a_log_that_became_slow_becomes_a_slab_at_a_checkpoint() {
-    let (disk, clock) = (memory(), Moved::new());
+    let (disk, clock) = (memory(), MovedClock::at(1_700_000_000_000));
     let store = open(disk, &clock);
     append(&store, &clock, 200, 1_000, 2_000);
     assert_eq!(slab_bytes(&store).value, MOST);
@@ -155,7 +129,7 @@ fn the_tail_of_a_log_that_became_slow_becomes_a_slab_at_a_checkpoint() {
 
 #[test]
 fn slabs_of_large_messages_hold_several_of_them_however_slowly_they_come() {
-    let (disk, clock) = (memory(), Moved::new());
+    let (disk, clock) = (memory(), MovedClock::at(1_700_000_000_000));
     let store = open(disk, &clock);
     append(&store, &clock, 4, 30_000, 60 * MINUTE_MS);
     store.checkpoint().unwrap();
@@ -165,7 +139,7 @@ fn slabs_of_large_messages_hold_several_of_them_however_slowly_they_come() {
 
 #[test]
 fn the_store_says_how_long_a_commit_waits_for_others() {
-    let (disk, clock) = (memory(), Moved::new());
+    let (disk, clock) = (memory(), MovedClock::at(1_700_000_000_000));
     let store = open(disk, &clock);
     append(&store, &clock, 10, 10, 10);
     let choices = store.choices();

@@ -5,36 +5,19 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use common::model::Random;
-use common::{memory, small};
-use lanterman::{Clock, Durability, Keyed, NewMessage};
+use common::{MovedClock, memory, small};
+use lanterman::{Durability, Keyed, NewMessage};
 
 const LOG: &str = "table";
 const KEYS: u64 = 3_000;
 /// What may wait in memory beside what the bound is about: a slab, with some hundred messages.
 const IN_MEMORY: u64 = (64 << 10) / 128;
 
-/// A clock that goes on when it is told.
-#[derive(Debug, Default)]
-struct Hand(AtomicU64);
-
-impl Clock for Hand {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
-
 #[test]
 fn the_bound_holds_for_keys_in_any_order_and_older_messages_come_back_when_newer_ones_are_deleted() {
-    let clock = Arc::new(Hand::default());
+    let clock = MovedClock::at(1_700_000_000_000);
     let store = small()
         .clock(clock.clone())
         .disk(memory())
@@ -56,7 +39,7 @@ fn the_bound_holds_for_keys_in_any_order_and_older_messages_come_back_when_newer
         }
         writer.commit(Durability::Disk).unwrap();
         // A thousand puts a second: the background has the time that it may take.
-        clock.0.fetch_add(200, Ordering::Relaxed);
+        clock.pass(200);
         while store.step().unwrap() {}
         let in_log = store.log(LOG).unwrap().snapshot().summary().unwrap().messages();
         let most = seen.len() as u64 * 3 / 2 + IN_MEMORY;

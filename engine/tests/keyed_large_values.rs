@@ -15,15 +15,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use common::model::Random;
-use common::{memory, parts_in, small};
+use common::{MovedClock, memory, parts_in, small};
 use lanterman::disk::{Disk, Fate, MemoryDisk, OpenMode, RecordingDisk, Replay, Sync, read_full_at};
 use lanterman::{
-    Clock, Compression, Durability, Error, KeptMessage, Keyed, NewMessage, Options, Snapshot, Store,
-    ValueType,
+    Compression, Durability, Error, KeptMessage, Keyed, NewMessage, Options, Snapshot, Store, ValueType,
 };
 
 const LOG: &str = "table";
@@ -181,23 +178,9 @@ fn a_large_value_without_a_key_is_refused_before_its_first_part() {
     assert_eq!(writer.next_offset().get(), 0);
 }
 
-/// A clock that goes on when it is told.
-#[derive(Debug, Default)]
-struct Hand(AtomicU64);
-
-impl Clock for Hand {
-    fn wall_ms(&self) -> i64 {
-        1_700_000_000_000
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-}
-
 #[test]
 fn the_bound_holds_where_one_key_among_many_is_put_again_and_again_with_a_large_value() {
-    let clock = Arc::new(Hand::default());
+    let clock = MovedClock::at(1_700_000_000_000);
     let (_disk, store) = keyed_store(options().compact(true).clock(clock.clone()));
     for number in 0..2_000_u64 {
         put(&store, LOG, &number.to_le_bytes(), &[1; 100]);
@@ -206,7 +189,7 @@ fn the_bound_holds_where_one_key_among_many_is_put_again_and_again_with_a_large_
     for round in 0..60 {
         put(&store, LOG, b"film", &value);
         store.commit_all(Durability::Disk).unwrap();
-        clock.0.fetch_add(1_000, Ordering::Relaxed);
+        clock.pass(1_000);
         while store.step().unwrap() {}
         let summary = store.log(LOG).unwrap().snapshot().summary().unwrap();
         let live = 2_000 * 108 + 150_004;

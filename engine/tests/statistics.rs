@@ -13,13 +13,10 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use common::model::Random;
-use common::{lives, memory, open_on, small};
-use lanterman::{Clock, Durability, LogSummary, NewMessage, Snapshot, Store, ValueType};
+use common::{MovedClock, lives, memory, open_on, small};
+use lanterman::{Durability, LogSummary, NewMessage, Snapshot, Store, ValueType};
 
 /// Length of value and key, and the type, of the message at each offset that is there.
 type Model = Vec<Option<(usize, usize, u64)>>;
@@ -144,20 +141,6 @@ fn sizes_and_percentiles_are_those_of_the_values_to_a_factor_of_two() {
     assert_eq!(none.and_then(|none| none.value_bytes_percentile(50)), None);
 }
 
-/// A clock that a test moves.
-#[derive(Debug, Default)]
-struct Moved(AtomicI64);
-
-impl Clock for Moved {
-    fn wall_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed) as u64)
-    }
-}
-
 const BEGIN_MS: i64 = 1_700_000_000_000;
 /// Messages of 100 bytes in a slab of 64 KiB.
 const SLAB_MESSAGES: i64 = 620;
@@ -165,7 +148,7 @@ const SLAB_MESSAGES: i64 = 620;
 #[test]
 fn ranges_of_times_are_right_but_for_the_slabs_at_their_ends() {
     let disk = memory();
-    let clock = Arc::new(Moved(AtomicI64::new(BEGIN_MS)));
+    let clock = MovedClock::at(BEGIN_MS);
     let open = || {
         let options = small().clock(clock.clone()).disk(disk.clone());
         options.open_copying(common::PATH).unwrap()
@@ -174,7 +157,7 @@ fn ranges_of_times_are_right_but_for_the_slabs_at_their_ends() {
     let count = 12_000i64;
     let mut writer = store.writer("events").unwrap();
     for number in 0..count {
-        clock.0.store(BEGIN_MS + number * 10, Ordering::Relaxed);
+        clock.set(BEGIN_MS + number * 10);
         writer.append(&[3; 100]).unwrap();
     }
     writer.commit(Durability::Disk).unwrap();

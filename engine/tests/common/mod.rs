@@ -14,7 +14,7 @@ pub mod model;
 pub mod stages;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lanterman::disk::{Disk, Fate, MemoryDisk};
@@ -157,6 +157,34 @@ impl Clock for Stopping {
             self.looks.fetch_add(1, Ordering::SeqCst);
         }
         Duration::ZERO
+    }
+}
+
+/// A clock that a test moves; what it shows is both the time of day and how long the system runs.
+#[derive(Debug)]
+pub struct MovedClock(AtomicI64);
+
+impl MovedClock {
+    pub fn at(wall_ms: i64) -> Arc<Self> {
+        Arc::new(MovedClock(AtomicI64::new(wall_ms)))
+    }
+
+    pub fn pass(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub fn set(&self, wall_ms: i64) {
+        self.0.store(wall_ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for MovedClock {
+    fn wall_ms(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed) as u64)
     }
 }
 
