@@ -547,11 +547,11 @@ impl Error {
     }
 
     /// A sync that failed, for whatever reason: also a full disk leaves open what became of the bytes before it.
-    pub(crate) fn failed_sync(path: &Path, source: io::Error) -> Error {
+    pub(crate) fn failed_sync(path: &Path, source: impl Into<Arc<io::Error>>) -> Error {
         Error::Io {
             operation: SYNC,
             path: path.to_path_buf(),
-            source: Arc::new(source),
+            source: source.into(),
         }
     }
 

@@ -225,7 +225,9 @@ impl Flusher {
             let token = self.next_token;
             self.next_token = token.wrapping_add(1);
             let length = usize::try_from(sealed.stored_bytes).unwrap_or(usize::MAX);
-            place.segment.mark_unsynced();
+            if weakened!("slab-noted-before-written") {
+                place.segment.note_written();
+            }
             self.bulk
                 .submit(&place.segment.file, place.position, image, 0..length, token);
             job.state = JobState::InFlight { token };
@@ -246,7 +248,15 @@ impl Flusher {
                 .find(|job| matches!(job.state, JobState::InFlight { token } if token == completion.token));
             let Some(job) = found else { continue };
             match completion.result {
-                Ok(()) => job.state = JobState::Written,
+                Ok(()) => {
+                    // Now, not when it was submitted: a sync between the two covered nothing of it.
+                    if let Some((place, _)) = &job.place
+                        && !weakened!("slab-noted-before-written")
+                    {
+                        place.segment.note_written();
+                    }
+                    job.state = JobState::Written;
+                }
                 Err(source) => {
                     let path = job
                         .place

@@ -20,6 +20,8 @@ mod crash;
 #[cfg(any(test, feature = "testing"))]
 mod faulty;
 #[cfg(any(test, feature = "testing"))]
+mod late;
+#[cfg(any(test, feature = "testing"))]
 mod memory;
 mod plain;
 #[cfg(any(test, feature = "testing"))]

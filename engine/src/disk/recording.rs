@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use crate::sys::file::{OpenMode, Sync};
 use crate::sys::map::{Advice, Mapping};
 
+use super::late::LateWriter;
 use super::memory::MemoryDisk;
-use super::plain::PlainWriter;
 use super::{BulkWriter, Disk, DiskDescription, DiskFile, FileLock, PathMetadata, SharedTable};
 
 /// A file in a recording. It stays the same through renames and reopenings.
@@ -256,7 +256,7 @@ impl Disk for RecordingDisk {
 
     fn bulk_writer(&self, _depth: usize) -> io::Result<Box<dyn BulkWriter>> {
         // Bulk writes must come through the files of this disk to be recorded.
-        Ok(Box::new(PlainWriter::default()))
+        Ok(Box::new(LateWriter::default()))
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {

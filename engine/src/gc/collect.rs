@@ -678,7 +678,7 @@ impl Core {
 
     fn punch(&self, file: &Arc<SegmentFile>, range: &Range<u64>) -> io::Result<()> {
         file.file.punch(range.clone())?;
-        file.mark_unsynced();
+        file.note_written();
         if self.options.protect_reclaimed {
             file.protect(range)?;
         }

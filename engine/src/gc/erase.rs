@@ -369,7 +369,7 @@ impl Core {
         match segment.file.punch(range.clone()) {
             Ok(()) => {
                 segment.file.reserve(segment.bytes).map_err(failed)?;
-                segment.mark_unsynced();
+                segment.note_written();
                 segment.sync().map_err(|error| self.poison_if_sync_failed(error))
             }
             Err(source) if source.kind() == io::ErrorKind::Unsupported => Ok(()),

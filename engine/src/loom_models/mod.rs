@@ -17,6 +17,7 @@ mod group_commit;
 mod publishing;
 mod readers;
 mod reclaiming;
+mod syncing;
 
 /// Switches of threads that one execution may have where nothing is said, beside those where a thread waits.
 const PREEMPTIONS: usize = 3;

@@ -10,12 +10,13 @@ mod allocate;
 mod reserve;
 mod syncs;
 mod windows;
+mod written;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::checkpoint::SegmentEntry;
 use lanterman_format::error::FormatError;
@@ -39,6 +40,7 @@ use reserve::Reserve;
 use syncs::Syncs;
 pub(crate) use windows::Window;
 use windows::Windows;
+pub(crate) use written::Written;
 
 /// Spare files kept for reuse; more are unlinked. Two journals' worth lets a checkpoint and a roll meet.
 const SPARE_FILES_MAX: usize = 3;
@@ -56,8 +58,8 @@ pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
     map: OnceLock<Arc<Mapping>>,
-    /// Written since the last sync; a commit that adopts slabs, and a checkpoint, sync first.
-    unsynced: AtomicBool,
+    /// What a commit that adopts slabs, and a checkpoint, sync first.
+    written: Written,
     /// Parts of the map that somebody looks at.
     windows: Arc<Windows>,
     syncs: Arc<Syncs>,
@@ -140,43 +142,46 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Writes whole, aligned bytes and remembers that they need a sync unless `sync` gives it.
+    /// Writes whole, aligned bytes and remembers, once they are written, that they need a sync unless `sync` gives it.
     pub(crate) fn write(&self, position: u64, bytes: &[u8], sync: Sync) -> Result<()> {
         let sync = if weakened!("durable-write-is-plain") {
             Sync::No
         } else {
             sync
         };
-        match sync {
-            Sync::No => self.unsynced.store(true, Ordering::Release),
-            Sync::Data => self.syncs.count(),
+        if sync == Sync::Data {
+            self.syncs.count();
         }
         self.file
             .write_at(position, bytes, sync)
-            .map_err(|source| Error::io("write", &self.path, source))
-    }
-
-    /// Notes that somebody else wrote to the file and did not sync it.
-    pub(crate) fn mark_unsynced(&self) {
-        self.unsynced.store(true, Ordering::Release);
-    }
-
-    /// Makes everything written so far durable, if anything is not.
-    pub(crate) fn sync(&self) -> Result<()> {
-        // Cleared first: what is written from here on is the next sync's matter.
-        if self.unsynced.swap(false, Ordering::AcqRel) && !weakened!("sync-is-nothing") {
-            self.syncs.count();
-            let mut outcome = self.file.sync_data();
-            if weakened!("failed-sync-retried") && outcome.is_err() {
-                outcome = self.file.sync_data();
-            }
-            let outcome = outcome.map_err(|source| Error::failed_sync(&self.path, source));
-            if outcome.is_err() {
-                self.unsynced.store(true, Ordering::Release);
-            }
-            return outcome;
+            .map_err(|source| Error::io("write", &self.path, source))?;
+        if sync == Sync::No {
+            self.note_written();
         }
         Ok(())
+    }
+
+    /// Notes that a write of somebody else to the file has ended, without a sync.
+    pub(crate) fn note_written(&self) {
+        self.written.note();
+    }
+
+    /// Makes everything durable whose writing has ended, if anything is not.
+    pub(crate) fn sync(&self) -> Result<()> {
+        if weakened!("sync-is-nothing") {
+            return Ok(());
+        }
+        let sync = || {
+            self.syncs.count();
+            let outcome = self.file.sync_data();
+            match outcome {
+                Err(_) if weakened!("failed-sync-retried") => self.file.sync_data(),
+                outcome => outcome,
+            }
+        };
+        self.written
+            .sync(sync)
+            .map_err(|source| Error::failed_sync(&self.path, source))
     }
 
     /// An error that names a damaged place of this segment.
@@ -354,7 +359,7 @@ impl SegmentTable {
             path,
             file,
             map: OnceLock::new(),
-            unsynced: AtomicBool::new(false),
+            written: Written::new(),
             windows: Arc::default(),
             syncs: Arc::clone(&self.syncs),
         };
@@ -437,7 +442,7 @@ impl SegmentTable {
             path,
             file,
             map: OnceLock::new(),
-            unsynced: AtomicBool::new(false),
+            written: Written::new(),
             windows: Arc::default(),
             syncs: Arc::clone(&self.syncs),
         });

@@ -414,7 +414,7 @@ impl Workload for Slabs {
 
     fn run(&self, disk: &Arc<RecordingDisk>) -> Box<dyn Oracle> {
         let (history, store) = begin(self, disk, |offset| if offset % 9 == 1 { 264_000 } else { 3_000 });
-        for round in 0..40 {
+        for round in 0..48 {
             let mut writer = store.writer(&log_name(round % 2)).unwrap();
             history.append(&mut writer, 2);
             history.commit(&mut writer, level(round));
