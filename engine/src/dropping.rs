@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lanterman_format::name::LogName;
+use lanterman_format::weakened;
 
 use crate::core::Core;
 use crate::deletion::{BlockPlace, DeletionReceipt};
@@ -17,6 +18,14 @@ impl Core {
         log.set_dropped();
         // Chunks that wait are not written any more.
         self.incoming.forget(log);
+        if !weakened!("dropped-memory-counted") {
+            // Snapshots and cursors keep it, and no writer has anything of it written any more: if it were counted as
+            // the writers', they could wait for it for ever.
+            for chunk in log.root().chunks.iter() {
+                chunk.retire();
+            }
+            self.memory_came_back();
+        }
         self.catalog.hide(log);
         self.kept_keys.forget_log(log.id.get());
     }

@@ -71,9 +71,13 @@ impl Core {
             Some(mut bigger) => {
                 writer.copy_into(&mut bigger)?;
                 let chunk = Arc::clone(bigger.chunk());
+                let outgrown = Arc::clone(writer.chunk());
                 // The old chunk is read on by whoever holds it; new readers find the larger one in its place.
                 log.change_root(|root| replace_last(root, chunk));
                 tail.writer = Some(bigger);
+                if !weakened!("outgrown-memory-counted") {
+                    outgrown.retire();
+                }
                 Ok(Room::Made)
             }
             None if writer.capacity() >= CLOSE_BYTES_MIN && writer.entry_count() > 0 => {

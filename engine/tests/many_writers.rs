@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use common::{check_values, memory, small, value};
-use lanterman::{Background, Durability, Error, ErrorKind, NewMessage, Offset, Options, WhenFull};
+use lanterman::{
+    Background, Durability, Error, ErrorKind, NewMessage, Offset, Options, Store, WhenFull, Writer,
+};
 
 #[test]
 fn threads_that_commit_together_lose_nothing_and_share_writes() {
@@ -105,38 +107,92 @@ fn many_logs_under_a_tiny_budget_wait_and_none_is_lost() {
     assert!(store.counters().waits_for_memory > 0, "the budget was never met");
 }
 
-#[test]
-fn a_store_that_may_not_wait_says_so_and_takes_the_message_later() {
-    let store = small()
+fn refusing() -> Store {
+    small()
         .when_full(WhenFull::Refuse)
         .disk(memory())
         .open_copying(common::PATH)
-        .unwrap();
+        .unwrap()
+}
+
+/// Appends, and does what gives memory back for as long as there is none; says how often it was refused.
+fn append_when_there_is_memory(store: &Store, writer: &mut Writer, value: &[u8]) -> u64 {
+    let mut refused = 0;
+    while let Err(error) = writer.append(value) {
+        assert!(
+            matches!(error, Error::WouldBlock { .. }) && error.kind() == ErrorKind::Retry,
+            "{error}"
+        );
+        refused += 1;
+        store.commit_all(Durability::Process).unwrap();
+        store.checkpoint().unwrap();
+        store.step().unwrap();
+        assert!(refused < 100, "memory does not come back");
+    }
+    refused
+}
+
+#[test]
+fn a_store_that_may_not_wait_says_so_and_takes_the_message_later() {
+    let store = refusing();
     let mut writers: Vec<_> = (0..40)
         .map(|log| store.writer(&format!("log {log}")).unwrap())
         .collect();
     let mut refused = 0;
     for number in 0..200 {
         for writer in &mut writers {
-            let mut tries = 0;
-            while let Err(error) = writer.append(&value(number)) {
-                assert!(
-                    matches!(error, Error::WouldBlock { .. }) && error.kind() == ErrorKind::Retry,
-                    "{error}"
-                );
-                refused += 1;
-                tries += 1;
-                store.commit_all(Durability::Process).unwrap();
-                store.checkpoint().unwrap();
-                store.step().unwrap();
-                assert!(tries < 100, "memory does not come back");
-            }
+            refused += append_when_there_is_memory(&store, writer, &value(number));
         }
     }
     assert!(refused > 0, "the budget was never met");
     for log in 0..40 {
         assert_eq!(check_values(&store, &format!("log {log}"), 0), 200);
     }
+}
+
+/// More memory than all tails may have.
+const MORE_THAN_MEMORY: u64 = 1_200_000;
+
+#[test]
+fn memory_of_dropped_logs_that_snapshots_keep_is_not_waited_for() {
+    let store = refusing();
+    let mut held = Vec::new();
+    for round in 0..4_u64 {
+        let mut writer = store.writer("dropped").unwrap();
+        // Full chunks that nobody has written yet: there is memory for them, so nobody had to.
+        for number in 0..1500 {
+            append_when_there_is_memory(&store, &mut writer, &value(number));
+        }
+        drop(writer);
+        held.push((round, store.snapshot("dropped").unwrap()));
+        store.drop_log("dropped").unwrap();
+    }
+    let mut writer = store.writer("kept").unwrap();
+    for number in 0..MORE_THAN_MEMORY / 200 {
+        append_when_there_is_memory(&store, &mut writer, &value(number));
+    }
+    for (round, snapshot) in held {
+        assert_eq!(snapshot.range(..).unwrap().count(), 1500, "round {round}");
+    }
+}
+
+#[test]
+fn memory_that_logs_have_outgrown_and_snapshots_keep_is_not_waited_for() {
+    let store = refusing();
+    let mut held = Vec::new();
+    for log in 0..MORE_THAN_MEMORY / 4096 {
+        let name = format!("log {log}");
+        let mut writer = store.writer(&name).unwrap();
+        append_when_there_is_memory(&store, &mut writer, &value(0));
+        held.push(store.snapshot(&name).unwrap());
+        for number in 1..60 {
+            append_when_there_is_memory(&store, &mut writer, &value(number));
+        }
+    }
+    assert!(
+        held.iter()
+            .all(|snapshot| snapshot.range(..).unwrap().count() == 1)
+    );
 }
 
 #[test]

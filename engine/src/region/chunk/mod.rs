@@ -209,7 +209,7 @@ impl Chunk {
         })
     }
 
-    /// Counts its memory no longer against the writers: it is on disk, and kept for readers alone.
+    /// Counts its memory no longer against the writers: it is on disk, outgrown or dropped, and kept for readers alone.
     pub(crate) fn retire(&self) {
         self.lease.retire();
     }
