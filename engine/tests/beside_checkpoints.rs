@@ -4,11 +4,12 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Stopping, append, lives, memory, offsets, small};
-use lanterman::disk::MemoryDisk;
+use lanterman::disk::{Disk, MemoryDisk, OpenMode, PathKind, read_full_at};
 use lanterman::{Error, Store};
 
 /// How long it is waited for an edit which must not go on, to see whether it does.
@@ -128,6 +129,38 @@ fn messages_deleted_at_the_front_of_a_slab_while_it_is_written_are_not_counted()
     for (how, store) in lives(&disk, store) {
         check(&store, how);
     }
+}
+
+/// Whether some file of the store has these bytes.
+fn is_in_some_file(disk: &MemoryDisk, directory: &Path, wanted: &[u8]) -> bool {
+    disk.list(directory).unwrap().iter().any(|name| {
+        let path = directory.join(name);
+        if disk.metadata(&path).unwrap().unwrap().kind == PathKind::Directory {
+            return is_in_some_file(disk, &path, wanted);
+        }
+        let file = disk.open(&path, OpenMode::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.bytes().unwrap()).unwrap()];
+        read_full_at(&*file, 0, &mut bytes).unwrap();
+        bytes.windows(wanted.len()).any(|window| window == wanted)
+    })
+}
+
+#[test]
+fn what_is_deleted_of_a_slab_while_it_is_written_is_erased_too() {
+    let disk = memory();
+    let clock = Arc::new(Stopping::default());
+    let store = open(&disk, &clock);
+    append(&store, "events", 0..600);
+    let deleted = common::value(7);
+    assert!(is_in_some_file(&disk, Path::new(common::PATH), &deleted));
+    let erase = || {
+        let receipt = store.delete("events", 5..9).unwrap();
+        store.wait_erased(&receipt, Duration::from_secs(60)).unwrap();
+    };
+    stopped_checkpoint(&store, &clock, "stopped", erase);
+    assert!(!is_in_some_file(&disk, Path::new(common::PATH), &deleted));
+    assert!(is_in_some_file(&disk, Path::new(common::PATH), &common::value(9)));
+    assert_eq!(offsets(&store, "events").len(), 596);
 }
 
 #[test]
