@@ -331,15 +331,19 @@ impl Core {
                 if !weakened!("edited-log-unchanged") {
                     changed.note(log, log.journaled_end());
                 }
+                let destroyed =
+                    self.edit_root(log, version, |root| self.without(log, root, offsets.clone()))?;
+                // Behind the edit: whoever takes note of a cut finds it.
                 self.note_cut(log, offsets.clone());
-                self.edit_root(log, version, |root| self.without(log, root, offsets.clone()))
+                Ok(destroyed)
             }
             Edit::Retain { log, start } => {
                 if !weakened!("edited-log-unchanged") {
                     changed.note(log, log.journaled_end());
                 }
+                let destroyed = self.edit_root(log, version, |root| self.beginning_at(log, root, *start))?;
                 self.note_cut(log, start.saturating_sub(1)..*start);
-                self.edit_root(log, version, |root| self.beginning_at(log, root, *start))
+                Ok(destroyed)
             }
             Edit::Fork {
                 origin, end, fork, ..

@@ -325,15 +325,15 @@ impl Flusher {
                             what: "a chunk lands where its log's tree ends",
                         });
                     }
-                    // Messages at its front that were deleted meanwhile stay hidden.
+                    // Messages at its front that were deleted meanwhile stay hidden, and count no more.
                     let hidden = root.tree_end.saturating_sub(first);
-                    if let Some(shown) = entry.offset_count.checked_sub(hidden).filter(|shown| *shown > 0) {
-                        let entry = SlabEntry {
-                            offset_count: shown,
-                            skip: hidden,
-                            ..entry
-                        };
-                        let pushed = root.tree.push(core.source.as_ref(), entry, &sealed.histogram);
+                    if hidden < entry.offset_count {
+                        let source = core.source.as_ref();
+                        let mut shown = entry.part(source, hidden..entry.offset_count);
+                        if weakened!("hidden-front-counted") {
+                            shown.summary = sealed.summary;
+                        }
+                        let pushed = root.tree.push(source, shown, &sealed.histogram);
                         root.tree = pushed.map_err(|error| core.tree_error(&job.log, error))?;
                         root.tree_end = end;
                     }

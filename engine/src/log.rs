@@ -4,6 +4,7 @@
 //! - a root's pieces follow each other without a gap: the tree covers `start..tree_end`, the chunks begin at or before
 //!   `tree_end` and run on to the log's end, with pending slabs between them where the journal had a hole, and a tail
 //!   slab stands in for the chunks of a log that holds no memory;
+//! - a chunk that reaches behind `tree_end` has nothing that the tree shows: readers look into chunks first;
 //! - `start <= tree_end`, and the tree covers exactly `start..tree_end`: what retention or deletion takes at the front is
 //!   cut off, and a chunk whose first messages went that way lands with them hidden;
 //! - deleted offsets behind `tree_end` stand in `masks` until their chunk lands; those before are entries of the tree. A

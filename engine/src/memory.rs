@@ -225,8 +225,13 @@ impl Core {
                 .map_or(root.tree_end, |tail| tail.first.saturating_add(tail.count));
             // What was deleted since the checkpoint is a mask that the tail slab does not know of.
             let is_newest = persisted.edits == root.edits || weakened!("released-behind-edit");
+            // A closed chunk on its way into the tree lands there all the same. The next append would make a second chunk
+            // of the tail slab, with the same messages, and that one does not know what is deleted of them in the tree.
+            let is_landing = |chunk: &Arc<Chunk>| chunk.is_closed() && chunk.end_offset() > root.tree_end;
+            let is_settled = !root.chunks.iter().any(is_landing) || weakened!("released-before-landing");
             let whole = covered == persisted.end
                 && is_newest
+                && is_settled
                 && root.pending.is_empty()
                 && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
             if whole {

@@ -53,6 +53,19 @@ fn value(number: u64) -> Vec<u8> {
     value
 }
 
+/// The offsets of the messages that are there.
+fn shown(model: &Model) -> impl Iterator<Item = u64> + '_ {
+    (0..)
+        .zip(model)
+        .filter_map(|(offset, number)| number.map(|_| offset))
+}
+
+/// The offsets of `all` that `others` does not have; both rise.
+fn without(all: &[u64], others: &[u64]) -> Vec<u64> {
+    let is_other = |offset: &&u64| others.binary_search(offset).is_err();
+    all.iter().filter(is_other).copied().collect()
+}
+
 /// What the threads share.
 struct Run {
     store: Store,
@@ -100,16 +113,34 @@ impl Run {
         self.compared.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn compare(&self, snapshot: &Snapshot, model: &Model) {
-        assert_eq!(snapshot.end().get(), model.len() as u64);
-        let mut found = snapshot.range(..).unwrap();
-        for (offset, number) in model.iter().enumerate() {
-            let Some(number) = number else { continue };
-            let message = found.next().unwrap().unwrap();
-            assert_eq!(message.offset().get(), offset as u64);
-            self.check(message.value(), *number);
-        }
-        assert!(found.next().is_none(), "a deleted message is there");
+    /// Compares the messages of a log, one by one, and what the log says of their number.
+    fn compare(&self, name: &str, snapshot: &Snapshot, model: &Model) {
+        let found = snapshot.range(..).unwrap().map(|message| {
+            let message = message.unwrap();
+            let offset = message.offset().get();
+            if let Some(Some(number)) = model.get(offset as usize) {
+                self.check(message.value(), *number);
+            }
+            offset
+        });
+        let found: Vec<u64> = found.collect();
+        let wanted: Vec<u64> = shown(model).collect();
+        let start = snapshot.start().get();
+        let summary = snapshot.summary().unwrap();
+        let counted = (summary.messages(), summary.deleted());
+        let messages = wanted.len() as u64;
+        let is_whole = found == wanted && snapshot.end().get() == model.len() as u64;
+        assert!(
+            is_whole && counted == (messages, snapshot.end().get() - start - messages),
+            "{name}, {start}..{}, must be ..{} with {messages} messages: has {}, and says {counted:?} are there and deleted; \
+             not deleted: {:?}; missing: {:?}; exact: {}",
+            snapshot.end(),
+            model.len(),
+            found.len(),
+            without(&found, &wanted),
+            without(&wanted, &found),
+            summary.is_exact(),
+        );
     }
 
     /// Gives back whatever nobody holds, at once and in steps.
@@ -153,8 +184,8 @@ impl Churn<'_> {
         self.forks.push_back((fork, self.model.clone()));
         if self.forks.len() > 4 {
             let (oldest, model) = self.forks.pop_front().unwrap();
-            self.run
-                .compare(&self.run.store.snapshot(&oldest).unwrap(), &model);
+            let snapshot = self.run.store.snapshot(&oldest).unwrap();
+            self.run.compare(&oldest, &snapshot, &model);
             self.run.store.drop_log(&oldest).unwrap();
         }
     }
@@ -200,7 +231,7 @@ impl Churn<'_> {
     /// Compares what is held, of a cursor at most so many messages.
     fn check(&self, held: &mut Held, most: usize) {
         match held {
-            Held::Snapshot(snapshot, model) => self.run.compare(snapshot, model),
+            Held::Snapshot(snapshot, model) => self.run.compare(&self.name, snapshot, model),
             Held::Value(message, number) => self.run.check(message.value(), *number),
             Held::Cursor(cursor, model, next) => {
                 for _ in 0..most {
@@ -315,16 +346,18 @@ fn reading_beside_collection() {
         "too little to show anything: {compared} messages compared while {given_back} bytes were given back"
     );
     for (name, model) in &left {
-        run.compare(&run.store.snapshot(name).unwrap(), model);
+        run.compare(name, &run.store.snapshot(name).unwrap(), model);
     }
     let faults = run.store.check_space().unwrap().faults;
     assert!(faults.is_empty(), "{faults:?}");
-    run.store.close().unwrap();
+    run.store.clone().close().unwrap();
     let store = options().open_copying(&path).unwrap();
     for (name, model) in &left {
-        let snapshot = store.snapshot(name).unwrap();
-        let shown = model.iter().flatten().count() as u64;
-        assert_eq!(snapshot.summary().unwrap().messages(), shown, "{name}");
+        run.compare(
+            &format!("{name} opened again"),
+            &store.snapshot(name).unwrap(),
+            model,
+        );
     }
     store.close().unwrap();
 }

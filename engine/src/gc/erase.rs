@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use lanterman_format::block::BLOCK_ALIGNMENT;
 use lanterman_format::ids::Version;
+use lanterman_format::weakened;
 
 use super::collect::{Findings, HeldBack};
 use super::reached::without;
@@ -81,7 +82,13 @@ impl Core {
     /// Writes slabs that are shown in part anew, as far as deletions have cut them.
     pub(super) fn rewrite_cut_slabs(&self) -> Result<()> {
         let cuts = std::mem::take(&mut *self.collector.cuts.lock());
-        let mut failed = None;
+        // Slabs on their way that were sealed before a deletion are cut by it where they land.
+        let landed = if weakened!("cut-before-landing") {
+            Ok(())
+        } else {
+            self.flush_all()
+        };
+        let mut failed = landed.err();
         for (log, ranges) in cuts.into_values() {
             for range in ranges {
                 if failed.is_none() && !log.is_dropped() {

@@ -109,7 +109,8 @@ pub fn lives(disk: &Arc<MemoryDisk>, store: Store) -> Vec<(&'static str, Store)>
 }
 
 /// A clock that stands still, and stops a thread where it looks at it: one named "stopped" where it asks how long
-/// something took, as a commit does while its block is being written, and a checkpoint when it has written its root; one
+/// something took or lies back, as a commit does while its block is being written, and a checkpoint before it makes a slab
+/// or a tail, and when it has written its root; one
 /// named "stopped early" where it asks for the time of day, as a checkpoint does before it writes its first block.
 #[derive(Debug, Default)]
 pub struct Stopping {
