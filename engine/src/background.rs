@@ -119,6 +119,23 @@ fn run(weak: &Weak<Core>) {
 }
 
 fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
+    let written = write_what_waits(core, wishes);
+    if !matches!(written, Ok(()) | Err(Error::StorageFull { .. })) {
+        return written;
+    }
+    // On a full disk this is what makes room for what waits.
+    core.apply_retentions()?;
+    core.collect_if_due()?;
+    while core.index_keys()? || core.compact_if_due()? {
+        core.groups.lead(core);
+        if written.is_ok() {
+            core.flusher.lock().drive(core, true)?;
+        }
+    }
+    written
+}
+
+fn write_what_waits(core: &Core, wishes: &Wishes) -> Result<(), Error> {
     if wishes.commit {
         core.groups.lead(core);
     }
@@ -134,12 +151,6 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
     if wishes.checkpoint || core.checkpoint_is_due() {
         core.checkpoint()?;
     }
-    core.apply_retentions()?;
-    core.collect_if_due()?;
-    while core.index_keys()? || core.compact_if_due()? {
-        core.groups.lead(core);
-        core.flusher.lock().drive(core, true)?;
-    }
     Ok(())
 }
 
@@ -153,14 +164,22 @@ impl Core {
     /// One turn of background work, done by the caller; says whether anything was left to do.
     pub(crate) fn step(&self) -> Result<bool, Error> {
         let led = self.groups.lead(self);
-        let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
-        self.commit_by_time()?;
-        let kept = self.keep_history()?;
-        let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
+        let written = self.write_step();
+        if !matches!(written, Ok(_) | Err(Error::StorageFull { .. })) {
+            return written;
+        }
         let retained = self.apply_retentions()?;
         let collected = self.collect_if_due()?;
         let indexed = self.index_keys()?;
         let compacted = self.compact_if_due()?;
-        Ok(led || flushed || kept || checkpointed || retained || collected || indexed || compacted)
+        Ok(written? || led || retained || collected || indexed || compacted)
+    }
+
+    fn write_step(&self) -> Result<bool, Error> {
+        let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
+        self.commit_by_time()?;
+        let kept = self.keep_history()?;
+        let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
+        Ok(flushed || kept || checkpointed)
     }
 }

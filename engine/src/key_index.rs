@@ -37,6 +37,11 @@ impl Core {
                 made |= match self.index_keys_step(&log) {
                     // Slabs that are damaged are left out, so it is a run, or the log's tree: then nothing can be made.
                     Err(Error::Damaged(_)) => self.forget_runs(&log),
+                    // On a full disk keys are put in order in memory. What gives back room asks for the runs again.
+                    Err(Error::StorageFull { .. }) => {
+                        self.compactor.set_indexed(Some(slabs));
+                        return Ok(made);
+                    }
                     made => made?,
                 };
             }

@@ -342,7 +342,7 @@ impl Options {
         self
     }
 
-    /// Room on the disk that only deletions and the collection may use, so that both work when the disk is full: a file of
+    /// Room on the disk that only deletions, compactions and the collection may use, so that they work when the disk is full: a file of
     /// so many bytes, or of a sixteenth of the store where that is less; 0 for none. Checkpoints write the tails that are in memory, so
     /// the default is the memory for tails and 1 MiB. Once it is used, appends that need a new segment find the disk full
     /// until there is room for it again.

@@ -25,16 +25,20 @@ impl Store {
     /// Removes all messages of the keyed log `name` that newer ones supersede, and delete markers whose time is over. What
     /// is in memory is written as slabs first. Others read and write meanwhile; what is done is done if it is broken off.
     ///
-    /// The space is given back by the collection, once nobody holds it.
+    /// The space is given back by the collection, once nobody holds it. On a full disk that is done between the steps, each of
+    /// which writes no more than there is room for, the [reserve](crate::Options::reserve_bytes) included.
     ///
     /// # Errors
-    /// [`Error::NotKeyed`], [`Error::UnknownLog`], [`Error::Damaged`] where keys or messages cannot be read; what a commit may
-    /// meet.
+    /// [`Error::NotKeyed`], [`Error::UnknownLog`], [`Error::Damaged`] where keys or messages cannot be read;
+    /// [`Error::StorageFull`] if not everything could be removed for want of room, because what is in memory finds none or
+    /// somebody holds what would come back: drop snapshots and cursors, delete what is not needed, and call again; what a commit
+    /// may meet.
     pub fn compact(&self, name: &str) -> Result<CompactionReceipt> {
         self.core().compact(name)
     }
 
-    /// What [`compact`](Self::compact) would find; nothing is written but keys in their order, where they were missing.
+    /// What [`compact`](Self::compact) would find; nothing is written but keys in their order, where they were missing and there is
+    /// room for them.
     ///
     /// # Errors
     /// As `compact`.

@@ -1,8 +1,10 @@
 //! Promise: a keyed log that has filled the disk is compacted by the store itself, out of the reserve, again and again, in a
 //! store that was open and in one that is opened on the full disk; keys are found and scanned all the while, collecting gives
-//! the space back, appends go on without reopening, and nothing acknowledged is lost. Where the reserve is too small, compacting
-//! says so and changes nothing that is shown, and it works when something was deleted.
+//! the space back, appends go on without reopening, and nothing acknowledged is lost. That is so for few and many keys, small
+//! and large values, also where what stays is many times the reserve. Where nothing can be done, because somebody holds all of
+//! it or there is no reserve, compacting says so and changes nothing that is shown.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
@@ -16,31 +18,52 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{PATH, small, value};
+use common::{MovedClock, PATH, small, value};
 use lanterman::disk::{Disk, Fate, MemoryDisk};
 use lanterman::{
-    CompactionReceipt, Durability, Error, ErrorKind, Keyed, NewMessage, Retention, Snapshot, Store, Writer,
+    CompactionReceipt, Durability, Error, ErrorKind, Keyed, NewMessage, Snapshot, Store, Writer,
 };
 
 const LOG: &str = "table";
-const SPACE: u64 = 40 << 20;
-/// So many keys that their newest messages fit into the reserve.
-const FEW: u64 = 1500;
+
+/// A full disk, and what fills it.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    space: u64,
+    reserve: u64,
+    keys: u64,
+    /// Values are as long as most of the other tests', times this.
+    stretch: usize,
+}
+
+const FEW: Shape = Shape {
+    space: 40 << 20,
+    reserve: 2 << 20,
+    keys: 1500,
+    stretch: 1,
+};
 
 /// A disk with little space and a keyed log in it.
-fn narrow() -> (Arc<MemoryDisk>, Store) {
+fn narrow(shape: &Shape) -> (Arc<MemoryDisk>, Store) {
     let disk = MemoryDisk::new();
-    disk.set_space(Some(SPACE));
+    disk.set_space(Some(shape.space));
     let disk = Arc::new(disk);
-    let store = open(&disk);
+    let store = open(&disk, shape);
     store.set_keyed(LOG, Some(&Keyed::new())).unwrap();
     (disk, store)
 }
 
-fn open(disk: &Arc<MemoryDisk>) -> Store {
+fn open(disk: &Arc<MemoryDisk>, shape: &Shape) -> Store {
     let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(disk);
-    let options = small().collect(false).compact(false);
+    let options = small().collect(false).compact(false).reserve_bytes(shape.reserve);
     options.disk(disk).open_copying(PATH).unwrap()
+}
+
+impl Shape {
+    /// The message at an offset.
+    fn value(&self, offset: u64) -> Vec<u8> {
+        value(offset).repeat(self.stretch)
+    }
 }
 
 /// The key of the message at an offset: each of `keys` comes often, and in no order.
@@ -50,10 +73,10 @@ fn key(offset: u64, keys: u64) -> Vec<u8> {
 }
 
 /// Appends until the disk is full; what every message is follows from its offset.
-fn fill(writer: &mut Writer, keys: u64) -> Error {
+fn fill(writer: &mut Writer, shape: &Shape) -> Error {
     loop {
         let next = writer.next_offset().get();
-        let (key, value) = (key(next, keys), value(next));
+        let (key, value) = (key(next, shape.keys), shape.value(next));
         let outcome = writer
             .append_message(&NewMessage::new(&value).key(&key))
             .and_then(|_| {
@@ -68,12 +91,12 @@ fn fill(writer: &mut Writer, keys: u64) -> Error {
     }
 }
 
-/// The newest message of each key in a log that has the messages from `start` to `end`.
-fn table(start: u64, end: u64, keys: u64) -> BTreeMap<Vec<u8>, u64> {
+/// The newest message of each key in a log that had `end` messages.
+fn table(end: u64, shape: &Shape) -> BTreeMap<Vec<u8>, u64> {
     let mut table = BTreeMap::new();
-    for offset in (start..end).rev() {
-        table.entry(key(offset, keys)).or_insert(offset);
-        if table.len() as u64 == keys {
+    for offset in (0..end).rev() {
+        table.entry(key(offset, shape.keys)).or_insert(offset);
+        if table.len() as u64 == shape.keys {
             break;
         }
     }
@@ -81,7 +104,7 @@ fn table(start: u64, end: u64, keys: u64) -> BTreeMap<Vec<u8>, u64> {
 }
 
 /// Scanning gives the table, and so does looking for each key, and for one that was never there.
-fn check(snapshot: &Snapshot, table: &BTreeMap<Vec<u8>, u64>, context: &str) {
+fn check(snapshot: &Snapshot, table: &BTreeMap<Vec<u8>, u64>, shape: &Shape, context: &str) {
     let mut expected = table.iter();
     for found in snapshot.scan_prefix(b"key ").unwrap() {
         let found = found.unwrap();
@@ -89,17 +112,17 @@ fn check(snapshot: &Snapshot, table: &BTreeMap<Vec<u8>, u64>, context: &str) {
         assert_eq!(found.key().map(|key| &key[..]), Some(key.as_slice()), "{context}");
         assert_eq!(found.offset().get(), *offset, "{context}: {key:?}");
         assert!(
-            found.value()[..] == value(*offset)[..],
+            found.value()[..] == shape.value(*offset)[..],
             "{context}: another value at {offset}"
         );
     }
     assert_eq!(expected.next(), None, "{context}: a key is not scanned");
     // A part of them; another one from one time to the next, since the offsets are others.
-    for (key, offset) in table.iter().filter(|(_, offset)| *offset % 7 == 0) {
+    for (key, offset) in table.iter().filter(|(_, offset)| *offset % 7 == 0).take(60) {
         let found = snapshot.get_key(key).unwrap().expect("a key that is there");
         assert_eq!(found.offset().get(), *offset, "{context}: {key:?}");
         assert!(
-            found.value()[..] == value(*offset)[..],
+            found.value()[..] == shape.value(*offset)[..],
             "{context}: another value at {offset}"
         );
     }
@@ -107,9 +130,15 @@ fn check(snapshot: &Snapshot, table: &BTreeMap<Vec<u8>, u64>, context: &str) {
 }
 
 /// The messages that are left are no others than the newest of their keys, if it `is_compacted`, and those at least.
-fn check_log(store: &Store, table: &BTreeMap<Vec<u8>, u64>, is_compacted: bool, context: &str) {
+fn check_log(
+    store: &Store,
+    table: &BTreeMap<Vec<u8>, u64>,
+    shape: &Shape,
+    is_compacted: bool,
+    context: &str,
+) {
     let snapshot = store.snapshot(LOG).unwrap();
-    check(&snapshot, table, context);
+    check(&snapshot, table, shape, context);
     if is_compacted {
         let left = common::offsets(store, LOG);
         let newest: BTreeSet<u64> = table.values().copied().collect();
@@ -126,13 +155,14 @@ fn check_log(store: &Store, table: &BTreeMap<Vec<u8>, u64>, is_compacted: bool, 
 fn compact_beside_a_reader(
     store: &Store,
     table: &BTreeMap<Vec<u8>, u64>,
+    shape: &Shape,
     context: &str,
 ) -> Result<CompactionReceipt, Error> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
-                check(&store.snapshot(LOG).unwrap(), table, context);
+                check(&store.snapshot(LOG).unwrap(), table, shape, context);
             }
         });
         let compacted = store.compact(LOG);
@@ -142,9 +172,9 @@ fn compact_beside_a_reader(
 }
 
 /// The process dies, and the next one finds the disk full.
-fn die(disk: &mut Arc<MemoryDisk>, store: &mut Store) {
+fn die(disk: &mut Arc<MemoryDisk>, store: &mut Store, shape: &Shape) {
     *disk = Arc::new(disk.kill_image().unwrap());
-    std::mem::forget(std::mem::replace(store, open(disk)));
+    std::mem::forget(std::mem::replace(store, open(disk, shape)));
 }
 
 fn end(store: &Store) -> u64 {
@@ -152,58 +182,144 @@ fn end(store: &Store) -> u64 {
 }
 
 /// Nothing that was acknowledged is missing after a power cut.
-fn check_after_a_power_cut(disk: &MemoryDisk, start: u64, durable: u64, keys: u64) {
+fn check_after_a_power_cut(disk: &MemoryDisk, durable: u64, shape: &Shape, context: &str) {
     let cut = Arc::new(disk.crash_image(|_, _| Fate::Lost).unwrap());
-    let store = open(&cut);
+    let store = open(&cut, shape);
     let end = end(&store);
-    assert!(end >= durable, "{end} messages of {durable}");
-    check_log(&store, &table(start, end, keys), false, "after a power cut");
+    assert!(end >= durable, "{context}: {end} messages of {durable}");
+    let table = table(end, shape);
+    check_log(&store, &table, shape, false, context);
     store.compact(LOG).unwrap();
-    check_log(
-        &store,
-        &table(start, end, keys),
-        true,
-        "compacted after a power cut",
-    );
+    check_log(&store, &table, shape, true, context);
 }
 
 #[test]
 fn compacting_and_collecting_makes_room_on_a_full_disk_again_and_again() {
-    let (mut disk, mut store) = narrow();
-    let (mut durable, mut compacted) = (0, 0);
+    let shape = FEW;
+    let (mut disk, mut store) = narrow(&shape);
+    let mut durable = 0;
     for round in 0..10u64 {
         let context = format!("round {round}");
         let mut writer = store.writer(LOG).unwrap();
-        let error = fill(&mut writer, FEW);
+        let error = fill(&mut writer, &shape);
         assert_eq!(error.kind(), ErrorKind::FreeSpace, "{context}: {error}");
         let before = std::mem::replace(&mut durable, writer.durable_end().get());
         assert!(durable > before + 1000, "{context}: little was written");
         drop(writer);
         if round % 3 == 2 {
-            die(&mut disk, &mut store);
+            die(&mut disk, &mut store, &shape);
         }
         let end = end(&store);
         assert!(end >= durable, "{context}: {end} messages of {durable}");
-        let table = table(0, end, FEW);
-        check_log(&store, &table, false, &context);
-        if let Err(error) = compact_beside_a_reader(&store, &table, &context) {
-            assert_eq!(error.kind(), ErrorKind::FreeSpace, "{context}: {error}");
-            check_log(&store, &table, false, &context);
-            // The front has no newest message of any key.
-            let oldest = table.values().min().copied().unwrap();
-            store.retain(LOG, &Retention::new().from(oldest - 1000)).unwrap();
-            store.collect().unwrap();
-            check_log(&store, &table, false, &context);
-            store.compact(LOG).unwrap();
-        } else {
-            compacted += 1;
-        }
-        check_log(&store, &table, true, &context);
+        let table = table(end, &shape);
+        check_log(&store, &table, &shape, false, &context);
+        compact_beside_a_reader(&store, &table, &shape, &context).unwrap();
+        check_log(&store, &table, &shape, true, &context);
         store.collect().unwrap();
-        assert!(disk.used_bytes() < SPACE / 2, "{context}: {}", disk.used_bytes());
-        check_log(&store, &table, true, &context);
+        let used = disk.used_bytes();
+        assert!(used < shape.space / 2, "{context}: {used}");
+        check_log(&store, &table, &shape, true, &context);
     }
-    assert!(compacted > 0, "the reserve was of no use");
-    fill(&mut store.writer(LOG).unwrap(), FEW);
-    check_after_a_power_cut(&disk, 0, durable, FEW);
+    fill(&mut store.writer(LOG).unwrap(), &shape);
+    check_after_a_power_cut(&disk, durable, &shape, "in the end");
+}
+
+/// A number that follows from a seed and another one.
+fn chance(seed: u64, number: u64, below: u64) -> u64 {
+    // The finalizer of SplitMix64 (Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators, 2014).
+    let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (mixed ^ (mixed >> 31)) % below
+}
+
+fn shape_of(seed: u64) -> Shape {
+    let choose = |number, among: &[u64]| among[chance(seed, number, among.len() as u64) as usize];
+    Shape {
+        // A reserve is a sixteenth of the store at most, and what waits in memory must fit into it.
+        space: choose(0, &[24, 32, 40, 48]) << 20,
+        reserve: choose(1, &[1536, 2048, 4096]) << 10,
+        keys: 500 + chance(seed, 2, 100).pow(2) * 3,
+        stretch: choose(3, &[1, 1, 2, 5, 20]) as usize,
+    }
+}
+
+#[test]
+fn a_full_log_of_any_shape_is_compacted_out_of_the_reserve() {
+    let first = std::env::var("LANTERMAN_SEED").map_or(0, |seed| seed.parse().unwrap());
+    for seed in first..first + 6 {
+        let shape = shape_of(seed);
+        let context = format!("seed {seed}, {shape:?}");
+        let (mut disk, mut store) = narrow(&shape);
+        let mut writer = store.writer(LOG).unwrap();
+        let error = fill(&mut writer, &shape);
+        assert_eq!(error.kind(), ErrorKind::FreeSpace, "{context}: {error}");
+        let durable = writer.durable_end().get();
+        drop(writer);
+        if chance(seed, 4, 3) == 0 {
+            die(&mut disk, &mut store, &shape);
+        }
+        let table = table(end(&store), &shape);
+        let held = (chance(seed, 5, 3) == 0).then(|| store.snapshot(LOG).unwrap());
+        let plan = store.plan_compaction(LOG).unwrap();
+        if let Some(held) = held {
+            // Nothing comes back while somebody holds all of it: only what fits into the reserve is written anew.
+            if let Err(error) = store.compact(LOG) {
+                assert_eq!(error.kind(), ErrorKind::FreeSpace, "{context}: {error}");
+            }
+            check(&held, &table, &shape, &context);
+            assert_eq!(held.range(..).unwrap().count() as u64, end(&store), "{context}");
+            check_log(&store, &table, &shape, false, &context);
+        }
+        match store.compact(LOG) {
+            Ok(_) => {}
+            Err(error) => panic!("{context}: {error}: {plan:?}"),
+        }
+        check_log(&store, &table, &shape, true, &context);
+        store.collect().unwrap();
+        check_log(&store, &table, &shape, true, &context);
+        check_after_a_power_cut(&disk, durable, &shape, &context);
+        if plan.superseded_bytes > shape.space / 8 {
+            fill(&mut store.writer(LOG).unwrap(), &shape);
+            assert!(end(&store) > durable + 100, "{context}: little room came back");
+        }
+    }
+}
+
+#[test]
+fn the_background_makes_room_in_a_full_log_by_itself() {
+    let shape = FEW;
+    let disk = MemoryDisk::new();
+    disk.set_space(Some(shape.space));
+    let disk = Arc::new(disk);
+    let clock = MovedClock::at(1_700_000_000_000);
+    let options = small().clock(clock.clone());
+    let options = options.disk(Arc::<MemoryDisk>::clone(&disk) as Arc<dyn Disk>);
+    let store = options.open_copying(PATH).unwrap();
+    store.set_keyed(LOG, Some(&Keyed::new())).unwrap();
+    fill(&mut store.writer(LOG).unwrap(), &shape);
+    let full = end(&store);
+    for _ in 0..1000 {
+        clock.pass(60);
+        if let Err(error) = store.step() {
+            assert_eq!(error.kind(), ErrorKind::FreeSpace, "{error}");
+        }
+    }
+    check_log(&store, &table(full, &shape), &shape, false, "made room");
+    assert!(disk.used_bytes() < shape.space / 2, "{}", disk.used_bytes());
+    fill(&mut store.writer(LOG).unwrap(), &shape);
+    assert!(end(&store) > full + 1000);
+}
+
+#[test]
+fn where_there_is_no_reserve_compacting_a_full_log_says_so_and_changes_nothing() {
+    let shape = Shape { reserve: 0, ..FEW };
+    let (_disk, store) = narrow(&shape);
+    fill(&mut store.writer(LOG).unwrap(), &shape);
+    let table = table(end(&store), &shape);
+    let before = common::offsets(&store, LOG);
+    let error = store.compact(LOG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FreeSpace, "{error}");
+    check_log(&store, &table, &shape, false, "refused");
+    assert_eq!(common::offsets(&store, LOG), before);
 }

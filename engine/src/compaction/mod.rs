@@ -11,12 +11,12 @@
 //! - nothing of a plan outlives the process, and every step leaves a whole log: it may be broken off anywhere.
 
 mod plan;
+mod room;
 mod step;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod values;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,15 +26,17 @@ use parking_lot::Mutex;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::keys::{KeyRun, KeyedPlace, Superseded};
+use crate::keys::{KeyRun, Superseded};
 use crate::log::{LogState, Root};
 use crate::segment::MakingRoom;
-use plan::Plan;
+use step::Work;
 
 /// How often a plan that the log has left behind is made anew.
 const ATTEMPTS_MAX: u32 = 5;
 /// How often the background looks for logs to compact at most.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the background leaves a log alone that it finds no room to compact.
+const FULL_INTERVAL: Duration = Duration::from_secs(10);
 /// A log is compacted until the superseded messages take this part of what they may.
 const REST_PERCENT: u64 = 40;
 
@@ -112,16 +114,6 @@ struct CompactorState {
     rests_until: Duration,
 }
 
-/// A plan that is carried out step by step.
-#[derive(Debug)]
-struct Work {
-    log: Arc<LogState>,
-    plan: Plan,
-    /// Slabs beside each other that become one, the best first; what is done is taken off the end.
-    groups: Vec<Range<usize>>,
-    removed_any: bool,
-}
-
 impl Core {
     /// Notes a log if it is keyed.
     pub(crate) fn note_keyed(&self, log: &LogState) {
@@ -145,21 +137,28 @@ impl Core {
         // What the background is at is begun anew afterwards.
         let mut state = self.compactor.state.lock();
         state.work = None;
-        // Sealing what is in memory and merging keys need room too, before and behind the steps.
-        let _room = MakingRoom::begin();
         self.seal_newest(&log)?;
         let mut receipt = CompactionReceipt::default();
+        let mut lacks_room = false;
         for _ in 0..ATTEMPTS_MAX {
             let Some(mut work) = self.begin_compaction(&log, &keyed, 0)? else {
                 return Ok(receipt);
             };
+            let removed = receipt.removed;
             match self.carry_out(&mut work, &mut receipt) {
                 // A plan holds for one value. Markers whose messages went just now may go with the next one.
                 Ok(()) | Err(Error::Changed { .. }) => {}
                 Err(error) => return Err(error),
             }
+            lacks_room = work.lacks_room;
+            if lacks_room && receipt.removed == removed {
+                break;
+            }
         }
-        Ok(receipt)
+        match lacks_room {
+            true => Err(self.no_room_to_compact()),
+            false => Ok(receipt),
+        }
     }
 
     /// Has what of a log is in memory written as slabs, unless somebody fills a message just now.
@@ -170,6 +169,8 @@ impl Core {
         {
             self.close_chunk(log, &mut tail);
         }
+        // Nothing is given back before it is written, since a checkpoint has it.
+        let _room = MakingRoom::begin();
         self.flush_all()?;
         match self.settle_tail(log) {
             Err(Error::Reserved { .. }) => Ok(()),
@@ -179,9 +180,9 @@ impl Core {
 
     fn carry_out(&self, work: &mut Work, receipt: &mut CompactionReceipt) -> Result<()> {
         while !work.groups.is_empty() {
-            receipt.add(self.compaction_step(work)?);
+            receipt.add(self.step_in_room(work)?);
         }
-        self.end_compaction(work)
+        self.end_in_room(work)
     }
 
     /// Finds out what to do until superseded messages take no more than `rest_percent` of what the newest take.
@@ -206,33 +207,7 @@ impl Core {
         }
         let groups = plan.choose(rest, self.options.slab_bytes_max / 2);
         plan.keep_to(&groups);
-        Ok((!groups.is_empty()).then(|| Work {
-            log: Arc::clone(log),
-            plan,
-            groups,
-            removed_any: false,
-        }))
-    }
-
-    /// Takes what went out of the runs too.
-    fn end_compaction(&self, work: &Work) -> Result<()> {
-        if !work.removed_any {
-            return Ok(());
-        }
-        let has_gone = |run: &KeyRun| {
-            let offsets = run.offsets();
-            let slabs = work.plan.slabs.iter();
-            let mut within =
-                slabs.filter(|slab| slab.offsets.start < offsets.end && offsets.start < slab.offsets.end);
-            within.any(|slab| slab.superseded > 0)
-        };
-        for run in work.log.root().keys.iter().filter(|run| has_gone(run)) {
-            let _busy = self.collector.hold();
-            let _permit = self.permit()?;
-            let mut keep = |place: &KeyedPlace| !work.plan.is_gone(place.offset);
-            self.merge_runs(&work.log, std::slice::from_ref(run), &mut keep)?;
-        }
-        Ok(())
+        Ok((!groups.is_empty()).then(|| Work::new(log, plan, groups)))
     }
 
     /// Compacts logs that have come to their bound, a step at a time; says whether anything was done.
@@ -258,14 +233,19 @@ impl Core {
             return Ok(false);
         };
         let stepped = match work.groups.is_empty() {
-            true => self.end_compaction(&work).map(|()| None),
-            false => self.compaction_step(&mut work).map(Some),
+            true => self.end_in_room(&work).map(|()| None),
+            false => self.step_in_room(&mut work).map(Some),
         };
         let receipt = match stepped {
             Ok(receipt) => receipt,
             // The log was edited or dropped; the next look begins anew.
             Err(Error::Changed { .. } | Error::UnknownLog { .. }) => return Ok(true),
-            Err(error) => return Err(error),
+            Err(error) => {
+                if let Error::StorageFull { .. } = error {
+                    state.rests_until = now.saturating_add(FULL_INTERVAL);
+                }
+                return Err(error);
+            }
         };
         if let Some(receipt) = receipt {
             let end = self.clock.monotonic();
@@ -276,6 +256,8 @@ impl Core {
                 .rest(end.saturating_sub(now), bytes);
             state.rests_until = end.saturating_add(rest);
             state.work = Some(work);
+        } else if work.lacks_room {
+            state.rests_until = now.saturating_add(FULL_INTERVAL);
         }
         Ok(true)
     }

@@ -10,7 +10,7 @@ use lanterman_format::{ValueType, weakened};
 use super::CompactionPlan;
 use super::values::{PartOwner, PlannedPart};
 use crate::core::Core;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::KeyedPlace;
 use crate::log::{LogState, Root};
 use crate::slab::SlabHandle;
@@ -256,7 +256,11 @@ impl Core {
     /// Looks at all keys of a log: what of it is superseded.
     pub(super) fn look_at_keys(&self, log: &Arc<LogState>, keyed: &KeyedSettings) -> Result<(Plan, Root)> {
         if !self.options.read_only {
-            self.index_all_keys(log)?;
+            match self.index_all_keys(log) {
+                // What has no run is put in order in memory.
+                Err(Error::StorageFull { .. }) if !weakened!("runs-before-room") => {}
+                indexed => indexed?,
+            }
         }
         let root = log.root();
         // What supersedes others must be in the journal with the version that removes them.

@@ -3,181 +3,297 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use lanterman_format::{Histogram32, Summary, ValueType, weakened};
+use lanterman_format::{Histogram32, KeySketch, Summary, ValueType, weakened};
 
-use super::plan::PlannedSlab;
-use super::values::GoingParts;
-use super::{CompactionReceipt, Work};
+use super::CompactionReceipt;
+use super::plan::{Plan, PlannedSlab};
+use super::room::StepRoom;
+use super::values::{BesideSlabs, GoingParts};
 use crate::core::Core;
-use crate::edit::{Edit, unbuilt};
+use crate::edit::{Edit, Rehearsal, unbuilt};
 use crate::error::{Error, Result};
+use crate::keys::{KeyRun, KeyedPlace};
 use crate::log::LogState;
 use crate::replace::Replacement;
 use crate::segment::MakingRoom;
-use crate::slab::SlabBuilder;
+use crate::slab::{SlabBuilder, SlabHandle};
 use crate::tree::SlabEntry;
 
 /// What is written anew in one step.
 const STEP_BYTES: u64 = 8 << 20;
+/// How many groups of slabs a step takes at most: each is looked for in the tree that the ones before have made.
+const STEP_GROUPS_MAX: usize = 256;
 
-/// What slabs beside each other become.
-struct Written {
-    /// The slabs, by their numbers.
-    slabs: Range<usize>,
-    offsets: Range<u64>,
-    entry: SlabEntry,
-    histogram: Histogram32,
+/// A plan that is carried out step by step.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) log: Arc<LogState>,
+    pub(super) plan: Plan,
+    /// Slabs beside each other that become one, the best last; what is done is taken off the end.
+    pub(super) groups: Vec<Range<usize>>,
+    pub(super) removed_any: bool,
+    /// Something was left as it is because there was no room for it.
+    pub(super) lacks_room: bool,
+    /// Garbage was given back since the last step.
+    pub(super) has_collected: bool,
 }
 
-impl Written {
-    /// Nothing is left of some offsets.
-    fn nothing(slabs: Range<usize>, offsets: Range<u64>) -> Self {
-        let count = offsets.end.saturating_sub(offsets.start);
-        let summary = Summary {
-            deleted: count,
-            ..Summary::EMPTY
-        };
-        Written {
-            slabs,
-            offsets,
-            entry: SlabEntry {
-                offset_count: count,
-                skip: 0,
-                slab: None,
-                summary,
-                keys: lanterman_format::KeySketch::EMPTY,
-            },
-            histogram: Histogram32::default(),
+impl Work {
+    pub(super) fn new(log: &Arc<LogState>, plan: Plan, groups: Vec<Range<usize>>) -> Self {
+        Work {
+            log: Arc::clone(log),
+            plan,
+            groups,
+            removed_any: false,
+            lacks_room: false,
+            has_collected: false,
         }
     }
 }
 
+/// What became of a step.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stepped {
+    pub(super) receipt: CompactionReceipt,
+    /// The next group finds no room, unless what is free now is given back.
+    pub(super) is_short: bool,
+}
+
+/// A step that is not committed yet.
+struct Step {
+    room: StepRoom,
+    edits: Vec<Edit>,
+    /// The log's value behind the edits.
+    rehearsal: Rehearsal,
+    /// The groups that are written.
+    groups: Vec<Range<usize>>,
+    /// What of values goes with them.
+    going: GoingParts,
+    /// The slabs that are still to be written because parts in them go.
+    beside: Vec<BesideSlabs>,
+    /// Where those stand that are.
+    moved: Vec<(Range<usize>, Option<Arc<SlabHandle>>)>,
+    receipt: CompactionReceipt,
+}
+
+impl Step {
+    fn new(room: StepRoom) -> Self {
+        Step {
+            room,
+            edits: Vec::new(),
+            rehearsal: Rehearsal::default(),
+            groups: Vec::new(),
+            going: GoingParts::default(),
+            beside: Vec::new(),
+            moved: Vec::new(),
+            receipt: CompactionReceipt::default(),
+        }
+    }
+
+    /// What it writes, of what it has taken up so far.
+    fn written_bytes(&self) -> u64 {
+        let beside = self.beside.iter().map(|slabs| slabs.kept_bytes);
+        beside.fold(self.receipt.rewritten_bytes, u64::saturating_add)
+    }
+}
+
+/// What stays of slabs that stand beside each other, for one slab in their place that is not written yet.
+struct Rewritten {
+    offsets: Range<u64>,
+    /// Nothing where nothing stays.
+    builder: Option<Box<SlabBuilder>>,
+}
+
+/// What became of a group.
+enum Added {
+    ToStep,
+    /// There is no room for it.
+    NotForWantOfRoom,
+    /// A slab of it cannot be read, and all of it stays as it is, and so do the values whose messages it has.
+    NotForDamage,
+}
+
 impl Core {
-    /// Writes some slabs anew and commits them.
-    pub(super) fn compaction_step(&self, work: &mut Work) -> Result<CompactionReceipt> {
+    /// Writes some slabs anew and commits them, as many as there is room for beside the checkpoint that gives back what
+    /// they take the place of.
+    ///
+    /// # Errors
+    /// [`Error::StorageFull`] where the disk has less room than it said, with nothing changed.
+    pub(super) fn compaction_step(&self, work: &mut Work) -> Result<Stepped> {
         let _busy = self.collector.hold();
         let _permit = self.permit()?;
         let _room = MakingRoom::begin();
-        let mut receipt = CompactionReceipt::default();
-        let mut groups = Vec::new();
-        let (written, going) = loop {
-            take_groups(work, &mut groups);
-            let going = work.plan.going_with(&groups);
-            match self.write_groups(work, &mut groups, &going)? {
-                Some(written) => break (written, going),
-                // One is damaged and stays as it is, and so do the values whose messages it has.
-                None if groups.is_empty() && work.groups.is_empty() => return Ok(receipt),
-                None => {}
+        let mut step = Step::new(StepRoom::of(self, &work.log));
+        let stepped = self.fill_step(work, &mut step).and_then(|is_short| {
+            self.write_beside(work, &mut step)?;
+            self.commit_step(work, &mut step)?;
+            Ok(Stepped {
+                receipt: step.receipt,
+                is_short,
+            })
+        });
+        if stepped.is_err() {
+            // What was to be first is first again.
+            work.groups.extend(step.groups.into_iter().rev());
+        }
+        stepped
+    }
+
+    /// Takes groups until enough is written anew for them, or the next one finds no room; says whether that is so.
+    fn fill_step(&self, work: &mut Work, step: &mut Step) -> Result<bool> {
+        while step.written_bytes() < STEP_BYTES
+            && step.groups.len() < STEP_GROUPS_MAX
+            && let Some(group) = work.groups.pop()
+        {
+            match self.add_group(work, step, &group) {
+                Ok(Added::ToStep) => step.groups.push(group),
+                Ok(Added::NotForDamage) => work.plan.leave(group),
+                Ok(Added::NotForWantOfRoom) => {
+                    work.groups.push(group);
+                    return Ok(true);
+                }
+                Err(error) => {
+                    work.groups.push(group);
+                    return Err(error);
+                }
             }
+        }
+        Ok(false)
+    }
+
+    /// Writes a group as one slab, if that finds room together with the slabs beside it from which parts go with its messages.
+    fn add_group(&self, work: &Work, step: &mut Step, group: &Range<usize>) -> Result<Added> {
+        let mut going = step.going.clone();
+        going.take(group, work.plan.going_with(group));
+        let Some(rewritten) = self.rewrite_slabs(work, group, true, &going)? else {
+            return Ok(Added::NotForDamage);
         };
-        for group in &groups {
-            for slab in work.plan.slabs.get(group.clone()).unwrap_or_default() {
-                receipt.removed = receipt.removed.saturating_add(slab.superseded);
-                receipt.removed_bytes = receipt.removed_bytes.saturating_add(slab.superseded_bytes);
-                receipt.rewritten_bytes = receipt.rewritten_bytes.saturating_add(slab.kept_bytes());
+        let beside = work.plan.beside(&going);
+        if self.write_in_room(work, step, rewritten, &beside)?.is_none() {
+            return Ok(Added::NotForWantOfRoom);
+        }
+        (step.going, step.beside) = (going, beside);
+        for slab in work.plan.slabs.get(group.clone()).unwrap_or_default() {
+            let receipt = &mut step.receipt;
+            receipt.removed = receipt.removed.saturating_add(slab.superseded);
+            receipt.removed_bytes = receipt.removed_bytes.saturating_add(slab.superseded_bytes);
+            receipt.rewritten_bytes = receipt.rewritten_bytes.saturating_add(slab.kept_bytes());
+        }
+        Ok(Added::ToStep)
+    }
+
+    /// Edits for the slabs from which parts alone go: those of nothing else end without being read, others are written anew.
+    /// Of one that cannot be read the parts are deleted, and the rest stays as it is.
+    fn write_beside(&self, work: &Work, step: &mut Step) -> Result<()> {
+        let beside = std::mem::take(&mut step.beside);
+        for (number, one) in beside.iter().enumerate() {
+            let rest = beside.get(number.saturating_add(1)..).unwrap_or_default();
+            let rewritten = match one.is_all_going {
+                true => Some(Rewritten {
+                    offsets: one.offsets.clone(),
+                    builder: None,
+                }),
+                false => self.rewrite_slabs(work, &one.slabs, false, &step.going)?,
+            };
+            let Some(rewritten) = rewritten else {
+                self.delete_parts(work, step, &one.slabs)?;
+                continue;
+            };
+            let Some(entry) = self.write_in_room(work, step, rewritten, rest)? else {
+                return Err(self.no_room_to_compact());
+            };
+            let bytes = entry.summary.value_bytes.saturating_add(entry.summary.key_bytes);
+            step.receipt.rewritten_bytes = step.receipt.rewritten_bytes.saturating_add(bytes);
+            step.moved.push((one.slabs.clone(), entry.slab));
+        }
+        Ok(())
+    }
+
+    fn delete_parts(&self, work: &Work, step: &mut Step, slabs: &Range<usize>) -> Result<()> {
+        for slab in work.plan.slabs.get(slabs.clone()).unwrap_or_default() {
+            for offsets in slab.going_ranges(&step.going) {
+                let edit = Edit::Delete {
+                    log: Arc::clone(&work.log),
+                    offsets,
+                };
+                self.rehearse(&mut step.rehearsal, [&edit])?;
+                step.edits.push(edit);
             }
         }
-        let mut edits = Vec::new();
-        for one in &written {
-            edits.push(replacement(work, one, edits.len()));
+        Ok(())
+    }
+
+    /// Writes what stays of some slabs, and takes up the edit that puts it in their place; gives what shows it, or nothing if
+    /// it finds no room beside what must come behind it.
+    fn write_in_room(
+        &self,
+        work: &Work,
+        step: &mut Step,
+        rewritten: Rewritten,
+        beside: &[BesideSlabs],
+    ) -> Result<Option<SlabEntry>> {
+        let Rewritten { offsets, mut builder } = rewritten;
+        let bytes = match &mut builder {
+            Some(builder) => builder.end().map_err(unbuilt)? as u64,
+            None => 0,
+        };
+        let root = step.rehearsal.root(&work.log)?;
+        if !self.has_room_for(&step.room, &root, step.edits.len(), (&offsets, bytes), beside)? {
+            return Ok(None);
         }
-        let beside = self.write_beside(work, &going, &mut edits, &mut receipt)?;
-        let count = edits.len() as u64;
+        let count = offsets.end.saturating_sub(offsets.start);
+        let (entry, histogram) = match builder {
+            None => (nothing_left(count), Histogram32::default()),
+            Some(builder) => match self.write_built(*builder, count) {
+                Err(Error::StorageFull { .. }) => return Ok(None),
+                written => written?,
+            },
+        };
+        let edit = Edit::Replace(Replacement {
+            log: Arc::clone(&work.log),
+            offsets,
+            entry: entry.clone(),
+            histogram,
+            edits: Some(work.plan.edits.saturating_add(step.edits.len() as u64)),
+            superseded_by: work.plan.end,
+        });
+        self.rehearse(&mut step.rehearsal, [&edit])?;
+        step.edits.push(edit);
+        Ok(Some(entry))
+    }
+
+    fn commit_step(&self, work: &mut Work, step: &mut Step) -> Result<()> {
+        let count = step.edits.len() as u64;
         if count == 0 {
-            return Ok(receipt);
+            return Ok(());
         }
         if !weakened!("replaced-before-durable") {
             self.segments.sync_slabs().map_err(|error| self.poison(error))?;
         }
-        let (_, destroyed) = self.commit_edits(edits)?;
-        put_in_plan(work, beside, &going);
+        let (_, destroyed) = self.commit_edits(std::mem::take(&mut step.edits))?;
+        work.plan.put(std::mem::take(&mut step.moved), &step.going);
         work.plan.edits = work.plan.edits.saturating_add(count);
         work.removed_any = true;
-        receipt.steps = 1;
+        step.receipt.steps = 1;
+        let receipt = &step.receipt;
         let mut known = work.log.superseded.lock();
         known.superseded_bytes = known.superseded_bytes.saturating_sub(receipt.removed_bytes);
         known.in_tree_bytes = known.in_tree_bytes.saturating_sub(destroyed.bytes);
         drop(known);
         self.counters
             .compacted(receipt.removed_bytes, receipt.rewritten_bytes);
-        Ok(receipt)
+        Ok(())
     }
 
-    /// Writes each group as one slab; `None` if one was damaged, which is taken out of the plan and of the groups.
-    fn write_groups(
-        &self,
-        work: &mut Work,
-        groups: &mut Vec<Range<usize>>,
-        going: &GoingParts,
-    ) -> Result<Option<Vec<Written>>> {
-        let mut written = Vec::new();
-        for (number, group) in groups.iter().enumerate() {
-            match self.write_slabs(work, group.clone(), true, going)? {
-                Some(one) => written.push(one),
-                None => {
-                    work.plan.leave(group.clone());
-                    groups.remove(number);
-                    return Ok(None);
-                }
-            }
-        }
-        Ok(Some(written))
-    }
-
-    /// Edits for the slabs from which parts alone go: those of nothing else end without being read, all beside each other
-    /// at once; others are written anew. Of one that cannot be read the parts are deleted, and the rest stays as it is.
-    fn write_beside(
-        &self,
-        work: &Work,
-        going: &GoingParts,
-        edits: &mut Vec<Edit>,
-        receipt: &mut CompactionReceipt,
-    ) -> Result<Vec<Written>> {
-        let mut written: Vec<Written> = Vec::new();
-        for index in &going.beside {
-            let Some(slab) = work.plan.slabs.get(*index) else {
-                continue;
-            };
-            let slabs = *index..index.saturating_add(1);
-            if slab.is_all_going(going) {
-                match written.last_mut() {
-                    Some(last) if last.entry.slab.is_none() && last.slabs.end == *index => {
-                        let offsets = last.offsets.start..slab.offsets.end;
-                        *last = Written::nothing(last.slabs.start..slabs.end, offsets);
-                    }
-                    _ => written.push(Written::nothing(slabs, slab.offsets.clone())),
-                }
-                continue;
-            }
-            match self.write_slabs(work, slabs, false, going)? {
-                Some(one) => {
-                    let summary = &one.entry.summary;
-                    let bytes = summary.value_bytes.saturating_add(summary.key_bytes);
-                    receipt.rewritten_bytes = receipt.rewritten_bytes.saturating_add(bytes);
-                    written.push(one);
-                }
-                None => {
-                    let log = || Arc::clone(&work.log);
-                    let ranges = slab.going_ranges(going).into_iter();
-                    edits.extend(ranges.map(|offsets| Edit::Delete { log: log(), offsets }));
-                }
-            }
-        }
-        for one in &written {
-            edits.push(replacement(work, one, edits.len()));
-        }
-        Ok(written)
-    }
-
-    /// One slab of what is left of some that stand beside each other; `None` if one of them is damaged, which stays as it is.
+    /// What is left of some slabs that stand beside each other, put together as one; `None` if one of them is damaged.
     /// Messages go only where `messages_go`.
-    fn write_slabs(
+    fn rewrite_slabs(
         &self,
         work: &Work,
-        numbers: Range<usize>,
+        numbers: &Range<usize>,
         messages_go: bool,
         going: &GoingParts,
-    ) -> Result<Option<Written>> {
+    ) -> Result<Option<Rewritten>> {
         let slabs = work.plan.slabs.get(numbers.clone()).unwrap_or_default();
         let (Some(first), Some(last)) = (slabs.first(), slabs.last()) else {
             return Err(Error::Internal {
@@ -212,28 +328,21 @@ impl Core {
                 ValueType::PART => going.has_part(slab, offset),
                 _ => messages_go && slab.is_gone(offset),
             };
-            let Some(kept_of_slab) = self.write_kept(log, slab, &opened, builder, goes)? else {
+            let Some(kept_of_slab) = self.add_kept(log, slab, &opened, builder, goes)? else {
                 return Ok(None);
             };
             kept = kept.saturating_add(kept_of_slab);
             at = slab.offsets.end;
         }
-        let Some(mut builder) = builder.filter(|_| kept > 0) else {
-            return Ok(Some(Written::nothing(numbers, offsets)));
-        };
-        builder.push_deleted(offsets.end.saturating_sub(at));
-        let count = offsets.end.saturating_sub(offsets.start);
-        let (entry, histogram) = self.write_built(builder.compressed(log.compression()), count)?;
-        Ok(Some(Written {
-            slabs: numbers,
-            offsets,
-            entry,
-            histogram,
-        }))
+        let builder = builder.filter(|_| kept > 0).map(|mut builder| {
+            builder.push_deleted(offsets.end.saturating_sub(at));
+            Box::new(builder.compressed(log.compression()))
+        });
+        Ok(Some(Rewritten { offsets, builder }))
     }
 
     /// Adds to a builder what of a slab stays; says how many buffers, or `None` if it is damaged.
-    fn write_kept(
+    fn add_kept(
         &self,
         log: &LogState,
         slab: &PlannedSlab,
@@ -274,48 +383,39 @@ impl Core {
         opened.check_whole().map_err(failed)?;
         Ok(Some(kept))
     }
-}
 
-/// Takes groups until enough is to be written anew for them.
-fn take_groups(work: &mut Work, groups: &mut Vec<Range<usize>>) {
-    let kept = |group: &Range<usize>| {
-        let slabs = work.plan.slabs.get(group.clone()).unwrap_or_default();
-        let kept = slabs.iter().map(PlannedSlab::kept_bytes);
-        kept.fold(0, u64::saturating_add)
-    };
-    let mut bytes = groups.iter().map(kept).fold(0, u64::saturating_add);
-    while bytes < STEP_BYTES
-        && let Some(group) = work.groups.pop()
-    {
-        bytes = bytes.saturating_add(kept(&group));
-        for index in work.plan.going_with(std::slice::from_ref(&group)).beside {
-            let slab = work.plan.slabs.get(index);
-            bytes = bytes.saturating_add(slab.map_or(0, |slab| slab.bytes));
+    /// Takes what went out of the runs too.
+    pub(super) fn end_compaction(&self, work: &Work) -> Result<()> {
+        if !work.removed_any {
+            return Ok(());
         }
-        groups.push(group);
+        let has_gone = |run: &KeyRun| {
+            let offsets = run.offsets();
+            let slabs = work.plan.slabs.iter();
+            let mut within =
+                slabs.filter(|slab| slab.offsets.start < offsets.end && offsets.start < slab.offsets.end);
+            within.any(|slab| slab.superseded > 0)
+        };
+        for run in work.log.root().keys.iter().filter(|run| has_gone(run)) {
+            let _busy = self.collector.hold();
+            let _permit = self.permit()?;
+            let mut keep = |place: &KeyedPlace| !work.plan.is_gone(place.offset);
+            self.merge_runs(&work.log, std::slice::from_ref(run), &mut keep)?;
+        }
+        Ok(())
     }
 }
 
-fn replacement(work: &Work, written: &Written, edits_before: usize) -> Edit {
-    Edit::Replace(Replacement {
-        log: Arc::clone(&work.log),
-        offsets: written.offsets.clone(),
-        entry: written.entry.clone(),
-        histogram: written.histogram,
-        edits: Some(work.plan.edits.saturating_add(edits_before as u64)),
-        superseded_by: work.plan.end,
-    })
-}
-
-/// Notes where slabs stand now that lost parts alone: a later step may write them anew for their messages.
-fn put_in_plan(work: &mut Work, beside: Vec<Written>, going: &GoingParts) {
-    for one in beside {
-        for index in one.slabs.clone() {
-            if let Some(slab) = work.plan.slabs.get_mut(index) {
-                slab.handle = one.entry.slab.clone();
-                slab.skip = 0;
-            }
-            work.plan.forget_parts(index, going);
-        }
+/// The entry of offsets of which nothing is left.
+fn nothing_left(offset_count: u64) -> SlabEntry {
+    SlabEntry {
+        offset_count,
+        skip: 0,
+        slab: None,
+        summary: Summary {
+            deleted: offset_count,
+            ..Summary::EMPTY
+        },
+        keys: KeySketch::EMPTY,
     }
 }

@@ -53,7 +53,7 @@ fn an_append_between_the_look_and_the_step_is_no_reason_to_begin_anew() {
     writer
         .append_message(&NewMessage::new(b"newer").key(b"a"))
         .unwrap();
-    assert_eq!(core.compaction_step(&mut work).unwrap().removed, 1);
+    assert_eq!(core.compaction_step(&mut work).unwrap().receipt.removed, 1);
     let found = store.log(LOG).unwrap().get_key(b"a").unwrap().unwrap();
     assert_eq!(found.value().as_ref(), b"newer");
 }

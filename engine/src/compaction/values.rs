@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use lanterman_format::large_value::LargeValue;
 use lanterman_format::{BufferView, ValueType, weakened};
@@ -18,6 +19,7 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::keys::KeyedPlace;
 use crate::log::{LogState, Root};
+use crate::slab::SlabHandle;
 
 /// Whose a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,36 +116,76 @@ impl Plan {
         self.slabs.iter_mut().for_each(PlannedSlab::settle_parts);
     }
 
-    /// What of values goes when these groups are written anew.
-    pub(super) fn going_with(&self, groups: &[Range<usize>]) -> GoingParts {
+    /// What of values goes when a group is written anew.
+    pub(super) fn going_with(&self, group: &Range<usize>) -> GoingParts {
         let mut going = GoingParts::default();
+        let slabs = self.slabs.get(group.clone()).unwrap_or_default();
+        let (Some(first), Some(last)) = (slabs.first(), slabs.last()) else {
+            return going;
+        };
         if self.values.is_empty() || weakened!("parts-outlive-their-message") {
             return going;
         }
-        for group in groups {
-            let slabs = self.slabs.get(group.clone()).unwrap_or_default();
-            let (Some(first), Some(last)) = (slabs.first(), slabs.last()) else {
+        for (head, parts_in) in self.values.range(first.offsets.start..last.offsets.end) {
+            if !self.is_gone(*head) {
                 continue;
-            };
-            for (head, parts_in) in self.values.range(first.offsets.start..last.offsets.end) {
-                if !self.is_gone(*head) {
-                    continue;
-                }
-                going.heads.insert(*head);
-                let is_its = |index: &usize| {
-                    let slab = self.slabs.get(*index);
-                    slab.is_some_and(|slab| slab.has_part_of(*head))
-                };
-                let in_none = |index: &usize| !groups.iter().any(|group| group.contains(index));
-                let beside = parts_in.clone().filter(is_its).filter(in_none);
-                going.beside.extend(beside);
             }
+            going.heads.insert(*head);
+            let is_its = |index: &usize| {
+                let slab = self.slabs.get(*index);
+                slab.is_some_and(|slab| slab.has_part_of(*head))
+            };
+            let not_in_group = |index: &usize| !group.contains(index);
+            going
+                .beside
+                .extend(parts_in.clone().filter(not_in_group).filter(is_its));
         }
         going
     }
 
+    /// The slabs beside the groups with which parts go, by rising offsets.
+    pub(super) fn beside(&self, going: &GoingParts) -> Vec<BesideSlabs> {
+        let mut all: Vec<BesideSlabs> = Vec::new();
+        for index in &going.beside {
+            let Some(slab) = self.slabs.get(*index) else {
+                continue;
+            };
+            let behind = index.saturating_add(1);
+            let is_all_going = slab.is_all_going(going);
+            match all.last_mut() {
+                Some(last) if is_all_going && last.is_all_going && last.slabs.end == *index => {
+                    last.slabs.end = behind;
+                    last.offsets.end = slab.offsets.end;
+                }
+                _ => all.push(BesideSlabs {
+                    slabs: *index..behind,
+                    offsets: slab.offsets.clone(),
+                    is_all_going,
+                    kept_bytes: match is_all_going {
+                        true => 0,
+                        false => slab.kept_without(going),
+                    },
+                }),
+            }
+        }
+        all
+    }
+
+    /// Notes where slabs stand now that lost parts alone: a later step may write them anew for their messages.
+    pub(super) fn put(&mut self, moved: Vec<(Range<usize>, Option<Arc<SlabHandle>>)>, going: &GoingParts) {
+        for (slabs, handle) in moved {
+            for index in slabs {
+                if let Some(slab) = self.slabs.get_mut(index) {
+                    slab.handle.clone_from(&handle);
+                    slab.skip = 0;
+                }
+                self.forget_parts(index, going);
+            }
+        }
+    }
+
     /// Parts that went, where their slab is another one now or none any more.
-    pub(super) fn forget_parts(&mut self, index: usize, going: &GoingParts) {
+    fn forget_parts(&mut self, index: usize, going: &GoingParts) {
         let Some(slab) = self.slabs.get_mut(index) else {
             return;
         };
@@ -162,11 +204,21 @@ impl PlannedSlab {
     }
 
     /// Whether the look found nothing in it but parts that go.
-    pub(super) fn is_all_going(&self, going: &GoingParts) -> bool {
+    fn is_all_going(&self, going: &GoingParts) -> bool {
         let count = self.offsets.end.saturating_sub(self.offsets.start);
         !self.has_messages
             && self.parts.len() as u64 == count
             && self.parts.iter().all(|part| going.has_owner(part.owner))
+    }
+
+    /// How long it is at most when its parts that go are gone. What stands in it is known, and what a slab has beside that is
+    /// in its length; compressed, it is shorter than what stands in it.
+    fn kept_without(&self, going: &GoingParts) -> u64 {
+        let parts = self.parts.iter().filter(|part| going.has_owner(part.owner));
+        let parts = parts.map(|part| part.bytes).fold(0, u64::saturating_add);
+        let handle = self.handle.as_ref();
+        let length = handle.map_or(0, |handle| handle.reference().bytes.get());
+        self.bytes.max(length).saturating_sub(parts)
     }
 
     /// The offsets of its parts that go, as few ranges.
@@ -183,16 +235,37 @@ impl PlannedSlab {
     }
 }
 
+/// Slabs of a log that lose parts of values, and no message.
+#[derive(Debug)]
+pub(super) struct BesideSlabs {
+    /// By their numbers: one, or some that end unread.
+    pub(super) slabs: Range<usize>,
+    pub(super) offsets: Range<u64>,
+    /// Whether nothing of them stays.
+    pub(super) is_all_going: bool,
+    /// What is to be written for what stays, at most and as far as it is known unread.
+    pub(super) kept_bytes: u64,
+}
+
 /// The values that go in one step.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct GoingParts {
     /// Offsets of their messages.
     heads: BTreeSet<u64>,
     /// The slabs with parts of them, by their numbers, that are written anew for nothing else.
-    pub(super) beside: BTreeSet<usize>,
+    beside: BTreeSet<usize>,
 }
 
 impl GoingParts {
+    /// Takes up what goes with one group more, which stands before all that were taken up, so that none of its parts stands
+    /// in what is written already.
+    pub(super) fn take(&mut self, group: &Range<usize>, with_group: GoingParts) {
+        debug_assert!(with_group.beside.iter().all(|index| *index < group.start));
+        self.heads.extend(with_group.heads);
+        self.beside.extend(with_group.beside);
+        self.beside.retain(|index| !group.contains(index));
+    }
+
     fn has_owner(&self, owner: PartOwner) -> bool {
         match owner {
             PartOwner::Kept => weakened!("parts-of-the-newest-go"),

@@ -240,7 +240,7 @@ impl Core {
         Ok(collected)
     }
 
-    fn give_back(&self, bytes: u64) -> Result<Collected> {
+    pub(super) fn give_back(&self, bytes: u64) -> Result<Collected> {
         let collected = self.give_back_pieces(bytes)?;
         self.counters
             .collected(collected.punched_bytes.saturating_add(collected.segment_bytes));
@@ -367,11 +367,13 @@ impl Core {
         state.free.get(&segment).cloned().unwrap_or_default()
     }
 
-    fn find_garbage(&self) -> Result<()> {
+    pub(super) fn find_garbage(&self) -> Result<()> {
         let _permit = self.permit()?;
-        // Only where something was deleted: the reserve is no room for checkpoints that free nothing.
+        // Only where something was deleted: the reserve is no room for checkpoints that free nothing. Where it was used, there
+        // is what it was used for to be found, whether or not anything came of it.
         let is_edited = self.last_edit() > self.checkpoint.lock().version;
-        let _room = is_edited.then(MakingRoom::begin);
+        let makes_room = is_edited || self.segments.is_reserve_used_up();
+        let _room = makes_room.then(MakingRoom::begin);
         let mut held = Vec::new();
         let mut waiting = VecDeque::new();
         if self.catalog.version().get() > 0 {

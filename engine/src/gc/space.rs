@@ -1,4 +1,4 @@
-//! Who needs which bytes of a store's segments.
+//! Who needs which bytes of a store's segments, and giving back at once what nobody does.
 
 use lanterman_format::Structure;
 use lanterman_format::ids::Position;
@@ -9,7 +9,7 @@ use super::collect::{HeldBack, Piece};
 use super::reached::{length, unite, without};
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
-use crate::segment::FIRST_BLOCK_POSITION;
+use crate::segment::{FIRST_BLOCK_POSITION, MakingRoom};
 
 /// What the segments of slabs are used for, in bytes of whole pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +44,20 @@ pub struct SpaceCheck {
 }
 
 impl Core {
+    /// Gives back all that is garbage by now, and spare files, for who needs the room to go on.
+    pub(crate) fn give_back_now(&self) -> Result<()> {
+        let _busy = self.collector.busy.lock();
+        let _permit = self.permit()?;
+        let _room = MakingRoom::begin();
+        self.segments.remove_spares()?;
+        self.find_garbage()?;
+        self.give_back(u64::MAX)?;
+        // The checkpoint may have put segments of the journal away.
+        self.segments.remove_spares()?;
+        self.segments.restore_reserve();
+        Ok(())
+    }
+
     /// Who needs which bytes, and whether blocks lie where they may.
     pub(crate) fn check_space(&self) -> Result<SpaceCheck> {
         let _busy = self.collector.busy.lock();

@@ -22,9 +22,7 @@ use lanterman_format::weakened;
 use crate::disk::Sync;
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::segment::{
-    FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, least_segment_bytes, next_segment_bytes,
-};
+use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, next_segment_bytes};
 use crate::sys::memory::AlignedBuffer;
 
 /// The buffer of a block is given back when it grew beyond this and the next block needs less.
@@ -197,13 +195,9 @@ impl Journal {
         }
         let previous = self.end.segment.as_ref().map(|segment| segment.bytes);
         let bytes = next_segment_bytes(previous, self.sizes.first, self.sizes.max, stored);
-        let segment = self.table.create(
-            SegmentKind::Journal,
-            bytes,
-            least_segment_bytes(stored),
-            version,
-            time_ms,
-        )?;
+        let segment = self
+            .table
+            .create(SegmentKind::Journal, bytes, stored, version, time_ms)?;
         Ok((segment, FIRST_BLOCK_POSITION))
     }
 

@@ -6,7 +6,7 @@ use lanterman_format::block::BlockIdentity;
 use lanterman_format::ids::{Position, Version};
 use lanterman_format::segment::SegmentKind;
 
-use super::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, least_segment_bytes, next_segment_bytes};
+use super::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, next_segment_bytes};
 use crate::error::Result;
 
 /// Room for one block: where it goes, and what its checksums must cover.
@@ -71,13 +71,7 @@ impl SlabAllocator {
             None => {
                 let previous = self.active.as_ref().map(|segment| segment.bytes);
                 let size = next_segment_bytes(previous, self.bytes_first, self.bytes_max, bytes);
-                let segment = table.create(
-                    SegmentKind::Slabs,
-                    size,
-                    least_segment_bytes(bytes),
-                    version,
-                    time_ms,
-                )?;
+                let segment = table.create(SegmentKind::Slabs, size, bytes, version, time_ms)?;
                 self.position = FIRST_BLOCK_POSITION;
                 self.active = Some(Arc::clone(&segment));
                 segment

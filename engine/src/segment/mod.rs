@@ -35,8 +35,8 @@ use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
 
 pub(crate) use allocate::{Allocated, SlabAllocator};
-pub(crate) use reserve::MakingRoom;
 use reserve::Reserve;
+pub(crate) use reserve::{MakingRoom, small_segment_bytes};
 use syncs::Syncs;
 pub(crate) use windows::Window;
 use windows::Windows;
@@ -307,7 +307,9 @@ impl SegmentTable {
     fn look_at_spare(&self, name: &str) -> Option<Spare> {
         let path = self.directory.join(name);
         let file = self.disk.open(&path, OpenMode::ReadWrite).ok()?;
+        // Whole pages, as a segment has them, whatever the file's length is.
         let bytes = file.bytes().ok()?;
+        let bytes = bytes - bytes % FIRST_BLOCK_POSITION;
         let mut header = [0u8; SEGMENT_HEADER_BYTES];
         let whole = file.read_at(0, &mut header).is_ok_and(|got| got == header.len());
         let generation = match SegmentHeader::decode(&header, Some(&self.store)) {
@@ -397,8 +399,8 @@ impl SegmentTable {
         self.open.read().values().cloned().collect()
     }
 
-    /// Makes a new segment of at least `bytes`, out of a spare if one fits; of at least `least` on a full disk, if
-    /// [room is being made](MakingRoom).
+    /// Makes a new segment of at least `bytes`, out of a spare if one fits; on a full disk, if [room is being
+    /// made](MakingRoom), one that holds a block of `block_bytes` and as little else as need be.
     ///
     /// # Errors
     /// [`Error::StorageFull`] when its blocks cannot be reserved; nothing is left behind then.
@@ -406,7 +408,7 @@ impl SegmentTable {
         &self,
         kind: SegmentKind,
         bytes: u64,
-        least: u64,
+        block_bytes: u64,
         first_version: Version,
         time_ms: i64,
     ) -> Result<Arc<SegmentFile>> {
@@ -418,7 +420,7 @@ impl SegmentTable {
                 (spare.path, next_life, spare.bytes)
             }
             None => {
-                let (path, bytes) = self.reserve_room(id, bytes, least.min(bytes))?;
+                let (path, bytes) = self.reserve_room(id, bytes, block_bytes)?;
                 (path, Generation::new(1), bytes)
             }
         };
@@ -728,15 +730,11 @@ pub(crate) fn next_segment_bytes(previous: Option<u64>, first: u64, max: u64, ne
     let doubled = previous
         .map_or(first, |bytes| bytes.saturating_mul(2))
         .clamp(first, max);
-    let wanted = needed.saturating_add(FIRST_BLOCK_POSITION);
-    doubled.max(wanted.next_multiple_of(FIRST_BLOCK_POSITION))
+    doubled.max(bytes_for_block(needed))
 }
 
-/// How large a segment must be at least in which a block of `needed` bytes begins: with room for some more like it.
-pub(crate) fn least_segment_bytes(needed: u64) -> u64 {
-    let some = needed.max(32 << 10);
-    needed
-        .saturating_add(some)
-        .saturating_add(FIRST_BLOCK_POSITION)
-        .next_multiple_of(FIRST_BLOCK_POSITION)
+/// How large a segment must be at least for a block of `needed` bytes.
+fn bytes_for_block(needed: u64) -> u64 {
+    let wanted = needed.saturating_add(FIRST_BLOCK_POSITION);
+    wanted.next_multiple_of(FIRST_BLOCK_POSITION)
 }

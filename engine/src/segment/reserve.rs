@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use lanterman_format::ids::{Generation, SegmentId};
 use lanterman_format::weakened;
 
-use super::{SegmentTable, Spare};
+use super::{FIRST_BLOCK_POSITION, SegmentTable, Spare, bytes_for_block};
 use crate::error::{Error, Result};
 
 /// A reserve smaller than this helps nobody, and a store that would have one is small.
@@ -132,17 +132,20 @@ impl SegmentTable {
         reserve.file.is_some()
     }
 
-    /// A new file of `bytes`; one of `least` in the place of the reserve, if the disk is full and room is being made.
-    /// Gives its path and length.
-    pub(super) fn reserve_room(&self, id: SegmentId, bytes: u64, least: u64) -> Result<(PathBuf, u64)> {
+    /// A new file of `bytes`; a smaller one for a block of `block_bytes`, in the place of the reserve, if the disk is full and
+    /// room is being made. Gives its path and length.
+    pub(super) fn reserve_room(&self, id: SegmentId, bytes: u64, block_bytes: u64) -> Result<(PathBuf, u64)> {
         let mut reserve = self.reserve.lock();
-        if MakingRoom::is_going_on() {
-            // With the reserve used up already, there is no room for more than what is needed.
-            let is_used_up = reserve.wanted > 0 && reserve.file.is_none();
-            let first = if is_used_up { least } else { bytes };
-            match self.reserve_new(id, first) {
-                Err(Error::StorageFull { .. }) if !is_used_up => {}
-                made => return Ok((made?, first)),
+        if !MakingRoom::is_going_on() {
+            self.check(&mut reserve)?;
+            return Ok((self.reserve_new(id, bytes)?, bytes));
+        }
+        // With the reserve used up already, there is no room for more than what is needed.
+        let is_used_up = reserve.wanted > 0 && reserve.file.is_none();
+        if !is_used_up {
+            match self.reserve_new(id, bytes) {
+                Err(Error::StorageFull { .. }) => {}
+                made => return Ok((made?, bytes)),
             }
             if let Some(file) = reserve.file.take() {
                 self.disk
@@ -150,10 +153,14 @@ impl SegmentTable {
                     .map_err(|source| Error::io("remove", &file.path, source))?;
                 tracing::warn!(path = %file.path.display(), bytes = file.bytes, "the disk is full: the reserve is used to make room");
             }
-            return Ok((self.reserve_new(id, least)?, least));
         }
-        self.check(&mut reserve)?;
-        Ok((self.reserve_new(id, bytes)?, bytes))
+        let small = small_segment_bytes(block_bytes).min(bytes);
+        match self.reserve_new(id, small) {
+            Err(Error::StorageFull { .. }) => {}
+            made => return Ok((made?, small)),
+        }
+        let least = bytes_for_block(block_bytes).min(bytes);
+        Ok((self.reserve_new(id, least)?, least))
     }
 
     /// Fails while the reserve is used up and cannot be had again, for what takes memory now and room later.
@@ -172,8 +179,48 @@ impl SegmentTable {
         Err(Error::io("keep a reserve in", &self.directory, full))
     }
 
+    /// Whether the reserve was used and there is none since.
+    pub(crate) fn is_reserve_used_up(&self) -> bool {
+        let reserve = self.reserve.lock();
+        reserve.wanted > 0 && reserve.file.is_none()
+    }
+
+    /// Whether new segments of `bytes` together find room, if the reserve may be used for them.
+    ///
+    /// # Errors
+    /// The system's errors, but for a full disk, which is an answer.
+    pub(crate) fn has_room(&self, bytes: u64) -> Result<bool> {
+        let reserve = self.reserve.lock();
+        let has = reserve.file.as_ref().map_or(0, |file| file.bytes);
+        let missing = bytes.saturating_sub(has);
+        if missing == 0 {
+            return Ok(true);
+        }
+        // Only a reservation tells for sure: what a file system calls free has quotas and metadata of its own in it. A power cut
+        // may bring the file back, as a spare, so it is as long as one may be.
+        let missing = missing.next_multiple_of(FIRST_BLOCK_POSITION);
+        match self.reserve_new(self.take_number()?, missing) {
+            Ok(path) => {
+                let removed = self.disk.unlink(&path);
+                removed.map_err(|source| Error::io("remove", &path, source))?;
+                Ok(true)
+            }
+            Err(Error::StorageFull { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Tries to have a reserve again, when room was made.
     pub(crate) fn restore_reserve(&self) {
         self.restore(&mut self.reserve.lock());
     }
+}
+
+/// How large a segment should be in which a block of `needed` bytes begins where room is short: with room for some more like it.
+pub(crate) fn small_segment_bytes(needed: u64) -> u64 {
+    let some = needed.max(32 << 10);
+    needed
+        .saturating_add(some)
+        .saturating_add(FIRST_BLOCK_POSITION)
+        .next_multiple_of(FIRST_BLOCK_POSITION)
 }

@@ -53,10 +53,10 @@ impl Tree {
 
     /// Goes down to the entry that shows `offset`, by nodes that `node_of` gives.
     #[inline]
-    fn descend<'t, E>(
+    pub(super) fn descend<'t, E>(
         &'t self,
         offset: u64,
-        node_of: impl Fn(&'t Branch, Expected) -> Result<&'t Node, E>,
+        mut node_of: impl FnMut(&'t Branch, Expected) -> Result<&'t Node, E>,
     ) -> Result<Option<PlacedSlab<'t>>, E> {
         let Some(root) = &self.root else { return Ok(None) };
         if offset >= self.offset_count {

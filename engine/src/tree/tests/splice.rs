@@ -1,5 +1,7 @@
 //! Trees from parts of trees: what they answer, and that they stay low.
 
+use std::cell::Cell;
+
 use super::super::node::{Branch, Children};
 use super::super::splice::THIN;
 use super::*;
@@ -258,4 +260,49 @@ fn a_damaged_leaf_is_in_the_way_of_no_cut_that_leaves_it_whole() {
         error.to_string().contains("offsets 256..512 of the tree"),
         "{error}"
     );
+}
+
+#[test]
+fn what_replacing_makes_a_checkpoint_write_is_known_before() {
+    let block = |bytes: usize| (bytes as u64).next_multiple_of(4096);
+    for entries in [1_u64, 100, 128, 129, 1000, 17_000] {
+        let source = FakeNodes::default();
+        let mut tree = tree_of(&source, entries);
+        source.checkpoint(&tree);
+        let mut at = 1_u64;
+        for round in 0..40_u64 {
+            assert_eq!(tree.unwritten_bytes(&source, &[]).unwrap(), 0);
+            // Some replacements before a checkpoint, as a step of a compaction has; of one slab or several.
+            let mut replaced = Vec::new();
+            for _ in 0..round % 5 {
+                at = at.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(round);
+                let first = (at >> 33) % entries * 2;
+                replaced.push(first..(first + 2 + round % 3 * 2).min(entries * 2));
+            }
+            // What all of them make it write is known, and what one more does.
+            let told = tree.unwritten_bytes(&source, &replaced).unwrap();
+            for offsets in replaced {
+                let (first, end) = (offsets.start, offsets.end);
+                let alone = tree
+                    .unwritten_bytes(&source, std::slice::from_ref(&offsets))
+                    .unwrap();
+                let with = Tree::of(entry(end - first, 100_000 + round), &histogram_of(end - first));
+                tree = tree.replace(&source, first..end, &with.unwrap()).unwrap();
+                let made = tree.unwritten_bytes(&source, &[]).unwrap();
+                assert!(
+                    made <= told.min(alone),
+                    "{made} of {told} bytes, {alone} for the last, of {entries} entries in round {round}"
+                );
+            }
+            let written = Cell::new(0);
+            let mut writes = NodeWrites::default();
+            tree.write_dirty(&mut writes, &mut |_, parts: &NodeParts| {
+                written.set(written.get() + block(parts.encoded_bytes()));
+                Ok::<_, ()>(source.write(parts))
+            })
+            .unwrap();
+            writes.remember();
+            assert!(written.get() <= told, "{} of {told} bytes", written.get());
+        }
+    }
 }
