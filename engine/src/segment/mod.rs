@@ -8,6 +8,7 @@
 
 mod allocate;
 mod reserve;
+mod sizes;
 mod syncs;
 mod windows;
 mod written;
@@ -35,8 +36,9 @@ use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
 
 pub(crate) use allocate::{Allocated, SlabAllocator};
+pub(crate) use reserve::MakingRoom;
 use reserve::Reserve;
-pub(crate) use reserve::{MakingRoom, small_segment_bytes};
+pub(crate) use sizes::{next_segment_bytes, small_segment_bytes};
 use syncs::Syncs;
 pub(crate) use windows::Window;
 use windows::Windows;
@@ -723,18 +725,4 @@ fn failed_renaming(source: std::io::Error, from: &Path, to: &Path) -> Error {
         std::io::ErrorKind::AlreadyExists => Error::io("give a segment the name", to, source),
         _ => Error::io("rename", from, source),
     }
-}
-
-/// Size of the next segment of a kind: twice the newest one, within the options' limits, and large enough for `needed`.
-pub(crate) fn next_segment_bytes(previous: Option<u64>, first: u64, max: u64, needed: u64) -> u64 {
-    let doubled = previous
-        .map_or(first, |bytes| bytes.saturating_mul(2))
-        .clamp(first, max);
-    doubled.max(bytes_for_block(needed))
-}
-
-/// How large a segment must be at least for a block of `needed` bytes.
-fn bytes_for_block(needed: u64) -> u64 {
-    let wanted = needed.saturating_add(FIRST_BLOCK_POSITION);
-    wanted.next_multiple_of(FIRST_BLOCK_POSITION)
 }

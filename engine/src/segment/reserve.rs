@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use lanterman_format::ids::{Generation, SegmentId};
 use lanterman_format::weakened;
 
-use super::{FIRST_BLOCK_POSITION, SegmentTable, Spare, bytes_for_block};
+use super::sizes::{bytes_for_block, small_segment_bytes};
+use super::{FIRST_BLOCK_POSITION, SegmentTable, Spare};
 use crate::error::{Error, Result};
 
 /// A reserve smaller than this helps nobody, and a store that would have one is small.
@@ -214,13 +215,4 @@ impl SegmentTable {
     pub(crate) fn restore_reserve(&self) {
         self.restore(&mut self.reserve.lock());
     }
-}
-
-/// How large a segment should be in which a block of `needed` bytes begins where room is short: with room for some more like it.
-pub(crate) fn small_segment_bytes(needed: u64) -> u64 {
-    let some = needed.max(32 << 10);
-    needed
-        .saturating_add(some)
-        .saturating_add(FIRST_BLOCK_POSITION)
-        .next_multiple_of(FIRST_BLOCK_POSITION)
 }
