@@ -180,18 +180,27 @@ fn memory_of_dropped_logs_that_snapshots_keep_is_not_waited_for() {
 fn memory_that_logs_have_outgrown_and_snapshots_keep_is_not_waited_for() {
     let store = refusing();
     let mut held = Vec::new();
-    for log in 0..MORE_THAN_MEMORY / 4096 {
+    let mut refused = 0;
+    for log in 0..MORE_THAN_MEMORY / 8192 {
         let name = format!("log {log}");
         let mut writer = store.writer(&name).unwrap();
-        append_when_there_is_memory(&store, &mut writer, &value(0));
-        held.push(store.snapshot(&name).unwrap());
-        for number in 1..60 {
-            append_when_there_is_memory(&store, &mut writer, &value(number));
+        // Too many for the smallest piece, and then too many for the next one.
+        for number in 0..200 {
+            if number == 40 {
+                held.push(store.snapshot(&name).unwrap());
+            }
+            refused += append_when_there_is_memory(&store, &mut writer, &value(number));
         }
+        // What it has now goes into slabs, and nobody is in want of memory yet.
+        writer.commit(Durability::Disk).unwrap();
+        drop(writer);
+        store.checkpoint().unwrap();
+        store.checkpoint().unwrap();
     }
+    assert_eq!(refused, 0, "what readers keep was counted as the writers'");
     assert!(
         held.iter()
-            .all(|snapshot| snapshot.range(..).unwrap().count() == 1)
+            .all(|snapshot| snapshot.range(..).unwrap().count() == 40)
     );
 }
 

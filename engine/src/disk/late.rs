@@ -1,7 +1,7 @@
 //! Bulk writes that end some time after they were asked for, always at the same place of the same work: for disks on which
 //! every order of events is to be seen again.
 
-use std::mem;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,19 +27,22 @@ impl std::fmt::Debug for Submission {
     }
 }
 
-/// Writes what was there already when it was asked before, or everything if it may wait.
+/// Writes one submission each time it is asked: the oldest, and of those that came since it was asked last only if it is to
+/// wait.
 ///
-/// So syncs and commits of the time between come before the write, as they may with io_uring.
+/// So syncs and commits of the time between come before a write, as they may with io_uring.
 #[derive(Debug, Default)]
 pub(crate) struct LateWriter {
     plain: PlainWriter,
-    seen: Vec<Submission>,
-    unseen: Vec<Submission>,
+    waiting: VecDeque<Submission>,
+    /// How many of them were there when it was asked last.
+    seen: usize,
 }
 
 impl LateWriter {
-    fn write(&mut self, submissions: Vec<Submission>) {
-        for one in submissions {
+    fn write_oldest(&mut self) {
+        if let Some(one) = self.waiting.pop_front() {
+            self.seen = self.seen.saturating_sub(1);
             self.plain
                 .submit(&one.file, one.position, one.bytes, one.range, one.token);
         }
@@ -55,7 +58,7 @@ impl BulkWriter for LateWriter {
         range: Range<usize>,
         token: u64,
     ) {
-        self.unseen.push(Submission {
+        self.waiting.push_back(Submission {
             file: Arc::clone(file),
             position,
             bytes,
@@ -65,26 +68,23 @@ impl BulkWriter for LateWriter {
     }
 
     fn reap(&mut self, wait: bool, completions: &mut Vec<Completion>) {
-        let unseen = mem::take(&mut self.unseen);
-        let ready = mem::replace(&mut self.seen, unseen);
-        self.write(ready);
-        if wait && self.plain.in_flight() == 0 {
-            let rest = mem::take(&mut self.seen);
-            self.write(rest);
+        if self.seen > 0 || wait {
+            self.write_oldest();
         }
+        self.seen = self.waiting.len();
         self.plain.reap(wait, completions);
     }
 
     fn in_flight(&self) -> usize {
-        self.seen.len() + self.unseen.len() + self.plain.in_flight()
+        self.waiting.len() + self.plain.in_flight()
     }
 }
 
 impl Drop for LateWriter {
     /// As with the ring: what was submitted is written, even if nobody waits for it.
     fn drop(&mut self) {
-        let (seen, unseen) = (mem::take(&mut self.seen), mem::take(&mut self.unseen));
-        self.write(seen);
-        self.write(unseen);
+        while !self.waiting.is_empty() {
+            self.write_oldest();
+        }
     }
 }

@@ -21,8 +21,8 @@ const OPENING_LIMIT: Duration = Duration::from_secs(2);
 /// What of a file is read whatever it holds: its header, and what is read ahead.
 const FILE_READ_BYTES: u64 = 16 << 10;
 
-/// Spare files that a store keeps, and one that a crash may add.
-const SPARES_MAX: usize = 4;
+/// Spare files that a store keeps, its reserve for a full disk, and one that a crash may add.
+const SPARES_MAX: usize = 5;
 
 /// How the state is to be tried.
 pub struct Trial<'a> {

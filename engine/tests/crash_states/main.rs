@@ -165,7 +165,7 @@ fn no_crash_of_a_collection_takes_what_somebody_reaches() {
 
 #[test]
 fn no_crash_with_slabs_in_flight_loses_what_was_acknowledged() {
-    every_crash_of(&workload::Slabs, 850, 12_000);
+    every_crash_of(&workload::Slabs, 1_300, 12_000);
 }
 
 /// Otherwise the text of a state would name another one in the next run. Threads meet as they will: their states are

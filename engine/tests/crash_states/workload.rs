@@ -414,7 +414,7 @@ impl Workload for Slabs {
 
     fn run(&self, disk: &Arc<RecordingDisk>) -> Box<dyn Oracle> {
         let (history, store) = begin(self, disk, |offset| if offset % 9 == 1 { 264_000 } else { 3_000 });
-        for round in 0..48 {
+        for round in 0..40 {
             let mut writer = store.writer(&log_name(round % 2)).unwrap();
             history.append(&mut writer, 2);
             history.commit(&mut writer, level(round));
@@ -426,6 +426,18 @@ impl Workload for Slabs {
             if round % 16 == 15 {
                 store.checkpoint().unwrap();
             }
+        }
+        // A commit that refers to a slab while another one is on its way, and then one that refers to that.
+        for turn in 0..4 {
+            let mut first = store.writer(&log_name(turn % 2)).unwrap();
+            let mut second = store.writer(&log_name(1 - turn % 2)).unwrap();
+            history.append(&mut first, 11);
+            history.append(&mut second, 11);
+            store.step().unwrap();
+            store.step().unwrap();
+            history.commit(&mut first, Durability::Disk);
+            while store.step().unwrap() {}
+            history.commit(&mut second, Durability::Disk);
         }
         end(history, store)
     }
