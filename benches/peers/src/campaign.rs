@@ -23,6 +23,27 @@ pub(crate) struct Plan {
     pub(crate) engines: Vec<&'static Entry>,
 }
 
+impl Plan {
+    /// Whether it shows no more than that everything works.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.scale < 1.0 && self.rounds == 1
+    }
+
+    /// What its outputs must say if it measures less than a full run.
+    pub(crate) fn shortness(&self) -> Option<String> {
+        if self.is_trial() {
+            return Some("A short run: it shows that everything works, and is not for quoting.".to_owned());
+        }
+        let percent = self.scale * 100.0;
+        let gigabytes = self.sustained_gigabytes;
+        (self.scale < 1.0).then(|| {
+            format!(
+                "{percent:.0} % of the data and time that a full run takes; {gigabytes} GB at most where it is sustained."
+            )
+        })
+    }
+}
+
 /// Everything that was measured.
 #[derive(Debug, Default)]
 pub(crate) struct Results {

@@ -166,7 +166,7 @@ fn compare(arguments: &Arguments) -> Outcome<()> {
     let own = std::path::absolute(&arguments.directory)?.join(format!("run-{}", std::process::id()));
     std::fs::create_dir(&own)?;
     let plan = plan(arguments, own.clone());
-    let facts = machine::facts(&own, plan.scale < 1.0).map_err(Failure::Failed)?;
+    let facts = machine::facts(&own, plan.is_trial()).map_err(Failure::Failed)?;
     let results = campaign::run(&plan);
     std::fs::remove_dir_all(&own)?;
     let report = Report::new(&facts, &plan, &results?);

@@ -206,8 +206,8 @@ impl<'a> Report<'a> {
             if rounds == 1 { ", which says little" } else { "s" },
         )
         .expect("a string takes what is written");
-        if self.plan.scale < 1.0 {
-            out += "**A short run on a busy machine: it shows that everything works, and is not for quoting.**\n\n";
+        if let Some(short) = self.plan.shortness() {
+            writeln!(out, "**{short}**\n").expect("a string takes what is written");
         }
         writeln!(
             out,
@@ -342,9 +342,7 @@ impl<'a> Report<'a> {
             "Grey dots are the others, those at the very left further away. At the right the ratio, and who that best is.".to_owned(),
             format!("{}; {}", self.facts.date(), self.facts.short()),
         ];
-        if self.plan.scale < 1.0 {
-            notes.push("A short run on a busy machine: not for quoting.".to_owned());
-        }
+        notes.extend(self.plan.shortness());
         let chart = RatioChart {
             title: "Lanterman beside its peers".to_owned(),
             notes,
