@@ -58,6 +58,13 @@ pub(super) struct Reserve {
     file: Option<Spare>,
 }
 
+impl Reserve {
+    /// Whether one is wanted and there is none.
+    fn is_used_up(&self) -> bool {
+        self.wanted > 0 && self.file.is_none()
+    }
+}
+
 impl SegmentTable {
     /// Sees to a reserve of `most` bytes, or a part of that in a small store. A full disk is no error: then there is none.
     pub(crate) fn keep_reserve(&self, most: u64) {
@@ -81,7 +88,7 @@ impl SegmentTable {
         };
         let mut reserve = self.reserve.lock();
         reserve.wanted = reserve.wanted.max(wanted);
-        if reserve.wanted > 0 && reserve.file.is_none() {
+        if reserve.is_used_up() {
             reserve.file = self.take_unused_spare();
         }
     }
@@ -98,7 +105,7 @@ impl SegmentTable {
     /// Makes the reserve that is wanted, if there is none; says whether there is one.
     fn restore(&self, reserve: &mut Reserve) -> bool {
         // One that is too small is replaced by a checkpoint.
-        if reserve.wanted == 0 || reserve.file.is_some() {
+        if !reserve.is_used_up() {
             return true;
         }
         self.enlarge(reserve)
@@ -142,8 +149,7 @@ impl SegmentTable {
             return Ok((self.reserve_new(id, bytes)?, bytes));
         }
         // With the reserve used up already, there is no room for more than what is needed.
-        let is_used_up = reserve.wanted > 0 && reserve.file.is_none();
-        if !is_used_up {
+        if !reserve.is_used_up() {
             match self.reserve_new(id, bytes) {
                 Err(Error::StorageFull { .. }) => {}
                 made => return Ok((made?, bytes)),
@@ -182,8 +188,7 @@ impl SegmentTable {
 
     /// Whether the reserve was used and there is none since.
     pub(crate) fn is_reserve_used_up(&self) -> bool {
-        let reserve = self.reserve.lock();
-        reserve.wanted > 0 && reserve.file.is_none()
+        self.reserve.lock().is_used_up()
     }
 
     /// Whether new segments of `bytes` together find room, if the reserve may be used for them.

@@ -18,9 +18,5 @@ pub(super) fn bytes_for_block(needed: u64) -> u64 {
 
 /// How large a segment should be in which a block of `needed` bytes begins where room is short: with room for some more like it.
 pub(crate) fn small_segment_bytes(needed: u64) -> u64 {
-    let some = needed.max(32 << 10);
-    needed
-        .saturating_add(some)
-        .saturating_add(FIRST_BLOCK_POSITION)
-        .next_multiple_of(FIRST_BLOCK_POSITION)
+    bytes_for_block(needed.saturating_add(needed.max(32 << 10)))
 }

@@ -65,9 +65,7 @@ impl Tree {
             None => Ok(Reference::EMPTY),
         }
     }
-}
 
-impl Tree {
     /// How many bytes of blocks the next checkpoint writes for the nodes of the tree, at most: for those that are nowhere on
     /// the disk, and for those that would be others if something took the place of each of the ranges of offsets in `replaced`.
     ///
