@@ -109,7 +109,9 @@ fn run(arguments: &Arguments) -> Outcome<()> {
         context.round = round;
         for group in &chosen {
             eprint!("\rround {} of {rounds}: {:<12}", round + 1, group.name);
-            table.add((group.measure)(&mut context).map_err(|error| format!("{}: {error}", group.name))?);
+            (group.measure)(&mut context)
+                .and_then(|samples| table.add(round, samples))
+                .map_err(|error| format!("{}: {error}", group.name))?;
         }
     }
     eprintln!();

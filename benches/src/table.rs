@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::Outcome;
 use crate::machine::Facts;
 use lanterman_benches::spread::{Spread, short};
 
@@ -112,15 +113,24 @@ impl Row {
 }
 
 impl Table {
-    pub(crate) fn add(&mut self, samples: Vec<Sample>) {
+    /// Takes what one group measured in round `round`, from 0.
+    ///
+    /// # Errors
+    /// The name of a row that is there in this round already: two rows of one name would become one, and the table would
+    /// show the median of two different things.
+    pub(crate) fn add(&mut self, round: usize, samples: Vec<Sample>) -> Outcome<()> {
         for sample in samples {
             match self.rows.iter_mut().find(|row| row.first().row == sample.row) {
+                Some(row) if row.samples.len() > round => {
+                    return Err(format!("two rows are called {:?}", sample.row).into());
+                }
                 Some(row) => row.samples.push(sample),
                 None => self.rows.push(Row {
                     samples: vec![sample],
                 }),
             }
         }
+        Ok(())
     }
 
     /// The table for people.
@@ -181,5 +191,25 @@ impl Table {
             })
             .collect();
         json!({"machine": facts, "rounds": rounds, "rows": rows})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_rows_of_one_name_in_a_round_are_refused() {
+        let sample = |row| Sample::cost(row, "us", 1.0, 1.0, "nothing");
+        let mut table = Table::default();
+        for round in 0..3 {
+            table.add(round, vec![sample("first"), sample("second")]).unwrap();
+        }
+        assert_eq!(
+            table.rows.iter().map(|row| row.samples.len()).collect::<Vec<_>>(),
+            [3, 3]
+        );
+        assert!(table.add(2, vec![sample("second")]).is_err());
+        assert!(table.add(3, vec![sample("third"), sample("third")]).is_err());
     }
 }

@@ -122,8 +122,8 @@ pub(super) fn disturbance(context: &mut Context) -> Outcome<Vec<Sample>> {
         (
             [
                 "append beside deletions and collection, p50",
-                "the same, p99",
-                "the same, p99.9",
+                "append beside deletions and collection, p99",
+                "append beside deletions and collection, p99.9",
             ],
             with.appends,
             without.appends,
@@ -131,8 +131,8 @@ pub(super) fn disturbance(context: &mut Context) -> Outcome<Vec<Sample>> {
         (
             [
                 "random read beside deletions and collection, p50",
-                "the same, p99 of reads",
-                "the same, p99.9 of reads",
+                "random read beside deletions and collection, p99",
+                "random read beside deletions and collection, p99.9",
             ],
             with.reads,
             without.reads,

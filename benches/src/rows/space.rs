@@ -52,7 +52,7 @@ pub(super) fn memory(context: &mut Context) -> Outcome<Vec<Sample>> {
         )
         .target(1.0),
         Sample::cost(
-            "the same in a store opened again",
+            "memory of an idle log in a store opened again",
             "B",
             reopened.number("bytes_a_log")?,
             1024.0,
