@@ -12,6 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::core::Core;
 use crate::error::Error;
 use crate::flush::Progress;
+use crate::region::root::destroy_replaced;
+use lanterman_format::weakened;
 
 /// How long the thread sleeps when nobody calls; a bound on how late idle memory is given back.
 const IDLE_TURN: Duration = Duration::from_millis(500);
@@ -140,10 +142,10 @@ fn write_what_waits(core: &Core, wishes: &Wishes) -> Result<(), Error> {
         core.groups.lead(core);
     }
     if wishes.flush {
-        core.pool.prepare();
+        core.prepare_memory();
     }
     while core.flusher.lock().drive(core, true)? == Progress::Working {
-        core.pool.prepare();
+        core.prepare_memory();
         core.groups.lead(core);
     }
     core.commit_by_time()?;
@@ -158,7 +160,18 @@ impl Core {
     /// What is kept for readers close behind the writer, and for the next chunks, goes back to the system.
     fn give_back_spare_memory(&self) {
         self.flusher.lock().trim_recent(0);
+        // Roots that were replaced hold chunks until nobody can look at them any more.
+        destroy_replaced();
         self.pool.trim();
+    }
+
+    /// Sees to it that full chunks are ready: first those that no reader needs, then new ones.
+    fn prepare_memory(&self) {
+        if self.pool.is_short_of_full() && !weakened!("landed-chunks-kept") {
+            self.flusher.lock().let_go_of_read(self);
+            destroy_replaced();
+        }
+        self.pool.prepare();
     }
 
     /// One turn of background work, done by the caller; says whether anything was left to do.
@@ -181,5 +194,43 @@ impl Core {
         let kept = self.keep_history()?;
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
         Ok(flushed || kept || checkpointed)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use crate::options::{Background as Helper, Options};
+    use crate::store::Store;
+
+    /// How many chunks of the log are in memory once memory for more is asked for.
+    fn chunks_kept(store: &Store) -> usize {
+        let core = store.core();
+        core.prepare_memory();
+        let log = core.catalog.find("log").unwrap();
+        log.root().chunks.len()
+    }
+
+    #[test]
+    fn chunks_on_the_disk_that_every_cursor_has_read_make_room_before_new_memory_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options::new()
+            .background(Helper::Manual)
+            .tail_memory_bytes(64 << 20);
+        let store = options.open_copying(directory.path().join("store")).unwrap();
+        let mut writer = store.writer("log").unwrap();
+        let reader = store.log("log").unwrap().cursor(0u64).unwrap();
+        for _ in 0..12 << 10 {
+            writer.append(&[7; 1024]).unwrap();
+        }
+        while store.step().unwrap() {}
+        let all = chunks_kept(&store);
+        assert!(
+            all >= 10,
+            "{all} chunks are kept for the one who has read nothing"
+        );
+        drop(reader);
+        let few = chunks_kept(&store);
+        assert!((1..=6).contains(&few), "{few} chunks are kept for nobody");
     }
 }

@@ -5,7 +5,9 @@
 //!
 //! Named snapshots are logs too, which no name leads to: they are found by their label.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,10 +46,34 @@ impl Committed {
 /// version.
 type SnapshotKey = (bool, String, LogName, u64);
 
+/// A log that is found by its name, which it has itself.
+#[derive(Debug)]
+struct ByName(Arc<LogState>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        self.0.name.as_str()
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
+
 /// The catalog of an open store.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    names: RwLock<HashMap<LogName, Arc<LogState>>>,
+    names: RwLock<HashSet<ByName>>,
     snapshots: RwLock<BTreeMap<SnapshotKey, Arc<LogState>>>,
     /// Names of logs that are being made.
     reserved: Mutex<HashSet<LogName>>,
@@ -87,7 +113,7 @@ impl Drop for Reserved<'_> {
 impl Catalog {
     pub(crate) fn new(version: Version, next_log: u64, lost_pages: Vec<Damage>) -> Self {
         Catalog {
-            names: RwLock::new(HashMap::new()),
+            names: RwLock::default(),
             snapshots: RwLock::default(),
             reserved: Mutex::default(),
             released: Condvar::new(),
@@ -109,7 +135,7 @@ impl Catalog {
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<LogState>> {
-        self.names.read().get(name).cloned()
+        self.names.read().get(name).map(|found| Arc::clone(&found.0))
     }
 
     /// The log of that name, made by `make` if there is none; and whether it was made.
@@ -127,11 +153,11 @@ impl Catalog {
         }
         let mut names = self.names.write();
         if let Some(found) = names.get(name.as_str()) {
-            return (Arc::clone(found), false);
+            return (Arc::clone(&found.0), false);
         }
         let id = LogId::new(self.next_log.fetch_add(1, Ordering::AcqRel));
         let log = make(id);
-        names.insert(name.clone(), Arc::clone(&log));
+        names.insert(ByName(Arc::clone(&log)));
         (log, true)
     }
 
@@ -139,7 +165,7 @@ impl Catalog {
     /// a log of that name meanwhile waits.
     pub(crate) fn reserve(&self, name: &LogName) -> Option<Reserved<'_>> {
         let mut reserved = self.reserved.lock();
-        if self.names.read().contains_key(name) || !reserved.insert(name.clone()) {
+        if self.names.read().contains(name.as_str()) || !reserved.insert(name.clone()) {
             return None;
         }
         Some(Reserved {
@@ -160,7 +186,8 @@ impl Catalog {
                 self.snapshots.write().insert(key, Arc::clone(log));
             }
             None => {
-                self.names.write().insert(log.name.clone(), Arc::clone(log));
+                // Another log of that name, if any, makes room: a set keeps the one that it has.
+                self.names.write().replace(ByName(Arc::clone(log)));
             }
         }
     }
@@ -175,8 +202,11 @@ impl Catalog {
             return;
         }
         let mut names = self.names.write();
-        if names.get(&log.name).is_some_and(|found| Arc::ptr_eq(found, log)) {
-            names.remove(&log.name);
+        if names
+            .get(log.name.as_str())
+            .is_some_and(|found| Arc::ptr_eq(&found.0, log))
+        {
+            names.remove(log.name.as_str());
         }
     }
 
@@ -340,7 +370,14 @@ impl Catalog {
     /// Logs that hold chunks, in the order of their ids.
     pub(crate) fn with_memory(&self) -> Vec<Arc<LogState>> {
         let holds = |log: &&Arc<LogState>| log.holds_memory();
-        let mut held: Vec<_> = self.names.read().values().filter(holds).cloned().collect();
+        let names = self.names.read();
+        let mut held: Vec<_> = names
+            .iter()
+            .map(|found| &found.0)
+            .filter(holds)
+            .cloned()
+            .collect();
+        drop(names);
         held.extend(self.snapshots.read().values().filter(holds).cloned());
         in_order(held)
     }
@@ -350,14 +387,20 @@ impl Catalog {
         let mut all: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
         let mut take = |log: &Arc<LogState>| drop(all.insert(log.id.get(), Arc::clone(log)));
         self.cut().logs.values().for_each(|entry| take(&entry.log));
-        self.names.read().values().for_each(&mut take);
+        self.names.read().iter().for_each(|found| take(&found.0));
         self.snapshots.read().values().for_each(&mut take);
         all.into_values().collect()
     }
 
     /// All logs that this process knows, committed or not, in the order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<LogState>> {
-        in_order(self.names.read().values().cloned().collect())
+        in_order(
+            self.names
+                .read()
+                .iter()
+                .map(|found| Arc::clone(&found.0))
+                .collect(),
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lanterman_format::block::{BlockIdentity, BlockKind, Sealed};
-use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, encode_page, page_of};
+use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, encode_page};
 use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
 use lanterman_format::error::FormatError;
 use lanterman_format::gathered;
@@ -28,6 +28,7 @@ use crate::disk::Sync;
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
 use crate::fork::encoded;
+use crate::listed::{ChangedPages, ListedPages};
 use crate::log::{LogState, Root, TailSlab};
 use crate::region::chunk::Chunk;
 use crate::root_file::RootFile;
@@ -56,8 +57,8 @@ pub(crate) struct CheckpointState {
     pub(crate) journal_position: u64,
     /// Where each page of the catalog is.
     pub(crate) pages: BTreeMap<u64, Reference>,
-    /// Entries of the catalog by page, as the newest checkpoint has them.
-    pub(crate) entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
+    /// What these pages say.
+    pub(crate) entries: ListedPages,
 }
 
 /// What a checkpoint did.
@@ -292,9 +293,12 @@ impl Core {
         state.journal_segment = checkpoint.journal_segment;
         state.journal_position = checkpoint.journal_position.get();
         state.pages = pages;
-        for (page, entries) in changed {
-            state.entries.insert(page, entries);
-        }
+        // A log that did not change has the tail slab that the checkpoint before gave it.
+        changed.keep(&mut state.entries, |log| {
+            let new = tails.get(&log.get()).map(|tail| Arc::clone(&tail.slab));
+            let known = || cut.logs.get(&log.get())?.log.persisted_tail();
+            new.or_else(known)
+        });
         self.apply_tails(dirty, &tails, &edit_counts, cut);
         if let Some(readers) = &self.readers {
             readers.tell_root(Sequence::new(state.root.sequence()));
@@ -434,46 +438,27 @@ impl Core {
         sink.write(&place, &buffer)
     }
 
-    /// Writes the pages of the catalog that changed; gives all pages, and the entries of the changed ones.
-    #[allow(
-        clippy::type_complexity,
-        reason = "the two halves of a catalog are used once, right at the call"
-    )]
+    /// Writes the pages of the catalog that changed; gives all pages, and what the changed ones say.
     fn write_pages(
         &self,
         sink: &mut BlockSink<'_>,
         state: &CheckpointState,
         entries: Vec<CatalogEntry>,
         dropped: &[LogId],
-    ) -> Result<(
-        BTreeMap<u64, Reference>,
-        BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
-    )> {
-        let mut changed: BTreeMap<u64, BTreeMap<u64, CatalogEntry>> = BTreeMap::new();
+    ) -> Result<(BTreeMap<u64, Reference>, ChangedPages)> {
+        let mut changed = ChangedPages::default();
         for entry in entries {
-            let page = page_of(entry.log);
-            let known = || state.entries.get(&page).cloned().unwrap_or_default();
-            changed
-                .entry(page)
-                .or_insert_with(known)
-                .insert(entry.log.get(), entry);
+            changed.put(&state.entries, entry);
         }
         for log in dropped {
-            let page = page_of(*log);
-            if let Some(known) = state.entries.get(&page) {
-                changed
-                    .entry(page)
-                    .or_insert_with(|| known.clone())
-                    .remove(&log.get());
-            }
+            changed.remove(&state.entries, *log);
         }
         let mut pages = state.pages.clone();
-        for (page, entries) in &changed {
-            if entries.is_empty() {
-                pages.remove(page);
+        for (page, listed) in changed.pages() {
+            if listed.is_empty() {
+                pages.remove(&page);
                 continue;
             }
-            let listed: Vec<&CatalogEntry> = entries.values().collect();
             let mut bytes = CATALOG_ENTRIES_POSITION;
             for entry in &listed {
                 let more = entry.encoded_bytes().map_err(|_| Error::Internal {
@@ -482,9 +467,9 @@ impl Core {
                 bytes = bytes.saturating_add(more as usize);
             }
             let encode =
-                |identity: &BlockIdentity, out: &mut Vec<u8>| encode_page(*page, &listed, identity, out);
+                |identity: &BlockIdentity, out: &mut Vec<u8>| encode_page(page, &listed, identity, out);
             let reference = sink.block(BlockKind::CatalogPage, bytes, encode)?;
-            pages.insert(*page, reference);
+            pages.insert(page, reference);
         }
         Ok((pages, changed))
     }
@@ -582,12 +567,17 @@ impl Core {
     /// Logs that nobody appended to since the last checkpoint give their memory back.
     fn release_idle(&self, dirty: &BTreeMap<u64, Arc<LogState>>) {
         let edits = self.edits.lock();
+        let mut released = false;
         for log in self.catalog.with_memory() {
             if !dirty.contains_key(&log.id.get()) {
-                self.release(&log);
+                released |= self.release(&log);
             }
         }
         drop(edits);
         self.pool.trim();
+        if released {
+            // What their roots held comes back a little later; the helper thread trims again when it rests.
+            self.background.ask_for_flush();
+        }
     }
 }

@@ -99,25 +99,26 @@ fn slab_bytes(seen: &Seen, most: u64) -> u64 {
 /// The size of the slabs that a log gets, and what it was chosen for.
 #[derive(Debug, Default)]
 pub(crate) struct SlabSize {
-    chosen: Mutex<Option<(Seen, u64)>>,
+    /// Boxed: most logs never fill a chunk.
+    chosen: Mutex<Option<Box<(Seen, u64)>>>,
 }
 
 impl SlabSize {
     /// How large a full slab of the log is, where at most `most` are allowed: that, until something was seen.
     pub(crate) fn bytes(&self, most: u64) -> u64 {
-        self.chosen.lock().map_or(most, |(_, bytes)| bytes)
+        self.chosen.lock().as_ref().map_or(most, |chosen| chosen.1)
     }
 
     /// Chooses by what was seen lately; gives the size.
     pub(crate) fn choose(&self, seen: Seen, most: u64) -> u64 {
         let bytes = slab_bytes(&seen, most);
-        *self.chosen.lock() = Some((seen, bytes));
+        *self.chosen.lock() = Some(Box::new((seen, bytes)));
         bytes
     }
 
     /// What was seen when the size was chosen.
     pub(crate) fn seen(&self) -> Option<Seen> {
-        self.chosen.lock().map(|(seen, _)| seen)
+        self.chosen.lock().as_ref().map(|chosen| chosen.0)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::disk::{AlignedBuffer, BulkWriter, Completion, SharedBytes};
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
+use crate::few::Few;
 use crate::log::LogState;
 use crate::region::chunk::{Chunk, ChunkSealed, ChunkWriter};
 use crate::segment::Allocated;
@@ -42,8 +43,11 @@ struct Job {
     state: JobState,
     place: Option<(Allocated, ChunkSealed)>,
     /// Deleted offsets that the slab has as runs.
-    runs: Arc<[Range<u64>]>,
+    runs: Few<Range<u64>>,
 }
+
+/// Bytes of the newest chunks that are kept for readers though no cursor needs them now, when memory is short of chunks.
+const RECENT_BYTES_LEAST: u64 = 4 << 20;
 
 /// A chunk that is on disk as well and kept for those who read close behind the writer.
 #[derive(Debug)]
@@ -144,7 +148,7 @@ impl Flusher {
                 closed_ms: closed.closed_ms,
                 state: JobState::Queued,
                 place: None,
-                runs: Arc::from([]),
+                runs: Few::default(),
             }));
         // What is in flight of a log that was dropped lands as nothing.
         self.jobs
@@ -187,7 +191,7 @@ impl Flusher {
             let whole = job.chunk.first_offset()..offsets.end;
             let mut builder = core.masked_part(&job.log, &root, &job.chunk, whole, job.closed_ms)?;
             if weakened!("masks-forgotten-at-sealing") && builder.take().is_some() {
-                job.runs = Arc::clone(&root.masks);
+                job.runs = root.masks.clone();
             }
             let has_runs = builder.is_some();
             let compression = job.log.compression();
@@ -364,6 +368,26 @@ impl Flusher {
         self.trim_recent(self.recent_bytes_max);
     }
 
+    /// Lets go of the oldest landed chunks, but for the newest of all, as long as every cursor of their logs is behind
+    /// them: their memory is warm, and new memory would have to be cleared first.
+    pub(crate) fn let_go_of_read(&mut self, core: &Core) {
+        while self.recent_bytes > RECENT_BYTES_LEAST {
+            let is_read = self.recent.front().is_some_and(|oldest| {
+                let next = oldest
+                    .log
+                    .root()
+                    .chunks
+                    .get(1)
+                    .map_or(u64::MAX, |chunk| chunk.first_offset());
+                core.pins.slowest_cursor(oldest.log.id) >= next
+            });
+            if !is_read {
+                break;
+            }
+            self.trim_recent(self.recent_bytes.saturating_sub(1));
+        }
+    }
+
     /// Lets go of landed chunks until at most `bytes_max` are kept.
     pub(crate) fn trim_recent(&mut self, bytes_max: u64) {
         while self.recent_bytes > bytes_max {
@@ -378,7 +402,7 @@ impl Flusher {
                         && chunk.is_closed()
                 };
                 let kept: Vec<_> = root.chunks.iter().filter(|chunk| !gone(chunk)).cloned().collect();
-                root.chunks = Arc::from(kept);
+                root.chunks = Few::from(kept);
             });
         }
     }

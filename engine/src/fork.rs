@@ -21,6 +21,7 @@ use crate::catalog::Reserved;
 use crate::core::Core;
 use crate::edit::Edit;
 use crate::error::{Error, Result};
+use crate::few::Few;
 use crate::found::find_slab;
 use crate::log::{LogState, Root};
 
@@ -87,7 +88,7 @@ impl Core {
             .keys
             .iter()
             .filter_map(|run| run.within(&(root.start..in_tree)));
-        let keys: Arc<[_]> = keys.collect();
+        let keys: Few<_> = keys.collect();
         fork.change_root(|root_of_fork| {
             root_of_fork.tail = tail_slab;
             root_of_fork.keys = keys;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::few::Few;
 use crate::keyed::KeyPart;
 use crate::keys::{KeyRun, KeyedPlace, MergedKeys, RunWriter};
 use crate::log::{LogState, Root};
@@ -207,7 +208,7 @@ impl Core {
                 }
                 (None, None) => false,
             };
-            root.keys = Arc::from(keys);
+            root.keys = Few::from(keys);
             is_told
         });
         self.catalog.mark_dirty(log);

@@ -14,6 +14,7 @@ use lanterman_format::weakened;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::few::Few;
 use crate::keys::{Buffers, KeyContext, KeyError, KeyRun, KeyStream, MemoryKeys, MergedKeys, RunCursor};
 use crate::log::{LogState, Root};
 use crate::region::chunk::Chunk;
@@ -196,7 +197,7 @@ impl Core {
                 // The messages say the same as their runs, only more slowly.
                 self.forget_runs(log);
                 let bare = Root {
-                    keys: Arc::from([]),
+                    keys: Few::default(),
                     ..root.clone()
                 };
                 let looked = self.look_for_key(log, &bare, &shown, key, &mut found);
@@ -215,7 +216,7 @@ impl Core {
     pub(crate) fn forget_runs(&self, log: &Arc<LogState>) -> bool {
         let had_runs = log.change_root(|root| {
             let had_runs = !root.keys.is_empty();
-            root.keys = Arc::from([]);
+            root.keys = Few::default();
             had_runs
         });
         if !had_runs {

@@ -81,6 +81,7 @@ pub mod disk;
 mod dropping;
 mod edit;
 mod error;
+mod few;
 mod flush;
 mod fork;
 mod formats;
@@ -92,6 +93,7 @@ mod key_scan;
 mod keyed;
 mod keys;
 mod large;
+mod listed;
 mod log;
 mod log_settings;
 #[cfg(all(loom, test))]

@@ -21,9 +21,10 @@ use lanterman_format::name::LogName;
 use lanterman_format::settings::{CompressionSettings, Settings, SnapshotSettings};
 use lanterman_format::weakened;
 
-use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, order};
+use crate::atomics::{AtomicBool, AtomicU32, AtomicU64, Mutex, OnceLock, Ordering, order};
 use crate::choices::SlabSize;
 use crate::constraints::Compiled;
+use crate::few::Few;
 use crate::keys::{KeyRun, Superseded};
 use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::region::gated::Gated;
@@ -71,14 +72,14 @@ pub(crate) struct Root {
     pub(crate) start: u64,
     pub(crate) tree: Tree,
     pub(crate) tree_end: u64,
-    pub(crate) chunks: Arc<[Arc<Chunk>]>,
+    pub(crate) chunks: Few<Arc<Chunk>>,
     pub(crate) tail: Option<TailSlab>,
     /// Between and behind the chunks, by rising offsets; almost always empty.
-    pub(crate) pending: Arc<[PendingRun]>,
+    pub(crate) pending: Few<PendingRun>,
     /// Deleted offsets that are not in the tree yet: rising, disjoint, almost always none.
-    pub(crate) masks: Arc<[Range<u64>]>,
+    pub(crate) masks: Few<Range<u64>>,
     /// Where the keys of a keyed log are told, by rising offsets that are in the tree; with gaps, and some may have gone.
-    pub(crate) keys: Arc<[KeyRun]>,
+    pub(crate) keys: Few<KeyRun>,
     /// How many edits of this process deleted something: two roots of a log with the same number agree on every offset
     /// that both have.
     pub(crate) edits: u64,
@@ -97,11 +98,11 @@ impl Root {
             start,
             tree: Tree::EMPTY,
             tree_end: start,
-            chunks: Arc::from([]),
+            chunks: Few::default(),
             tail: None,
-            pending: Arc::from([]),
-            masks: Arc::from([]),
-            keys: Arc::from([]),
+            pending: Few::default(),
+            masks: Few::default(),
+            keys: Few::default(),
             edits: 0,
             generation: 0,
         }
@@ -188,7 +189,7 @@ impl Root {
             .chain(behind)
             .cloned()
             .collect();
-        self.masks = Arc::from(masks);
+        self.masks = Few::from(masks);
     }
 
     /// Takes the masks below `end` away, cut at `end`; whoever does has deleted these offsets elsewhere.
@@ -208,7 +209,7 @@ impl Root {
             .filter(|mask| mask.end > end)
             .map(|mask| mask.start.max(end)..mask.end)
             .collect();
-        self.masks = Arc::from(kept);
+        self.masks = Few::from(kept);
         taken
     }
 
@@ -227,6 +228,19 @@ pub(crate) struct TailState {
     pub(crate) writer: Option<ChunkWriter>,
     /// A message is being filled in place: nobody but the appender may touch the chunk until it is published.
     pub(crate) reserved: bool,
+}
+
+/// What most logs never have, and what is made for the others when it is first asked for.
+#[derive(Debug, Default)]
+struct Seldom {
+    /// Held while the settings are changed, from looking at them until the change is written. Taken before the lock of edits.
+    settings_change: Mutex<()>,
+    /// The constraints, once they were needed, with how often they had changed.
+    compiled: Mutex<Option<(u64, Arc<Compiled>)>>,
+    /// What of a keyed log is known to be superseded.
+    superseded: Mutex<Superseded>,
+    /// Roots as they were before versions that edited the log, for snapshots of older versions of the whole store.
+    before_edits: Mutex<Vec<(Version, Root)>>,
 }
 
 /// What the newest checkpoint holds of a log.
@@ -266,23 +280,26 @@ pub(crate) struct LogState {
     /// Set once the log is dropped: its name may be another's by now.
     dropped: AtomicBool,
     settings: Mutex<Arc<Settings>>,
-    /// Held while the settings are changed, from looking at them until the change is written. Taken before the lock of edits.
-    pub(crate) settings_change: Mutex<()>,
     /// Whether the settings have constraints, and whether the log is keyed: one load for each append.
     demands: AtomicU32,
     /// How often the constraints have changed in this process.
     constraint_changes: AtomicU64,
-    /// The constraints, once they were needed, with how often they had changed.
-    compiled: Mutex<Option<(u64, Arc<Compiled>)>>,
     /// How large its slabs are to be.
     pub(crate) slab_size: SlabSize,
-    /// What of a keyed log is known to be superseded.
-    pub(crate) superseded: Mutex<Superseded>,
+    seldom: OnceLock<Box<Seldom>>,
     /// What is told of it if it is a named snapshot, which has no name of its own and is never written to.
-    snapshot: Option<SnapshotSettings>,
+    snapshot: Option<Box<SnapshotSettings>>,
     pub(crate) persisted: Mutex<Persisted>,
-    /// Roots as they were before versions that edited the log, for snapshots of older versions of the whole store.
-    before_edits: Mutex<Vec<(Version, Root)>>,
+}
+
+/// The settings, those of all logs that have the usual ones at one place.
+fn shared(settings: Settings) -> Arc<Settings> {
+    static USUAL: std::sync::OnceLock<Arc<Settings>> = std::sync::OnceLock::new();
+    let usual = USUAL.get_or_init(Arc::default);
+    match settings == **usual {
+        true => Arc::clone(usual),
+        false => Arc::new(settings),
+    }
 }
 
 impl LogState {
@@ -303,17 +320,28 @@ impl LogState {
             created: AtomicBool::new(false),
             open_end: AtomicU32::new(0),
             dropped: AtomicBool::new(false),
-            snapshot: settings.snapshot.clone(),
+            snapshot: settings.snapshot.clone().map(Box::new),
             demands: AtomicU32::new(demands_of(&settings)),
             slab_size: SlabSize::default(),
-            superseded: Mutex::new(Superseded::default()),
+            seldom: OnceLock::new(),
             constraint_changes: AtomicU64::new(0),
-            compiled: Mutex::new(None),
-            settings: Mutex::new(Arc::new(settings)),
-            settings_change: Mutex::new(()),
+            settings: Mutex::new(shared(settings)),
             persisted: Mutex::new(Persisted::default()),
-            before_edits: Mutex::new(Vec::new()),
         }
+    }
+
+    fn seldom(&self) -> &Seldom {
+        self.seldom.get_or_init(Box::default)
+    }
+
+    /// What of a keyed log is known to be superseded.
+    pub(crate) fn superseded(&self) -> &Mutex<Superseded> {
+        &self.seldom().superseded
+    }
+
+    /// The lock of whoever changes the settings, from looking at them until the change is written. Taken before that of edits.
+    pub(crate) fn settings_change(&self) -> &Mutex<()> {
+        &self.seldom().settings_change
     }
 
     /// The newest root.
@@ -346,21 +374,26 @@ impl LogState {
 
     /// Keeps the root as it is before `version` edits it; first forgets those before `oldest`, which nobody holds.
     pub(crate) fn keep_root_before(&self, version: Version, oldest: Version) {
-        let mut kept = self.before_edits.lock();
+        let mut kept = self.seldom().before_edits.lock();
         kept.retain(|(before, _)| *before > oldest);
         kept.push((version, self.root.load()));
     }
 
     /// Forgets roots that only versions before `oldest` need.
     pub(crate) fn forget_roots_before(&self, oldest: Version) {
-        self.before_edits.lock().retain(|(before, _)| *before > oldest);
+        if let Some(seldom) = self.seldom.get() {
+            seldom.before_edits.lock().retain(|(before, _)| *before > oldest);
+        }
     }
 
     /// The root with all edits up to `version` and none after it. It may hold messages that were appended later.
     pub(crate) fn root_at(&self, version: Version) -> Root {
         // First the newest, then those before edits: an edit keeps the old one before it shows the new one.
         let newest = self.root.load();
-        let kept = self.before_edits.lock();
+        let Some(seldom) = self.seldom.get() else {
+            return newest;
+        };
+        let kept = seldom.before_edits.lock();
         match kept.iter().find(|(edited, _)| *edited > version) {
             Some((_, before)) => before.clone(),
             None => newest,
@@ -375,7 +408,7 @@ impl LogState {
         let mut known = self.settings.lock();
         let changes = known.constraints != settings.constraints;
         self.demands.store(demands_of(&settings), Ordering::Release);
-        *known = Arc::new(settings);
+        *known = shared(settings);
         if changes {
             // Behind the settings: whoever counts before he reads them never takes old ones for new.
             self.constraint_changes.fetch_add(1, Ordering::AcqRel);
@@ -389,7 +422,7 @@ impl LogState {
         compile: impl FnOnce(&Settings) -> Result<Option<Compiled>, E>,
     ) -> Result<Option<Arc<Compiled>>, E> {
         let changes = self.constraint_changes.load(Ordering::Acquire);
-        let mut compiled = self.compiled.lock();
+        let mut compiled = self.seldom().compiled.lock();
         if let Some((of_changes, known)) = compiled.as_ref()
             && *of_changes == changes
         {
@@ -435,9 +468,15 @@ impl LogState {
         self.demands.store(demands_of(&settings), Ordering::Release);
     }
 
+    /// The tail slab that the newest checkpoint has of it.
+    pub(crate) fn persisted_tail(&self) -> Option<Arc<SlabHandle>> {
+        let persisted = self.persisted.lock();
+        persisted.tail.as_ref().map(|tail| Arc::clone(&tail.slab))
+    }
+
     /// What is told of it if it is a named snapshot.
     pub(crate) fn named_snapshot(&self) -> Option<&SnapshotSettings> {
-        self.snapshot.as_ref()
+        self.snapshot.as_deref()
     }
 
     pub(crate) fn is_dropped(&self) -> bool {

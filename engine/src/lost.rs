@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
+use crate::few::Few;
 use crate::journal::replay::Hole;
 use crate::log::{LogState, PendingRun, Root, TailSlab, TailState};
 use crate::slab::SlabHandle;
@@ -253,7 +254,7 @@ impl Core {
             let mut pending = root.pending.to_vec();
             let first = root.end();
             pending.push(PendingRun { first, tree });
-            root.pending = Arc::from(pending);
+            root.pending = Few::from(pending);
             self.absorb_pending(log, root)
         })
     }
@@ -265,7 +266,7 @@ impl Core {
                 break;
             }
             let joined = root.tree.join(self.source.as_ref(), &next.tree);
-            let (end, rest) = (next.end(), Arc::from(rest));
+            let (end, rest) = (next.end(), Few::from(rest.to_vec()));
             root.tree = joined.map_err(|error| self.tree_error(log, error))?;
             root.tree_end = end;
             root.pending = rest;

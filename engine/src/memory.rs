@@ -11,6 +11,7 @@ use lanterman_format::weakened;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::few::Few;
 use crate::flush::Progress;
 use crate::log::{LogState, Root, TailState};
 use crate::options::WhenFull;
@@ -64,6 +65,10 @@ impl Core {
         let larger = wanted
             .max(writer.capacity().saturating_mul(GROWTH))
             .min(full.max(wanted));
+        if larger < full && larger.saturating_mul(GROWTH) >= full {
+            // The next one is a full one: by then the helper thread has its pages made.
+            self.background.ask_for_flush();
+        }
         match self
             .pool
             .take(larger, writer.first_offset(), writer.chunk().opened_ms())
@@ -151,7 +156,7 @@ impl Core {
                     .filter(|chunk| chunk.first_offset() != first)
                     .cloned()
                     .collect();
-                root.chunks = Arc::from(kept);
+                root.chunks = Few::from(kept);
             });
             return;
         }
@@ -206,17 +211,17 @@ impl Core {
     }
 
     /// Takes the memory of a log that is wholly in the newest checkpoint, if nobody is at its tail. Who calls it holds the
-    /// lock of edits: an edit that has found no tail slab must not find one a moment later.
-    pub(crate) fn release(&self, log: &Arc<LogState>) {
+    /// lock of edits: an edit that has found no tail slab must not find one a moment later. Says whether the memory went.
+    pub(crate) fn release(&self, log: &Arc<LogState>) -> bool {
         let Some(mut tail) = log.tail.try_intrude() else {
-            return;
+            return false;
         };
         if tail.reserved || tail.writer.as_ref().is_some_and(ChunkWriter::has_staged) {
-            return;
+            return false;
         }
         let persisted = log.persisted.lock();
         if persisted.end != log.end() {
-            return;
+            return false;
         }
         let kept = persisted.tail.clone();
         let released = log.change_root(|root| {
@@ -235,7 +240,7 @@ impl Core {
                 && root.pending.is_empty()
                 && kept.as_ref().is_none_or(|tail| tail.first == root.tree_end);
             if whole {
-                root.chunks = Arc::from([]);
+                root.chunks = Few::default();
                 root.tail = kept;
                 // A quiet log keeps no nodes either; they are read again when somebody comes.
                 root.tree = root.tree.unloaded().unwrap_or_else(|| root.tree.clone());
@@ -245,6 +250,7 @@ impl Core {
         if released {
             tail.writer = None;
         }
+        released
     }
 }
 
@@ -293,12 +299,12 @@ impl Core {
 fn push_chunk(root: &mut Root, chunk: Arc<Chunk>) {
     let mut chunks = root.chunks.to_vec();
     chunks.push(chunk);
-    root.chunks = Arc::from(chunks);
+    root.chunks = Few::from(chunks);
 }
 
 fn replace_last(root: &mut Root, chunk: Arc<Chunk>) {
     let mut chunks = root.chunks.to_vec();
     chunks.pop();
     chunks.push(chunk);
-    root.chunks = Arc::from(chunks);
+    root.chunks = Few::from(chunks);
 }

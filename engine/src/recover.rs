@@ -26,6 +26,7 @@ use lanterman_format::weakened;
 use crate::catalog::Catalog;
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
+use crate::few::Few;
 use crate::journal::replay::{Scan, Step};
 use crate::keys::KeyRun;
 use crate::log::{LogState, Persisted, Root, TailSlab};
@@ -43,7 +44,7 @@ pub(crate) struct Loaded {
     pub(crate) next_log: u64,
     pub(crate) last_commit_crc: Crc,
     pub(crate) pages: BTreeMap<u64, Reference>,
-    pub(crate) entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>>,
+    pub(crate) entries: BTreeMap<u64, Vec<CatalogEntry>>,
     /// Pages of the catalog that cannot be read, whose logs nobody knows. A writer has none: what it wrote would leave
     /// them out for good.
     pub(crate) lost_pages: Vec<Damage>,
@@ -78,7 +79,7 @@ pub(crate) fn load_checkpoint(
     let checkpoint = read_block(table, &slot.checkpoint, Checkpoint::decode)?;
     check_agreement(table, slot, &checkpoint)?;
     let mut pages: BTreeMap<u64, Reference> = BTreeMap::new();
-    let mut entries: BTreeMap<u64, BTreeMap<u64, CatalogEntry>> = BTreeMap::new();
+    let mut entries: BTreeMap<u64, Vec<CatalogEntry>> = BTreeMap::new();
     let mut lost = Vec::new();
     let mut names: HashSet<LogName> = HashSet::new();
     for reference in &checkpoint.pages {
@@ -102,12 +103,7 @@ pub(crate) fn load_checkpoint(
             return Err(disagreement(table, reference, Structure::CatalogPage, 0, log));
         }
         pages.insert(page.page, *reference);
-        let listed = page
-            .entries
-            .into_iter()
-            .map(|entry| (entry.log.get(), entry))
-            .collect();
-        entries.insert(page.page, listed);
+        entries.insert(page.page, page.entries);
     }
     let end = slot
         .checkpoint
@@ -269,7 +265,7 @@ fn read_block<T>(
 
 /// Makes the logs of a checkpoint.
 pub(crate) fn restore_logs(table: &SegmentTable, catalog: &Catalog, loaded: &Loaded) -> Result<()> {
-    for entry in loaded.entries.values().flat_map(BTreeMap::values) {
+    for entry in loaded.entries.values().flatten() {
         let mut root = root_of(table, loaded, entry)?;
         let end = root.end();
         let settings = Settings::decode(&entry.settings).ok();
@@ -330,11 +326,11 @@ fn root_of(table: &SegmentTable, loaded: &Loaded, entry: &CatalogEntry) -> Resul
         start,
         tree,
         tree_end,
-        chunks: Arc::from([]),
+        chunks: Few::default(),
         tail,
-        pending: Arc::from([]),
-        masks: Arc::from([]),
-        keys: Arc::from([]),
+        pending: Few::default(),
+        masks: Few::default(),
+        keys: Few::default(),
         edits: 0,
         generation: 0,
     })
@@ -460,11 +456,11 @@ impl Core {
         log.change_root(|root| {
             root.tree = tree;
             root.tree_end = end;
-            root.chunks = Arc::from([]);
+            root.chunks = Few::default();
             root.tail = None;
-            root.pending = Arc::from([]);
+            root.pending = Few::default();
             // What was deleted of these messages is an entry of its own, or a run in the slab.
-            root.masks = Arc::from([]);
+            root.masks = Few::default();
         });
         log.set_adopted_end(end);
         Ok(())

@@ -21,7 +21,7 @@ impl Core {
         log: &Arc<LogState>,
         change: impl FnOnce(&mut Settings) -> Result<()>,
     ) -> Result<()> {
-        let _alone = (!weakened!("settings-together")).then(|| log.settings_change.lock());
+        let _alone = (!weakened!("settings-together")).then(|| log.settings_change().lock());
         let mut settings = (*log.settings()).clone();
         change(&mut settings)?;
         let encoded = encoded(&settings)?;

@@ -22,6 +22,7 @@ use crate::core::Core;
 use crate::deletion::WantedRange;
 use crate::edit::Edit;
 use crate::error::{Error, Result};
+use crate::few::Few;
 use crate::log::{LogState, PendingRun, Root, TailState};
 use crate::region::chunk::{Chunk, ChunkWriter};
 use crate::tree::Tree;
@@ -457,7 +458,7 @@ impl Core {
                 .map_err(|error| self.tree_error(log, error))?;
             kept.push(PendingRun { first, tree });
         }
-        root.pending = Arc::from(kept);
+        root.pending = Few::from(kept);
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
+use crate::listed::list;
 use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
@@ -674,7 +675,7 @@ fn open_core(
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
         flusher: Flusher::new(bulk, options.tail_memory_bytes / 4),
-        checkpoint: checkpoint_state(disk, path, &options, newest, slot, loaded)?,
+        checkpoint: checkpoint_state(disk, path, &options, newest, slot, loaded, &catalog)?,
         segments: Arc::clone(&table),
         source,
         catalog,
@@ -740,6 +741,7 @@ fn checkpoint_state(
     newest: &RootSlot,
     slot: &RootSlot,
     loaded: Loaded,
+    catalog: &Catalog,
 ) -> Result<CheckpointState> {
     // Of two slots that differ the one that is not used is written first: one good slot is there at any time.
     let spared = if slot.sequence == newest.sequence {
@@ -755,7 +757,11 @@ fn checkpoint_state(
         journal_position: slot.journal_position.get(),
         version: loaded.version,
         pages: loaded.pages,
-        entries: loaded.entries,
+        // Who only reads writes no page anew, and must keep no slab open that the writer has given up since.
+        entries: list(loaded.entries, |log| match options.read_only {
+            true => None,
+            false => catalog.by_id(log.get())?.persisted_tail(),
+        }),
     })
 }
 

@@ -194,7 +194,7 @@ impl Core {
     ) -> Result<Option<Work>> {
         let (mut plan, root) = self.look_at_keys(log, keyed)?;
         let superseded_bytes = plan.superseded_bytes();
-        *log.superseded.lock() = Superseded {
+        *log.superseded().lock() = Superseded {
             looked_until: root.end(),
             live_bytes: plan.live_bytes.max(1),
             live_messages: plan.keys,
@@ -280,7 +280,7 @@ impl Core {
                 Err(error @ Error::Damaged(_)) => {
                     tracing::warn!(log = log.name.as_str(), %error, "a log is not compacted any more");
                     // Nobody can say what its messages supersede.
-                    log.superseded.lock().live_bytes = u64::MAX;
+                    log.superseded().lock().live_bytes = u64::MAX;
                 }
                 Err(error) => return Err(error),
             }
@@ -304,7 +304,7 @@ impl Core {
         if messages == 0 {
             return Ok(false);
         }
-        let known = *log.superseded.lock();
+        let known = *log.superseded().lock();
         if known.live_bytes == u64::MAX {
             return Ok(false);
         }

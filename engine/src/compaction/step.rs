@@ -276,7 +276,7 @@ impl Core {
         work.removed_any = true;
         step.receipt.steps = 1;
         let receipt = &step.receipt;
-        let mut known = work.log.superseded.lock();
+        let mut known = work.log.superseded().lock();
         known.superseded_bytes = known.superseded_bytes.saturating_sub(receipt.removed_bytes);
         known.in_tree_bytes = known.in_tree_bytes.saturating_sub(destroyed.bytes);
         drop(known);

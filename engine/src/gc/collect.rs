@@ -432,9 +432,9 @@ impl Core {
             let oldest_pin = self.pins.oldest(self.clock.monotonic());
             live.add(&checkpoint);
             state.pages.values().for_each(|page| live.add(page));
-            let entries = state.entries.values().flat_map(BTreeMap::values);
+            let entries = state.entries.values().flatten();
             for entry in entries.filter(|_| !weakened!("checkpoint-unreached")) {
-                self.reach_entry(entry, &mut live)?;
+                self.reach_entry(&entry.entry(), &mut live)?;
             }
             for log in &logs {
                 self.reach_root(log, &log.root(), &mut live)?;

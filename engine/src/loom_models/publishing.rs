@@ -10,6 +10,7 @@ use lanterman_format::name::LogName;
 
 use super::every_order;
 use crate::atomics::epoch;
+use crate::few::Few;
 use crate::log::{LogState, Root};
 use crate::publication::Publication;
 use crate::region::chunk::{Chunk, ChunkWriter};
@@ -80,7 +81,7 @@ fn whoever_sees_a_transaction_in_one_log_sees_it_in_the_other() {
 
 fn log_with(chunk: &Arc<Chunk>) -> Arc<LogState> {
     let root = Root {
-        chunks: Arc::from([Arc::clone(chunk)]),
+        chunks: Few::from(vec![Arc::clone(chunk)]),
         ..Root::empty()
     };
     let name = LogName::parse("log").unwrap();
@@ -116,7 +117,7 @@ fn a_reader_who_sees_a_roots_number_finds_that_root_and_all_its_messages() {
         let mut larger = pool.take(4096, 0, 0).unwrap();
         writer.copy_into(&mut larger).unwrap();
         let chunk = Arc::clone(larger.chunk());
-        log.change_root(|root| root.chunks = Arc::from([chunk]));
+        log.change_root(|root| root.chunks = Few::from(vec![chunk]));
         append(&mut larger, 1);
         reader.join().unwrap();
         drop(guard);

@@ -36,18 +36,18 @@ const TAKEN: u32 = 1;
 /// The same, and somebody sleeps until he leaves.
 const AWAITED: u32 = 2;
 
-/// The word of one side, on a cache line of its own.
+/// A value that one owner and rare intruders share.
+///
+/// On cache lines of its own, since the owners of two logs would otherwise write to one. Within it nothing is kept apart:
+/// the owner has the line anyway, for his own word and the value, and an intruder takes it from him by looking whether he is
+/// inside. So it is one line for what a log has, and not three.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Line<T>(T);
-
-/// A value that one owner and rare intruders share.
-#[derive(Debug)]
 pub(crate) struct Gated<T> {
     /// The owner is inside.
-    inside: Line<AtomicBool>,
+    inside: AtomicBool,
     /// An intruder wants in, or is in; [`AWAITED`] when the owner sleeps.
-    wanted: Line<Word>,
+    wanted: Word,
     /// Intruders exclude each other; [`AWAITED`] when another one sleeps.
     intruding: Word,
     owned: AtomicBool,
@@ -55,6 +55,10 @@ pub(crate) struct Gated<T> {
     asymmetric: bool,
     value: UnsafeCell<T>,
 }
+
+/// What a log has behind its gate fits one line with it.
+#[cfg(not(any(loom, lanterman_thread_sanitizer)))]
+const _: () = assert!(size_of::<Gated<[u64; 5]>>() == 64, "one cache line");
 
 // SAFETY: the gate lets one thread at a time reach the value, as a mutex does; so sending the value must be allowed, and
 // nothing more.
@@ -85,8 +89,8 @@ pub(crate) struct Intruder<T> {
 impl<T> Gated<T> {
     pub(crate) fn new(value: T) -> Self {
         Gated {
-            inside: Line(AtomicBool::new(false)),
-            wanted: Line(Word::new(FREE)),
+            inside: AtomicBool::new(false),
+            wanted: Word::new(FREE),
             intruding: Word::new(FREE),
             owned: AtomicBool::new(false),
             asymmetric: atomics::barrier_available(),
@@ -141,7 +145,7 @@ impl<T> Gated<T> {
 
     /// Says that an intruder wants in; whether the kernel's barrier must follow before anything may be concluded.
     fn wish_needs_barrier(&self) -> bool {
-        self.wanted.0.store(TAKEN, Ordering::Relaxed);
+        self.wanted.store(TAKEN, Ordering::Relaxed);
         if !weakened!("gate-wish-unfenced") {
             fence(Ordering::SeqCst);
         }
@@ -162,7 +166,7 @@ impl<T> Gated<T> {
 
     #[cold]
     fn wait_outside(&self) {
-        let wanted = &self.wanted.0;
+        let wanted = &self.wanted;
         loop {
             // Acquire: what an intruder did is visible when his wish is seen gone.
             match wanted.compare_exchange(TAKEN, AWAITED, Ordering::Acquire, Ordering::Acquire) {
@@ -242,7 +246,7 @@ impl<T> Gated<T> {
     fn owner_is_inside(&self) -> bool {
         // Acquire: what the owner did inside is visible when he is seen outside.
         let acquire = order(Ordering::Acquire, weakened!("gate-outside-seen-relaxed"));
-        self.inside.0.load(acquire)
+        self.inside.load(acquire)
     }
 
     fn wait_for_owner(&self) {
@@ -255,7 +259,7 @@ impl<T> Gated<T> {
                 yield_now();
             } else {
                 // An owner who is inside for long does not say when he leaves, which would cost him an atomic exchange.
-                self.wanted.0.pause(TAKEN);
+                self.wanted.pause(TAKEN);
             }
         }
     }
@@ -267,17 +271,17 @@ impl<T> Owner<T> {
     pub(crate) fn enter(&mut self) -> Entered<'_, T> {
         let gated = &*self.gated;
         loop {
-            gated.inside.0.store(true, Ordering::Relaxed);
+            gated.inside.store(true, Ordering::Relaxed);
             gated.owner_fence();
             // Acquire: what an intruder did is visible when his wish is seen gone.
             let acquire = order(Ordering::Acquire, weakened!("gate-entered-relaxed"));
-            if gated.wanted.0.load(acquire) == FREE {
+            if gated.wanted.load(acquire) == FREE {
                 return Entered {
                     gated,
                     lends: PhantomData,
                 };
             }
-            gated.inside.0.store(false, Ordering::Release);
+            gated.inside.store(false, Ordering::Release);
             gated.wait_outside();
         }
     }
@@ -313,7 +317,7 @@ impl<T> Drop for Entered<'_, T> {
     #[inline]
     fn drop(&mut self) {
         let release = order(Ordering::Release, weakened!("gate-left-relaxed"));
-        self.gated.inside.0.store(false, release);
+        self.gated.inside.store(false, release);
     }
 }
 
@@ -337,8 +341,8 @@ impl<T> DerefMut for Intruder<T> {
 impl<T> Drop for Intruder<T> {
     fn drop(&mut self) {
         let release = order(Ordering::Release, weakened!("gate-wish-withdrawn-relaxed"));
-        if self.gated.wanted.0.swap(FREE, release) == AWAITED && !weakened!("gate-owner-not-woken") {
-            self.gated.wanted.0.wake_all();
+        if self.gated.wanted.swap(FREE, release) == AWAITED && !weakened!("gate-owner-not-woken") {
+            self.gated.wanted.wake_all();
         }
         let release = order(Ordering::Release, weakened!("gate-intruders-left-relaxed"));
         if self.gated.intruding.swap(FREE, release) == AWAITED && !weakened!("gate-intruder-not-woken") {

@@ -12,6 +12,17 @@ use lanterman_format::weakened;
 use crate::atomics::epoch::{self, Atomic, Owned};
 use crate::atomics::{Ordering, order};
 
+/// Replaced values are destroyed a few at a time, some turns after they were replaced. This does many turns at once, for who
+/// wants back what they hold; those that somebody looks at meanwhile stay.
+pub(crate) fn destroy_replaced() {
+    for _ in 0..DESTROYING_TURNS {
+        epoch::pin().flush();
+    }
+}
+
+/// Three turns end the grace of the newest; what waits beside it goes eight at a time.
+const DESTROYING_TURNS: usize = 16;
+
 /// An atomic reference to an immutable value.
 #[derive(Debug)]
 pub(crate) struct RootCell<T: Send + Sync + 'static> {

@@ -1,7 +1,9 @@
 //! Chunk memory in size classes, under one budget.
 //!
-//! Memory is cut from arenas of 2 MiB that ask for huge pages: direct writes from huge pages ran 1.6 to 2 times as fast as
-//! from small ones (decision 1). What was used last is given out first, since it is warm.
+//! Memory is cut from arenas of 2 MiB. Those of full chunks ask for huge pages: direct writes from huge pages ran 1.6 to 2 times
+//! as fast as from small ones (decision 1). Smaller chunks do not: the first byte of a huge page waits until all of it is
+//! cleared, which took an appender 3 to 4 ms for each size that a log grows through (decision 18). What was used last is given
+//! out first, since it is warm.
 //!
 //! Invariant: `in_use` is the capacity of all chunks that are not retired; it exceeds the budget only by a message that is
 //! larger than a full slab, by the newest messages that a fork or a splice copies, or during recovery.
@@ -168,7 +170,7 @@ impl Pool {
 
     fn piece(&self, capacity: u64) -> Option<Piece> {
         let Some(index) = self.class_index(capacity) else {
-            return cut(capacity, capacity, Touch::Later)?.pop();
+            return self.cut(capacity, capacity, Touch::Later)?.pop();
         };
         let mut free = self.free.lock();
         if free.len() <= index {
@@ -178,27 +180,33 @@ impl Pool {
         if let Some(piece) = list.pop() {
             return Some(piece);
         }
-        let mut fresh = cut(capacity, ARENA_BYTES.max(capacity), Touch::Later)?;
+        let mut fresh = self.cut(capacity, ARENA_BYTES.max(capacity), Touch::Later)?;
         let piece = fresh.pop();
         list.append(&mut fresh);
         piece
+    }
+
+    /// Whether fewer full chunks are ready than an appender in a hurry may want, and the budget has room for more.
+    pub(crate) fn is_short_of_full(&self) -> bool {
+        let capacity = self.slab_bytes_max;
+        let Some(index) = self.class_index(capacity) else {
+            return false;
+        };
+        let (in_use, retired) = self.held_bytes();
+        let wanted = in_use.saturating_add(capacity.saturating_mul(READY_PIECES)) <= self.budget
+            && retired < self.budget;
+        let ready = || self.free.lock().get(index).map_or(0, Vec::len) as u64;
+        wanted && ready() < READY_PIECES
     }
 
     /// Has a few full chunks ready whose pages are made, so that an appender in a hurry does not wait for the kernel
     /// to clear them. For the helper thread, while slabs are written.
     pub(crate) fn prepare(&self) {
         let capacity = self.slab_bytes_max;
-        let Some(index) = self.class_index(capacity) else {
+        let Some(index) = self.class_index(capacity).filter(|_| self.is_short_of_full()) else {
             return;
         };
-        let ready = || self.free.lock().get(index).map_or(0, Vec::len);
-        let (in_use, retired) = self.held_bytes();
-        let wanted = in_use.saturating_add(capacity.saturating_mul(READY_PIECES)) <= self.budget
-            && retired < self.budget;
-        if !wanted || ready() as u64 >= READY_PIECES {
-            return;
-        }
-        let Some(mut fresh) = cut(capacity, ARENA_BYTES.max(capacity), Touch::Now) else {
+        let Some(mut fresh) = self.cut(capacity, ARENA_BYTES.max(capacity), Touch::Now) else {
             return;
         };
         let mut free = self.free.lock();
@@ -263,21 +271,25 @@ impl Pool {
             self.retired.load(Ordering::Acquire),
         )
     }
-}
 
-/// New memory, cut into pieces of one size.
-fn cut(capacity: u64, arena_bytes: u64, touch: Touch) -> Option<Vec<Piece>> {
-    let bytes = usize::try_from(arena_bytes).ok()?;
-    let arena = Arc::new(OffHeap::with_huge_pages(bytes, touch).ok()?);
-    let entries = usize::try_from(capacity / BYTES_PER_ENTRY).ok()?;
-    let count = arena_bytes.checked_div(capacity)?;
-    let piece = |number: u64| Piece {
-        arena: Arc::clone(&arena),
-        start: number.saturating_mul(capacity),
-        capacity,
-        positions: (0..entries).map(|_| AtomicU32::new(0)).collect(),
-    };
-    Some((0..count).rev().map(piece).collect())
+    /// New memory, cut into pieces of one size.
+    fn cut(&self, capacity: u64, arena_bytes: u64, touch: Touch) -> Option<Vec<Piece>> {
+        let bytes = usize::try_from(arena_bytes).ok()?;
+        let memory = match capacity >= self.slab_bytes_max {
+            true => OffHeap::with_huge_pages(bytes, touch),
+            false => OffHeap::new(bytes, touch),
+        };
+        let arena = Arc::new(memory.ok()?);
+        let entries = usize::try_from(capacity / BYTES_PER_ENTRY).ok()?;
+        let count = arena_bytes.checked_div(capacity)?;
+        let piece = |number: u64| Piece {
+            arena: Arc::clone(&arena),
+            start: number.saturating_mul(capacity),
+            capacity,
+            positions: (0..entries).map(|_| AtomicU32::new(0)).collect(),
+        };
+        Some((0..count).rev().map(piece).collect())
+    }
 }
 
 /// The right of one chunk to its memory.

@@ -1,0 +1,91 @@
+//! Promise: a log that nobody uses costs little memory, whether it was written to by this process or found when the store
+//! was opened. Shown by counting what is allocated while many logs are made and come to rest.
+//!
+//! This is a test program of its own, since the count is that of the whole process.
+#![allow(
+    clippy::unwrap_used,
+    unsafe_code,
+    reason = "a test stops at the first surprise; an allocator that counts is an unsafe trait"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lanterman::{Background, Options, Store};
+
+/// The system's allocator, and how many bytes it has given out, with what it keeps for each piece.
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+/// What an allocator keeps for each piece.
+const PIECE_BYTES: usize = 16;
+
+// SAFETY: every call is handed on as it came, and the system's allocator keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size() + PIECE_BYTES, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size() + PIECE_BYTES, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `dealloc`, and every piece came from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const LOGS: usize = 16_000;
+/// What one log may take.
+const BYTES_A_LOG_MAX: usize = 1_024;
+
+fn allocated() -> usize {
+    ALLOCATED.load(Ordering::Relaxed)
+}
+
+fn bytes_a_log(before: usize) -> usize {
+    allocated().saturating_sub(before) / LOGS
+}
+
+fn fill(store: &Store) {
+    let names: Vec<String> = (0..LOGS).map(|number| format!("log {number}")).collect();
+    for part in names.chunks(500) {
+        store
+            .transaction(|transaction| {
+                part.iter()
+                    .try_for_each(|name| transaction.append(name, b"a message").map(drop))
+            })
+            .unwrap();
+        store.checkpoint().unwrap();
+    }
+    // Logs give their memory back at the first checkpoint that does not concern them.
+    store
+        .transaction(|transaction| transaction.append("last", b"a message"))
+        .unwrap();
+    store.checkpoint().unwrap();
+}
+
+#[test]
+fn an_idle_log_takes_less_than_a_kilobyte() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let options = || Options::new().background(Background::Manual);
+    let store = options().open_copying(&path).unwrap();
+    let before = allocated();
+    fill(&store);
+    // What was replaced is destroyed some turns later.
+    (0..1_000).for_each(|_| drop(store.log("last").unwrap().cursor(0u64).unwrap()));
+    let written = bytes_a_log(before);
+    store.close().unwrap();
+    let before = allocated();
+    let store = options().open_copying(&path).unwrap();
+    let found = bytes_a_log(before);
+    store.close().unwrap();
+    println!("bytes a log: {written} where it was written, {found} where it was found");
+    assert!(written <= BYTES_A_LOG_MAX, "{written} bytes a log");
+    assert!(found <= BYTES_A_LOG_MAX, "{found} bytes a log");
+}
