@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lanterman_format::checkpoint::SegmentEntry;
 use lanterman_format::error::FormatError;
@@ -230,6 +230,8 @@ pub(crate) struct SegmentTable {
     slabs: Mutex<BTreeMap<u64, SegmentEntry>>,
     spares: Mutex<Vec<Spare>>,
     reserve: Mutex<Reserve>,
+    /// Whether the reserve was used and there is none since, without the lock that is held while files are made.
+    reserve_used_up: AtomicBool,
     next: AtomicU64,
     syncs: Arc<Syncs>,
 }
@@ -245,6 +247,7 @@ impl SegmentTable {
             slabs: Mutex::new(BTreeMap::new()),
             spares: Mutex::new(Vec::new()),
             reserve: Mutex::default(),
+            reserve_used_up: AtomicBool::new(false),
             next: AtomicU64::new(1),
             syncs: Arc::default(),
         }

@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use lanterman_format::ids::{Generation, SegmentId};
 use lanterman_format::weakened;
@@ -91,6 +92,13 @@ impl SegmentTable {
         if reserve.is_used_up() {
             reserve.file = self.take_unused_spare();
         }
+        self.note(&reserve);
+    }
+
+    /// Tells those who only ask; after each change.
+    fn note(&self, reserve: &Reserve) {
+        self.reserve_used_up
+            .store(reserve.is_used_up(), Ordering::Release);
     }
 
     /// A spare that has never been a segment, large enough to be a reserve.
@@ -136,6 +144,7 @@ impl SegmentTable {
             Err(Error::StorageFull { .. }) => {}
             Err(error) => tracing::warn!(%error, "no reserve could be made for a full disk"),
         }
+        self.note(reserve);
         // A smaller one from when the store was smaller is one too.
         reserve.file.is_some()
     }
@@ -155,6 +164,7 @@ impl SegmentTable {
                 made => return Ok((made?, bytes)),
             }
             if let Some(file) = reserve.file.take() {
+                self.note(&reserve);
                 self.disk
                     .unlink(&file.path)
                     .map_err(|source| Error::io("remove", &file.path, source))?;
@@ -170,11 +180,15 @@ impl SegmentTable {
         Ok((self.reserve_new(id, least)?, least))
     }
 
-    /// Fails while the reserve is used up and cannot be had again, for what takes memory now and room later.
+    /// Fails while the reserve is used up and cannot be had again, for what takes memory now and room later. Takes no lock
+    /// otherwise: an append asks for each chunk, and the lock is held while the blocks of a new segment are reserved.
     ///
     /// # Errors
     /// [`Error::StorageFull`].
     pub(crate) fn check_reserve(&self) -> Result<()> {
+        if !self.reserve_used_up.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.check(&mut self.reserve.lock())
     }
 
@@ -219,5 +233,34 @@ impl SegmentTable {
     /// Tries to have a reserve again, when room was made.
     pub(crate) fn restore_reserve(&self) {
         self.restore(&mut self.reserve.lock());
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    use lanterman_format::ids::StoreId;
+
+    use super::*;
+    use crate::disk::{SystemDisk, SystemOptions};
+
+    #[test]
+    fn who_asks_whether_there_is_a_reserve_does_not_wait_for_a_file_that_is_being_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(SystemOptions::for_tests()).unwrap();
+        let store = StoreId::from_bytes([1; 16]);
+        let table = Arc::new(SegmentTable::new(Arc::new(disk), directory.path(), store, true));
+        let making = table.reserve.lock();
+        let (tell, told) = mpsc::channel();
+        let asked = Arc::clone(&table);
+        let asking = std::thread::spawn(move || tell.send(asked.check_reserve().is_ok()));
+        // Not a bound of what it may take, but the end of waiting for who waits for us.
+        let answer = told.recv_timeout(Duration::from_secs(20));
+        drop(making);
+        asking.join().unwrap().unwrap();
+        assert_eq!(answer, Ok(true));
     }
 }
