@@ -59,7 +59,7 @@ impl Core {
     pub(crate) fn take_writer(&self, name: &LogName) -> Result<(Arc<LogState>, Owner<TailState>)> {
         loop {
             let log = self.log_named(name);
-            let owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
+            let owner = log.take_owner().ok_or_else(|| Error::WriterOpen {
                 name: name.as_str().to_owned(),
             })?;
             // A log that was dropped between the two gets no writer any more; there may be a new one.
@@ -75,7 +75,7 @@ impl Core {
         LogName::parse(name)?;
         let log = self.find_log(name)?;
         // Held to the end: whoever opens a writer meanwhile is refused, and afterwards finds the log dropped.
-        let _owner = log.tail.take_owner().ok_or_else(|| Error::WriterOpen {
+        let _owner = log.take_owner().ok_or_else(|| Error::WriterOpen {
             name: name.to_owned(),
         })?;
         let edit = Edit::Drop {

@@ -419,7 +419,7 @@ impl Core {
                     name: log.name.as_str().to_owned(),
                 });
             }
-            match log.tail.try_intrude() {
+            match log.try_intrude() {
                 Some(_gate) => self.tail_into_tree(log)?,
                 None => std::thread::yield_now(),
             }

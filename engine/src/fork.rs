@@ -75,7 +75,7 @@ impl Core {
         let in_tree = tail_slab.as_ref().map_or(end, |tail| tail.first);
         let pieces = self.pieces(origin, root, root.start..in_tree)?;
         let addition = self.copy_pieces(pieces, root.start)?;
-        let mut tail = fork.tail.intrude();
+        let mut tail = fork.intrude();
         fork.change_root(|root_of_fork| {
             let generation = root_of_fork.generation;
             *root_of_fork = Root {

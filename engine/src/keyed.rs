@@ -121,13 +121,13 @@ impl Core {
     }
 
     /// Has all appends to an empty log demand keys from now on.
-    fn demand_keys_of(&self, log: &LogState) -> Result<()> {
+    fn demand_keys_of(&self, log: &Arc<LogState>) -> Result<()> {
         if log.filling.load(std::sync::atomic::Ordering::Acquire) {
             return Err(Error::Reserved {
                 name: log.name.as_str().to_owned(),
             });
         }
-        let _gate = log.tail.intrude();
+        let _gate = log.intrude();
         let root = log.root();
         if root.end() > root.start && !weakened!("keyed-with-messages") {
             return Err(Error::NotEmpty {

@@ -27,7 +27,7 @@ use crate::constraints::Compiled;
 use crate::few::Few;
 use crate::keys::{KeyRun, Superseded};
 use crate::region::chunk::{Chunk, ChunkWriter};
-use crate::region::gated::Gated;
+use crate::region::gated::{Gated, Intruder, Owner};
 use crate::region::root::RootCell;
 use crate::slab::SlabHandle;
 use crate::tree::Tree;
@@ -255,11 +255,24 @@ pub(crate) struct Persisted {
 }
 
 /// The state of one log in this process.
+///
+/// In this order: around the gate, which whoever appends writes to for each message, stand a cache line's worth of what is seldom
+/// looked at, so that nobody who polls this log or has another one takes the line from him.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct LogState {
     pub(crate) id: LogId,
     pub(crate) name: LogName,
-    pub(crate) tail: Arc<Gated<TailState>>,
+    settings: Mutex<Arc<Settings>>,
+    seldom: OnceLock<Box<Seldom>>,
+    /// How large its slabs are to be.
+    pub(crate) slab_size: SlabSize,
+    gate: Gated<TailState>,
+    pub(crate) persisted: Mutex<Persisted>,
+    /// What is told of it if it is a named snapshot, which has no name of its own and is never written to.
+    snapshot: Option<Box<SnapshotSettings>>,
+    /// How often the constraints have changed in this process.
+    constraint_changes: AtomicU64,
     /// The same as `reserved` of the tail, known without the gate: whoever fills a message is inside it meanwhile, and
     /// must not wait for himself.
     pub(crate) filling: AtomicBool,
@@ -279,17 +292,8 @@ pub(crate) struct LogState {
     open_end: AtomicU32,
     /// Set once the log is dropped: its name may be another's by now.
     dropped: AtomicBool,
-    settings: Mutex<Arc<Settings>>,
     /// Whether the settings have constraints, and whether the log is keyed: one load for each append.
     demands: AtomicU32,
-    /// How often the constraints have changed in this process.
-    constraint_changes: AtomicU64,
-    /// How large its slabs are to be.
-    pub(crate) slab_size: SlabSize,
-    seldom: OnceLock<Box<Seldom>>,
-    /// What is told of it if it is a named snapshot, which has no name of its own and is never written to.
-    snapshot: Option<Box<SnapshotSettings>>,
-    pub(crate) persisted: Mutex<Persisted>,
 }
 
 /// The settings, those of all logs that have the usual ones at one place.
@@ -309,7 +313,7 @@ impl LogState {
         LogState {
             id,
             name,
-            tail: Arc::new(Gated::new(TailState::default())),
+            gate: Gated::new(TailState::default()),
             filling: AtomicBool::new(false),
             generation: AtomicU64::new(root.generation),
             root: RootCell::new(root),
@@ -328,6 +332,26 @@ impl LogState {
             settings: Mutex::new(shared(settings)),
             persisted: Mutex::new(Persisted::default()),
         }
+    }
+
+    /// The right to append: nothing while somebody has it.
+    pub(crate) fn take_owner(self: &Arc<Self>) -> Option<Owner<TailState>> {
+        Gated::take_owner_in(self, |log| &log.gate)
+    }
+
+    /// Goes behind the gate; waits for whoever appends to be outside.
+    pub(crate) fn intrude(self: &Arc<Self>) -> Intruder<TailState> {
+        Gated::intrude_in(self, |log| &log.gate)
+    }
+
+    /// The same, if nobody is inside.
+    pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<TailState>> {
+        Gated::try_intrude_in(self, |log| &log.gate)
+    }
+
+    /// Goes behind the gates of several logs, in the order of their ids.
+    pub(crate) fn intrude_all<'a>(logs: impl Iterator<Item = &'a Arc<Self>>) -> Vec<Intruder<TailState>> {
+        Gated::intrude_all_in(logs, |log| &log.gate)
     }
 
     fn seldom(&self) -> &Seldom {
@@ -490,7 +514,7 @@ impl LogState {
 
     /// Takes the value that a newer checkpoint has of the log, in a store that is only read.
     pub(crate) fn replace_root(self: &Arc<Self>, newer: Root) {
-        let mut tail = self.tail.intrude();
+        let mut tail = self.intrude();
         tail.writer = None;
         let end = newer.end();
         self.change_root(|root| {

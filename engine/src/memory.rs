@@ -193,7 +193,7 @@ impl Core {
     fn relieve(&self, wait: bool) -> Result<bool> {
         let mut closed = false;
         for log in self.catalog.with_memory() {
-            let Some(mut tail) = log.tail.try_intrude() else {
+            let Some(mut tail) = log.try_intrude() else {
                 continue;
             };
             if tail.reserved {
@@ -213,7 +213,7 @@ impl Core {
     /// Takes the memory of a log that is wholly in the newest checkpoint, if nobody is at its tail. Who calls it holds the
     /// lock of edits: an edit that has found no tail slab must not find one a moment later. Says whether the memory went.
     pub(crate) fn release(&self, log: &Arc<LogState>) -> bool {
-        let Some(mut tail) = log.tail.try_intrude() else {
+        let Some(mut tail) = log.try_intrude() else {
             return false;
         };
         if tail.reserved || tail.writer.as_ref().is_some_and(ChunkWriter::has_staged) {

@@ -449,7 +449,7 @@ impl Core {
         }
         let (entry, histogram) = self.adopted_entry(log, adoption, hidden, header)?;
         let tree = kept.push(source, entry, &histogram).map_err(failed)?;
-        let mut tail = log.tail.intrude();
+        let mut tail = log.intrude();
         tail.writer = None;
         // Replay may have filled chunks with the same messages; they must not be written once more.
         self.incoming.forget(log);
@@ -482,7 +482,7 @@ impl Core {
     ) -> Result<()> {
         let first = adoption.first_offset.get();
         let end = first.saturating_add(adoption.offset_count);
-        let mut tail = log.tail.intrude();
+        let mut tail = log.intrude();
         if adoption.offset_count == 0 || !self.bridge(log, &mut tail, first)? {
             let rule = crate::rules::disagree(Structure::Commit, log.end(), first);
             return Err(self.journal_damage(header, rule));
@@ -599,7 +599,7 @@ impl Core {
         if end <= have {
             return Ok(());
         }
-        let mut tail = log.tail.intrude();
+        let mut tail = log.intrude();
         let is_bridged = first <= have || self.bridge(log, &mut tail, first)?;
         let have = log.end();
         if !is_bridged || u64::from(frame.entry_count) != frame.offset_count {

@@ -39,7 +39,7 @@ impl Core {
         }
         self.rehearse(&mut Rehearsal::default(), std::iter::once(&edit))?;
         let mut changed = Changed::default();
-        let mut tail = edit.gated().map(|log| log.tail.intrude());
+        let mut tail = edit.gated().map(|log| log.intrude());
         if let (Edit::Splice { log, first, .. }, Some(tail)) = (&edit, tail.as_mut()) {
             self.meet(log, tail, *first, header)?;
         }
@@ -276,7 +276,7 @@ impl Core {
         let Some(hole) = self.holes.newest() else {
             return Ok(Vec::new());
         };
-        let mut tail = log.tail.intrude();
+        let mut tail = log.intrude();
         self.meet(&log, &mut tail, first.get(), header)?;
         let count = source_end.get().saturating_sub(source_first.get());
         if let Some(lost) = self.lost_run(&log, hole, count)? {

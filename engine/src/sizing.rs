@@ -59,7 +59,7 @@ impl Core {
     /// Chooses the size at a checkpoint, and closes a chunk that is a full slab by it: it is written once, as a slab, and not
     /// at this checkpoint and the next ones. Only if nobody is at the log's tail, and everything there is below `end`.
     pub(crate) fn fit_slab(&self, log: &Arc<LogState>, end: u64) {
-        let Some(mut tail) = log.tail.try_intrude() else {
+        let Some(mut tail) = log.try_intrude() else {
             return;
         };
         let Some(writer) = tail.writer.as_ref().filter(|writer| !writer.has_staged()) else {

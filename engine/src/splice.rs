@@ -378,7 +378,7 @@ impl Core {
         if log.filling.load(Ordering::Acquire) {
             return Err(reserved());
         }
-        let tail = log.tail.intrude();
+        let tail = log.intrude();
         if tail.reserved {
             return Err(reserved());
         }
@@ -405,7 +405,7 @@ impl Core {
         if in_memory < ADOPT_BYTES_MIN || end <= root.tree_end || log.is_dropped() {
             return Ok(());
         }
-        if let Some(mut tail) = log.tail.try_intrude()
+        if let Some(mut tail) = log.try_intrude()
             && !tail.reserved
             && tail.writer.as_ref().is_some_and(|writer| !writer.has_staged())
         {

@@ -22,7 +22,6 @@ use crate::formats::Formats;
 use crate::log::{LogState, Root};
 use crate::memory::Room;
 use crate::options::Durability;
-use crate::region::gated::Gated;
 use crate::writer::{NewMessage, check_fields, encode, key_required};
 
 /// Largest transaction in bytes of stored messages: it is one block of the journal, which must stay within its limit.
@@ -394,7 +393,7 @@ impl Core {
                 return Err(reserved(log));
             }
             let mut has_memory = true;
-            let tails = Gated::intrude_all(logs.iter().map(|(log, _)| &log.tail));
+            let tails = LogState::intrude_all(logs.iter().map(|(log, _)| log));
             let ready = self.judge_parts(logs)?;
             for (((log, _), part), mut tail) in logs.iter().zip(ready).zip(tails) {
                 if tail.reserved {

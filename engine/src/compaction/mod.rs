@@ -163,7 +163,7 @@ impl Core {
 
     /// Has what of a log is in memory written as slabs, unless somebody fills a message just now.
     fn seal_newest(&self, log: &Arc<LogState>) -> Result<()> {
-        if let Some(mut tail) = log.tail.try_intrude()
+        if let Some(mut tail) = log.try_intrude()
             && !tail.reserved
             && tail.writer.as_ref().is_some_and(|writer| !writer.has_staged())
         {

@@ -19,8 +19,10 @@
 )]
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use lanterman_format::weakened;
@@ -38,11 +40,10 @@ const AWAITED: u32 = 2;
 
 /// A value that one owner and rare intruders share.
 ///
-/// On cache lines of its own, since the owners of two logs would otherwise write to one. Within it nothing is kept apart:
-/// the owner has the line anyway, for his own word and the value, and an intruder takes it from him by looking whether he is
-/// inside. So it is one line for what a log has, and not three.
+/// Nothing of it is kept apart on cache lines: the owner has the line anyway, for his own word and the value, and an intruder
+/// takes it from him by looking whether he is inside. Whoever has a gate among other things sees to it that nobody else writes
+/// around it, as the state of a log does: the owners of two logs would write to one line otherwise.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(crate) struct Gated<T> {
     /// The owner is inside.
     inside: AtomicBool,
@@ -58,16 +59,55 @@ pub(crate) struct Gated<T> {
 
 /// What a log has behind its gate fits one line with it.
 #[cfg(not(any(loom, lanterman_thread_sanitizer)))]
-const _: () = assert!(size_of::<Gated<[u64; 5]>>() == 64, "one cache line");
+const _: () = assert!(size_of::<Gated<[u64; 5]>>() <= 64, "one cache line");
 
 // SAFETY: the gate lets one thread at a time reach the value, as a mutex does; so sending the value must be allowed, and
 // nothing more.
 unsafe impl<T: Send> Sync for Gated<T> {}
 
+/// A gate, and a count of the value that it stands in.
+struct Held<T> {
+    gate: NonNull<Gated<T>>,
+    _holder: Arc<dyn Send + Sync>,
+}
+
+// SAFETY: it is used as a shared reference to the gate alone, which may be sent where the gate may be shared; the count of
+// the holder may be sent by its type.
+unsafe impl<T: Send> Send for Held<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Held<T> {}
+
+impl<T> Held<T> {
+    /// The gate that `of` finds in `holder`.
+    fn new<H: Send + Sync + 'static>(holder: &Arc<H>, of: fn(&H) -> &Gated<T>) -> Self {
+        Held {
+            gate: NonNull::from(of(holder)),
+            _holder: Arc::<H>::clone(holder),
+        }
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = Gated<T>;
+
+    #[inline]
+    fn deref(&self) -> &Gated<T> {
+        // SAFETY: `new` had a reference to it that lives as long as the holder, which is counted here and so neither moves
+        // nor goes; nobody has it exclusively, since the holder is shared.
+        unsafe { self.gate.as_ref() }
+    }
+}
+
+impl<T> fmt::Debug for Held<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Held").finish_non_exhaustive()
+    }
+}
+
 /// The one who may enter cheaply.
 #[derive(Debug)]
 pub(crate) struct Owner<T> {
-    gated: Arc<Gated<T>>,
+    gated: Held<T>,
 }
 
 /// The owner inside.
@@ -81,7 +121,7 @@ pub(crate) struct Entered<'a, T> {
 /// An intruder inside; may be sent to another thread.
 #[derive(Debug)]
 pub(crate) struct Intruder<T> {
-    gated: Arc<Gated<T>>,
+    gated: Held<T>,
     /// As in [`Entered`].
     lends: PhantomData<T>,
 }
@@ -108,19 +148,21 @@ impl<T> Gated<T> {
     }
 
     /// Becomes the owner, unless there is one.
-    pub(crate) fn take_owner(self: &Arc<Self>) -> Option<Owner<T>> {
+    pub(crate) fn take_owner_in<H: Send + Sync + 'static>(
+        holder: &Arc<H>,
+        of: fn(&H) -> &Gated<T>,
+    ) -> Option<Owner<T>> {
+        let gated = Held::new(holder, of);
         // Acquire: what the owner before did is visible. The fence behind would do; it is said here too for the thread
         // sanitizer, which knows no fences.
-        if self.owned.swap(true, Ordering::Acquire) {
+        if gated.owned.swap(true, Ordering::Acquire) {
             return None;
         }
         if !weakened!("gate-owner-taken-unfenced") {
             // With the fence in `announce`: an intruder who saw no owner is seen by this one.
             fence(Ordering::SeqCst);
         }
-        Some(Owner {
-            gated: Arc::clone(self),
-        })
+        Some(Owner { gated })
     }
 
     #[inline]
@@ -195,52 +237,63 @@ impl<T> Gated<T> {
     }
 
     /// Waits for the other intruder, if any, and for the owner to be outside; then is inside.
-    pub(crate) fn intrude(self: &Arc<Self>) -> Intruder<T> {
-        self.keep_intruders_out();
-        self.announce();
-        self.wait_for_owner();
+    pub(crate) fn intrude_in<H: Send + Sync + 'static>(
+        holder: &Arc<H>,
+        of: fn(&H) -> &Gated<T>,
+    ) -> Intruder<T> {
+        let gated = Held::new(holder, of);
+        gated.keep_intruders_out();
+        gated.announce();
+        gated.wait_for_owner();
         Intruder {
-            gated: Arc::clone(self),
+            gated,
             lends: PhantomData,
         }
     }
 
     /// The same for many values at once, at the price of one barrier. Everybody who takes several must take them in the
     /// same order.
-    pub(crate) fn intrude_all<'a>(all: impl Iterator<Item = &'a Arc<Self>> + Clone) -> Vec<Intruder<T>>
-    where
-        T: 'a,
-    {
+    pub(crate) fn intrude_all_in<'a, H: Send + Sync + 'static>(
+        holders: impl Iterator<Item = &'a Arc<H>>,
+        of: fn(&H) -> &Gated<T>,
+    ) -> Vec<Intruder<T>> {
+        let all: Vec<Held<T>> = holders.map(|holder| Held::new(holder, of)).collect();
         let mut needs_barrier = false;
-        for gated in all.clone() {
+        for gated in &all {
             gated.keep_intruders_out();
             needs_barrier |= gated.wish_needs_barrier();
         }
         if needs_barrier {
             Self::barrier();
         }
-        all.map(|gated| {
-            gated.wait_for_owner();
-            Intruder {
-                gated: Arc::clone(gated),
-                lends: PhantomData,
-            }
-        })
-        .collect()
+        all.into_iter()
+            .map(|gated| {
+                gated.wait_for_owner();
+                Intruder {
+                    gated,
+                    lends: PhantomData,
+                }
+            })
+            .collect()
     }
 
     /// The same, but only if nobody is inside: never waits.
-    pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
-        self.intruding
+    pub(crate) fn try_intrude_in<H: Send + Sync + 'static>(
+        holder: &Arc<H>,
+        of: fn(&H) -> &Gated<T>,
+    ) -> Option<Intruder<T>> {
+        let gated = Held::new(holder, of);
+        gated
+            .intruding
             .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
             .ok()?;
-        self.announce();
+        gated.announce();
         let intruder = Intruder {
-            gated: Arc::clone(self),
+            gated,
             lends: PhantomData,
         };
         // Dropping the intruder withdraws the wish; he has not looked at the value.
-        (!self.owner_is_inside()).then_some(intruder)
+        (!intruder.gated.owner_is_inside()).then_some(intruder)
     }
 
     fn owner_is_inside(&self) -> bool {
@@ -262,6 +315,27 @@ impl<T> Gated<T> {
                 self.wanted.pause(TAKEN);
             }
         }
+    }
+}
+
+/// A gate that stands alone.
+#[cfg(test)]
+impl<T: Send + 'static> Gated<T> {
+    pub(crate) fn take_owner(self: &Arc<Self>) -> Option<Owner<T>> {
+        Self::take_owner_in(self, |gated| gated)
+    }
+
+    pub(crate) fn intrude(self: &Arc<Self>) -> Intruder<T> {
+        Self::intrude_in(self, |gated| gated)
+    }
+
+    pub(crate) fn try_intrude(self: &Arc<Self>) -> Option<Intruder<T>> {
+        Self::try_intrude_in(self, |gated| gated)
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn intrude_all<'a>(all: impl Iterator<Item = &'a Arc<Self>>) -> Vec<Intruder<T>> {
+        Self::intrude_all_in(all, |gated| gated)
     }
 }
 
