@@ -86,6 +86,7 @@ mod fork;
 mod formats;
 mod found;
 mod gc;
+mod index_memory;
 mod journal;
 mod key_index;
 mod key_scan;

@@ -135,6 +135,12 @@ impl OpenSlab {
         first.saturating_add(self.fresh.get().map_or(0, |fresh| fresh.bytes.len()))
     }
 
+    /// How much memory it takes itself, whatever holds its bytes.
+    pub(crate) fn own_bytes(&self) -> usize {
+        let groups = self.layout.group_count() as usize;
+        size_of::<Self>().saturating_add(groups.div_ceil(8))
+    }
+
     /// Notes that a reader came, for who decides what to keep.
     pub(crate) fn set_used(&self) {
         if !self.used.load(Ordering::Relaxed) {

@@ -46,7 +46,7 @@ pub(crate) const SERIES: [SeriesPlan; 7] = [
         bytes: false,
         tasks: &[Task::CommitSome, Task::CommitAll],
         remark: "A transaction puts a message of 100 B into each of 100 logs (all, where there are fewer), or into each of all, durably. \
-                 The limit is a bare durable write of the same bytes. The cost is that of a message.",
+                 The memory of tails is 1 GiB. The limit is a bare durable write of the same bytes. The cost is that of a message.",
     },
     SeriesPlan {
         name: "threads",
