@@ -10,6 +10,7 @@ use lanterman_format::weakened;
 use crate::atomics::{AtomicU64, Ordering};
 use crate::core::Core;
 use crate::error::Result;
+use crate::region::root::reclaim;
 
 /// Counts what trees take into memory.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ impl Core {
         for log in self.catalog.everything() {
             log.trim_tree();
         }
+        reclaim();
         // Behind the roots: who sees the number finds trees that were trimmed.
         memory.trims.fetch_add(1, Ordering::Release);
     }

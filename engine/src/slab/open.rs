@@ -137,8 +137,14 @@ impl OpenSlab {
 
     /// How much memory it takes itself, whatever holds its bytes.
     pub(crate) fn own_bytes(&self) -> usize {
-        let groups = self.layout.group_count() as usize;
-        size_of::<Self>().saturating_add(groups.div_ceil(8))
+        // Two sets of groups, and the counts of the whole.
+        let words = (self.layout.group_count() as usize)
+            .div_ceil(64)
+            .saturating_mul(2);
+        let counts = 2 * size_of::<usize>();
+        size_of::<Self>()
+            .saturating_add(words.saturating_mul(8))
+            .saturating_add(counts)
     }
 
     /// Notes that a reader came, for who decides what to keep.
