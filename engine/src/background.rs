@@ -128,6 +128,7 @@ fn work(core: &Core, wishes: &Wishes) -> Result<(), Error> {
     // On a full disk this is what makes room for what waits.
     core.apply_retentions()?;
     core.collect_if_due()?;
+    core.bound_index_memory()?;
     while core.index_keys()? || core.compact_if_due()? {
         core.groups.lead(core);
         if written.is_ok() {
@@ -183,6 +184,7 @@ impl Core {
         }
         let retained = self.apply_retentions()?;
         let collected = self.collect_if_due()?;
+        self.bound_index_memory()?;
         let indexed = self.index_keys()?;
         let compacted = self.compact_if_due()?;
         Ok(written? || led || retained || collected || indexed || compacted)

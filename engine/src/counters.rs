@@ -86,6 +86,8 @@ pub struct CounterReadings {
     pub prefetch_wasted_bytes: u64,
     /// Bytes of memory that hold what was read ahead, with what readers and their messages still look at.
     pub prefetch_memory_bytes: u64,
+    /// How often nodes of trees and open slabs had taken the memory that they may, and were let go of.
+    pub index_trims: u64,
     /// Bytes of memory held by tails, counting those kept for readers.
     pub tail_memory_bytes: u64,
     /// Bytes of garbage that the newest look found and nobody holds, and that were not given back since.
@@ -155,7 +157,7 @@ impl CounterReadings {
         ]
     }
 
-    fn counters(&self) -> [Listed; 14] {
+    fn counters(&self) -> [Listed; 15] {
         use Kind::Counter;
         [
             ("commits_total", Counter, "Commits asked for.", self.commits),
@@ -231,6 +233,12 @@ impl CounterReadings {
                 Counter,
                 "Bytes written anew by compaction.",
                 self.compaction_rewritten_bytes,
+            ),
+            (
+                "index_trims_total",
+                Counter,
+                "How often nodes of trees and open slabs were let go of for their memory.",
+                self.index_trims,
             ),
         ]
     }
@@ -429,6 +437,7 @@ impl Counters {
             prefetch_wasted_slabs: load(&self.prefetch_wasted_slabs),
             prefetch_wasted_bytes: load(&self.prefetch_wasted_bytes),
             prefetch_memory_bytes: 0,
+            index_trims: 0,
             tail_memory_bytes: 0,
             garbage_bytes: 0,
             mapped_bytes: 0,
@@ -462,6 +471,7 @@ impl crate::core::Core {
                 .saturating_add(self.segments.sync_count()),
             garbage_bytes: self.waiting_garbage_bytes(),
             prefetch_memory_bytes: self.prefetch_memory.used(),
+            index_trims: self.source.index_memory().trims(),
             tail_memory_bytes: in_use.saturating_add(retired),
             mapped_bytes: mapped.sum(),
             pins: self.pins.count(),

@@ -128,6 +128,8 @@ pub struct Cursor {
     passing: Option<Arc<OpenSlab>>,
     /// What comes behind the slab that the cursor is in.
     read_ahead: ReadAhead,
+    /// How often trees had been let go of when the root was taken.
+    trims: u64,
 }
 
 impl Cursor {
@@ -140,6 +142,7 @@ impl Cursor {
     ) -> Result<Self> {
         let cursor = Cursor {
             read_ahead: ReadAhead::new(core.options.prefetch),
+            trims: core.source.index_memory().trims(),
             core,
             log,
             root,
@@ -343,6 +346,9 @@ impl Cursor {
         if offset >= self.root.end() {
             self.take_newest_root();
         }
+        if self.trims != self.core.source.index_memory().trims() {
+            self.take_trimmed_root();
+        }
         self.place = Place::Nowhere;
         self.next = offset.saturating_add(1);
         self.lent = NOTHING_LENT;
@@ -483,6 +489,9 @@ impl Cursor {
     #[inline(never)]
     fn find_next(&mut self) -> Result<bool> {
         self.check_lent()?;
+        if self.trims != self.core.source.index_memory().trims() {
+            self.take_trimmed_root();
+        }
         if let Bound::Fixed(end) = self.bound {
             return if self.locate(end)? {
                 Ok(true)
@@ -537,6 +546,16 @@ impl Cursor {
         // Asked behind the pin: what was not dropped then is held by it.
         if !self.log.is_dropped() {
             (self.pin, self.root) = (pin, root);
+        }
+    }
+
+    /// Goes over to a root whose tree holds less memory. Nothing may be lent.
+    #[cold]
+    fn take_trimmed_root(&mut self) {
+        self.trims = self.core.source.index_memory().trims();
+        match self.bound {
+            Bound::Fixed(_) => self.root.tree = self.root.tree.trimmed(),
+            Bound::End | Bound::Durable => self.take_newest_root(),
         }
     }
 

@@ -78,6 +78,7 @@ fn in_loaded_tree(root: &Root, offset: u64) -> Option<FoundSlab<'_>> {
 
 #[inline(never)]
 fn find_slab_anywhere<'a>(core: &Core, log: &LogState, root: &'a Root, offset: u64) -> Result<FoundSlab<'a>> {
+    core.trim_index_if_used_up();
     let waiting = || {
         root.pending
             .iter()

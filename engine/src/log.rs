@@ -554,6 +554,13 @@ impl LogState {
         self.root.with(|root| !root.chunks.is_empty())
     }
 
+    /// Has the tree let go of what the disk has too.
+    pub(crate) fn trim_tree(&self) {
+        if self.root.with(|root| root.tree.is_loaded()) {
+            self.change_root(|root| root.tree = root.tree.trimmed());
+        }
+    }
+
     pub(crate) fn journaled_end(&self) -> u64 {
         self.journaled_end.load(Ordering::Acquire)
     }

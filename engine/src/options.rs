@@ -82,6 +82,7 @@ pub struct Options {
     pub(crate) prefetch: Prefetch,
     pub(crate) prefetch_memory_bytes: u64,
     pub(crate) tail_memory_bytes: u64,
+    pub(crate) index_memory_bytes: u64,
     pub(crate) slab_bytes_max: u64,
     pub(crate) message_bytes_max: u64,
     pub(crate) large_value_bytes: u64,
@@ -166,6 +167,7 @@ impl Default for Options {
             prefetch: Prefetch::default(),
             prefetch_memory_bytes: 16 << 20,
             tail_memory_bytes: 64 << 20,
+            index_memory_bytes: 32 << 20,
             slab_bytes_max: 1 << 20,
             message_bytes_max: 64 << 20,
             large_value_bytes: 1 << 20,
@@ -415,6 +417,17 @@ impl Options {
         self
     }
 
+    /// Memory for what leads to messages, in bytes, over all logs: nodes of their trees and slabs that are open, about 0.8 KiB for
+    /// each slab that is read; default 32 MiB, at least 64 KiB. When it is used up all of it that the disk has too is let go
+    /// of, and loaded again where it is needed, which a reader of more slabs than that feels. What
+    /// leads to messages that were not committed stays, and a snapshot keeps what
+    /// was loaded through its own [`get`](crate::Snapshot::get) until it is dropped.
+    #[must_use]
+    pub fn index_memory_bytes(mut self, bytes: u64) -> Self {
+        self.index_memory_bytes = bytes;
+        self
+    }
+
     /// Largest size of a full slab in bytes; default 1 MiB, a power of two from 64 KiB to 64 MiB. Slabs of logs to which little
     /// comes are smaller, see [`Log::choices`](crate::Log::choices).
     #[must_use]
@@ -535,6 +548,11 @@ impl Options {
             self.tail_memory_bytes >= 1 << 20,
             "tail_memory_bytes",
             "must be at least 1 MiB",
+        )?;
+        rule(
+            self.index_memory_bytes >= 64 << 10,
+            "index_memory_bytes",
+            "must be at least 64 KiB",
         )?;
         rule(
             self.slab_bytes_max.is_power_of_two() && (64 << 10..=64 << 20).contains(&self.slab_bytes_max),

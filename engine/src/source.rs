@@ -11,6 +11,7 @@ use lanterman_format::segment::SegmentKind;
 
 use crate::core::Core;
 use crate::error::{Damage, Error, Unreadable};
+use crate::index_memory::IndexMemory;
 use crate::log::LogState;
 use crate::segment::{SegmentFile, SegmentTable};
 use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
@@ -24,6 +25,7 @@ pub(crate) struct StoreSource {
     /// Nothing is mapped; every slab is read into memory of its own.
     copying: bool,
     kept: KeptSlabs,
+    index: IndexMemory,
 }
 
 /// An aligned buffer that nobody writes to any more.
@@ -36,12 +38,24 @@ impl AsRef<[u8]> for Frozen {
 }
 
 impl StoreSource {
-    pub(crate) fn new(segments: Arc<SegmentTable>, copying: bool, kept_bytes_max: usize) -> Self {
+    pub(crate) fn new(
+        segments: Arc<SegmentTable>,
+        copying: bool,
+        kept_bytes_max: usize,
+        index: IndexMemory,
+    ) -> Self {
         StoreSource {
             segments,
             copying,
             kept: KeptSlabs::new(kept_bytes_max),
+            index,
         }
+    }
+
+    /// What trees take of memory.
+    #[inline]
+    pub(crate) fn index_memory(&self) -> &IndexMemory {
+        &self.index
     }
 
     /// The segment that `reference` points into, in the life that it speaks of.
@@ -130,6 +144,10 @@ impl SlabSource for StoreSource {
 
     fn keep(&self, slab: &Arc<OpenSlab>) {
         self.kept.keep(slab);
+    }
+
+    fn holds(&self, bytes: usize) {
+        self.index.add(bytes);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
+use crate::index_memory::IndexMemory;
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::listed::list;
@@ -266,7 +267,8 @@ impl Store {
     ///
     /// # Errors
     /// The error that `work` returns; what a commit may meet; [`Error::Reserved`] while a message of one of the logs is
-    /// being filled in place.
+    /// being filled in place; [`Error::TooLarge`] if its logs, each of which needs at least 4 KiB of memory for its tail, need more than
+    /// [`Options::tail_memory_bytes`].
     pub fn transaction(
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<()>,
@@ -667,7 +669,12 @@ fn open_core(
     };
     let journal = Journal::new(Arc::clone(&table), sizes, begin, 0)?;
     let kept = usize::try_from(options.tail_memory_bytes / 2).unwrap_or(usize::MAX);
-    let source = Arc::new(StoreSource::new(Arc::clone(&table), options.copying, kept));
+    let source = Arc::new(StoreSource::new(
+        Arc::clone(&table),
+        options.copying,
+        kept,
+        IndexMemory::new(options.index_memory_bytes),
+    ));
     let bulk = disk
         .bulk_writer(IN_FLIGHT_MAX)
         .map_err(|source| Error::io("set up writing for", path, source))?;

@@ -385,6 +385,20 @@ impl Core {
         Ok(ready)
     }
 
+    /// Refuses what takes more memory than all tails may have, for which nobody could wait.
+    fn check_memory_for(&self, logs: &[(Arc<LogState>, Part)]) -> Result<()> {
+        let parts = logs.iter().filter(|(_, part)| part.count > 0);
+        let chunks = parts.map(|(_, part)| self.pool.capacity_for(part.body.len() as u64, part.count));
+        match self.pool.beyond_budget(chunks) {
+            Some(bytes) => Err(Error::TooLarge {
+                part: "transaction, with a chunk in the memory of tails for each of its logs,",
+                bytes,
+                limit_bytes: self.options.tail_memory_bytes,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Puts the messages behind the ends of their logs, unseen, and keeps the gates closed.
     fn stage(&self, logs: &[(Arc<LogState>, Part)]) -> Result<Vec<StagedLog>> {
         loop {
@@ -426,6 +440,7 @@ impl Core {
             if !has_memory {
                 // Memory comes back only when no gate is held.
                 drop(staged);
+                self.check_memory_for(logs)?;
                 self.wait_for_memory()?;
                 continue;
             }

@@ -114,3 +114,27 @@ fn nobody_ever_sees_half_a_transaction() {
     let ends: Vec<_> = store.logs().iter().map(|log| log.end.get()).collect();
     assert_eq!(ends, [300, 300, 300]);
 }
+
+#[test]
+fn a_transaction_that_needs_more_memory_than_all_tails_have_is_refused_and_waits_for_nothing() {
+    let store = open_on(memory());
+    let over = |logs: u64| {
+        store.transaction(|transaction| {
+            (0..logs).try_for_each(|log| transaction.append(&format!("log {log}"), b"a message"))
+        })
+    };
+    // The memory of the test is 1 MiB, and the smallest chunk 4 KiB.
+    assert_eq!(over(256).unwrap().offsets.len(), 256);
+    let error = over(257).unwrap_err();
+    assert!(
+        matches!(error, Error::TooLarge { bytes, limit_bytes, .. } if bytes == 257 << 12 && limit_bytes == 1 << 20),
+        "{error}"
+    );
+    assert_eq!(error.kind(), ErrorKind::FixTheCall);
+    // As often as one likes: what waits is written meanwhile.
+    for _ in 0..3 {
+        over(256).unwrap();
+    }
+    assert_eq!(store.log("log 7").unwrap().end().get(), 4);
+    assert_eq!(store.log("log 256").map(|log| log.end().get()).unwrap_or(0), 0);
+}

@@ -75,6 +75,7 @@ impl SlabHandle {
     fn open_now(&self, source: &dyn SlabSource) -> Result<Opened<'_>, SlabError> {
         let slab = Arc::new(OpenSlab::open(&self.reference, source)?);
         if slab.memory() == SlabMemory::Mapped {
+            source.holds(slab.own_bytes());
             return Ok(Opened::Mapped(self.mapped.get_or_init(|| slab)));
         }
         {

@@ -135,6 +135,18 @@ impl OpenSlab {
         first.saturating_add(self.fresh.get().map_or(0, |fresh| fresh.bytes.len()))
     }
 
+    /// How much memory it takes itself, whatever holds its bytes.
+    pub(crate) fn own_bytes(&self) -> usize {
+        // Two sets of groups, and the counts of the whole.
+        let words = (self.layout.group_count() as usize)
+            .div_ceil(64)
+            .saturating_mul(2);
+        let counts = 2 * size_of::<usize>();
+        size_of::<Self>()
+            .saturating_add(words.saturating_mul(8))
+            .saturating_add(counts)
+    }
+
     /// Notes that a reader came, for who decides what to keep.
     pub(crate) fn set_used(&self) {
         if !self.used.load(Ordering::Relaxed) {

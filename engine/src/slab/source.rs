@@ -48,6 +48,9 @@ pub(crate) trait SlabSource: Send + Sync + Debug {
     /// Told of each slab opened from a copy. Handles do not keep those: a slab that the source does not
     /// keep is gone with its last reader, and read again for the next. See [`KeptSlabs`](super::KeptSlabs).
     fn keep(&self, slab: &Arc<OpenSlab>);
+
+    /// Told of memory, in bytes, that trees and what is open of their slabs hold from now on, whatever is read.
+    fn holds(&self, _bytes: usize) {}
 }
 
 /// What a read needs to know beside the place: where bytes come from, and how far they are trusted.

@@ -126,10 +126,7 @@ impl Pool {
         } else {
             self.in_use.fetch_add(capacity, Ordering::AcqRel)
         };
-        let fits = in_use.saturating_add(capacity) <= self.budget;
-        // One message larger than a slab may exceed the budget, or it could never be appended.
-        let large = capacity > self.slab_bytes_max && in_use <= self.budget;
-        if !fits && !large && !unbounded {
+        if !self.allows(in_use, capacity) && !unbounded {
             self.in_use.fetch_sub(capacity, Ordering::AcqRel);
             return None;
         }
@@ -144,6 +141,25 @@ impl Pool {
             retired: AtomicBool::new(false),
         };
         Some(ChunkWriter::new(lease, first_offset, opened_ms))
+    }
+
+    /// Whether a chunk of `capacity` bytes may be taken beside so much that is in use.
+    fn allows(&self, in_use: u64, capacity: u64) -> bool {
+        let fits = in_use.saturating_add(capacity) <= self.budget;
+        // One message larger than a slab may exceed the budget, or it could never be appended.
+        let large = capacity > self.slab_bytes_max && in_use <= self.budget;
+        fits || large
+    }
+
+    /// How many bytes chunks of these capacities take together, if that is more than there will ever be for them: then
+    /// waiting for memory is in vain.
+    pub(crate) fn beyond_budget(&self, capacities: impl IntoIterator<Item = u64>) -> Option<u64> {
+        let mut is_allowed = true;
+        let bytes = capacities.into_iter().fold(0_u64, |in_use, capacity| {
+            is_allowed &= self.allows(in_use, capacity);
+            in_use.saturating_add(capacity)
+        });
+        (!is_allowed).then_some(bytes)
     }
 
     fn capacity_class(&self, wanted: u64) -> u64 {

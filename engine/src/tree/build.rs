@@ -39,6 +39,7 @@ impl Tree {
             .offset_count
             .checked_add(entry.offset_count)
             .ok_or(TreeError::Full)?;
+        source.holds(SlabEntry::BYTES);
         let addition = Addition {
             entry,
             histogram: Histogram64::from(*histogram),

@@ -24,6 +24,9 @@ pub(crate) trait NodeSource: Send + Sync + Debug {
     /// [`TreeError::Fetch`] if the bytes cannot be had, [`TreeError::Damaged`] if they are not a node.
     fn load_node(&self, reference: &Reference) -> Result<NodeParts, TreeError>;
 
+    /// Told of memory that a tree holds from now on, in bytes.
+    fn holds(&self, bytes: usize);
+
     /// What the offsets `offsets` of a slab, counted from its first, hold, found by reading them, and their keys; `None` if
     /// they cannot be read.
     fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<(Summary, KeySketch)>;
@@ -54,6 +57,10 @@ impl<S: SlabSource> NodeSource for S {
             }
             decoded => decoded,
         }
+    }
+
+    fn holds(&self, bytes: usize) {
+        SlabSource::holds(self, bytes);
     }
 
     fn count(&self, slab: &SlabHandle, offsets: Range<u64>) -> Option<(Summary, KeySketch)> {

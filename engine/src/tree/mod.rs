@@ -22,6 +22,7 @@ mod reach;
 mod splice;
 mod summary;
 mod times;
+mod trim;
 mod write;
 
 #[cfg(test)]
@@ -146,6 +147,9 @@ impl Tree {
 }
 
 impl SlabEntry {
+    /// About how much memory an entry takes in a leaf, with the handle of its slab.
+    const BYTES: usize = size_of::<Self>() + size_of::<SlabHandle>() + 2 * size_of::<usize>();
+
     /// Where the slab is; [`Reference::EMPTY`] where the offsets are deleted.
     pub(crate) fn reference(&self) -> Reference {
         self.slab

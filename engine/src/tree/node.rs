@@ -85,9 +85,18 @@ impl Branch {
     }
 
     pub(super) fn made(node: Node) -> Arc<Self> {
+        Self::holding(node, None)
+    }
+
+    /// The node, with its place if it is on the disk too.
+    pub(super) fn holding(node: Node, place: Option<Reference>) -> Arc<Self> {
+        let reference = OnceLock::new();
+        if let Some(place) = place {
+            reference.get_or_init(|| place);
+        }
         Arc::new(Self::Made {
             node: Box::new(node),
-            reference: OnceLock::new(),
+            reference,
         })
     }
 
@@ -126,6 +135,7 @@ impl Branch {
                 None => {
                     let loaded = load::load(source, reference, expected)
                         .map_err(|error| error.within(expected.offsets()))?;
+                    source.holds(loaded.bytes());
                     Ok(node.get_or_init(|| Box::new(loaded)))
                 }
             },
@@ -183,6 +193,19 @@ impl Node {
     pub(super) fn with_keys(self, keys: KeySketch) -> Self {
         self.keys.get_or_init(|| keys);
         self
+    }
+
+    /// About how much memory it takes, the handles of its slabs included.
+    fn bytes(&self) -> usize {
+        let child = match &self.children {
+            Children::Slabs(_) => SlabEntry::BYTES,
+            Children::Nodes(_) => size_of::<Link>().saturating_add(size_of::<Branch>()),
+        };
+        let children = self
+            .ends
+            .len()
+            .saturating_mul(child.saturating_add(size_of::<u64>()));
+        size_of::<Self>().saturating_add(children)
     }
 
     pub(super) fn level(&self) -> u8 {

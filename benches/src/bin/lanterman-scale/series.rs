@@ -46,7 +46,7 @@ pub(crate) const SERIES: [SeriesPlan; 7] = [
         bytes: false,
         tasks: &[Task::CommitSome, Task::CommitAll],
         remark: "A transaction puts a message of 100 B into each of 100 logs (all, where there are fewer), or into each of all, durably. \
-                 The limit is a bare durable write of the same bytes. The cost is that of a message.",
+                 The memory of tails is 1 GiB. The limit is a bare durable write of the same bytes. The cost is that of a message.",
     },
     SeriesPlan {
         name: "threads",
@@ -100,7 +100,7 @@ pub(crate) const SERIES: [SeriesPlan; 7] = [
         tasks: &[Task::MemoryLogs, Task::MemorySlabs, Task::MemoryByReference],
         remark: "«All» is VmRSS, which counts pages of mapped files that were looked at and that the kernel can take back; «own» is RssAnon. \
                  A store of many logs is opened; of a log in slabs of 64 KiB a message of each slab is read; of one that has so many \
-                 slabs by reference, 10,000 messages at random.",
+                 slabs by reference, 10,000 messages at random. What leads to messages may take 4 MiB.",
     },
 ];
 

@@ -47,6 +47,10 @@ const SMALL_SLAB_BYTES: u64 = 64 << 10;
 const DOUBLED_BYTES: u64 = 16 << 20;
 const LOGS_TOUCHED: u64 = 100;
 const SMALL_MESSAGE_BYTES: usize = 100;
+/// Memory for tails where one transaction is over all logs.
+const TAIL_BYTES: u64 = 1 << 30;
+/// What may lead to messages in memory, where that is measured: less than the default, so that its bound is met.
+const INDEX_BYTES: u64 = 4 << 20;
 const RANDOM_READS: u64 = 10_000;
 
 fn point(line: &str, x: u64, y: f64) -> Point {
@@ -183,7 +187,9 @@ fn append(path: &Path, size: u64, quick: bool) -> Outcome<Vec<Point>> {
 fn commits(path: &Path, logs: u64, touched: u64, line: &str, quick: bool) -> Outcome<Vec<Point>> {
     let time = Duration::from_millis(if quick { 150 } else { 1_000 });
     let message = payload(SMALL_MESSAGE_BYTES);
-    let store = data::open(path, Options::new())?;
+    // Each log of a transaction has a chunk of at least 4 KiB in the memory of tails.
+    let options = Options::new().tail_memory_bytes(TAIL_BYTES);
+    let store = data::open(path, options)?;
     let mut random = Random::new(11);
     let mut commit = || -> Outcome<()> {
         let first = random.next_u64() % logs;
@@ -348,7 +354,7 @@ fn open(path: &Path, x: u64, line: &str) -> Outcome<Vec<Point>> {
 }
 
 fn memory(path: &Path, x: u64, line: &str, work: fn(&Store) -> Outcome<()>) -> Outcome<Vec<Point>> {
-    let store = data::open(path, Options::new())?;
+    let store = data::open(path, Options::new().index_memory_bytes(INDEX_BYTES))?;
     work(&store)?;
     let mib = |key| -> Outcome<f64> { Ok(machine::own_status_bytes(key)? as f64 / f64::from(1 << 20)) };
     let points = vec![

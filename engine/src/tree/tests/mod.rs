@@ -84,6 +84,8 @@ impl NodeSource for FakeNodes {
             .ok_or_else(missing)
     }
 
+    fn holds(&self, _bytes: usize) {}
+
     fn count(&self, slab: &SlabHandle, offsets: std::ops::Range<u64>) -> Option<(Summary, KeySketch)> {
         let is_failing = self.is_failing.load(Ordering::Relaxed);
         let mut summary = summary_of(offsets.end - offsets.start);
@@ -227,6 +229,7 @@ enum Step {
     Checkpoint,
     Reload,
     Unload,
+    Trim,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -238,6 +241,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Reload),
         1 => Just(Step::Unload),
+        1 => Just(Step::Trim),
     ];
     proptest::collection::vec(step, 1..20)
 }
@@ -266,6 +270,7 @@ fn apply(step: &Step, tree: &Tree, model: &mut Model, source: &FakeNodes, slab: 
         }
         Step::Reload => Tree::from_reference(source.checkpoint(tree), tree.offset_end(), None).unwrap(),
         Step::Unload => tree.unloaded().unwrap_or_else(|| tree.clone()),
+        Step::Trim => tree.trimmed(),
     }
 }
 
@@ -343,6 +348,42 @@ fn a_search_in_a_reloaded_tree_loads_one_node_a_level_and_once() {
         reloaded.clone().find(&source, 776).unwrap().unwrap();
     }
     assert_eq!(source.loads(), 2);
+}
+
+#[test]
+fn a_tree_lets_go_of_all_but_its_right_end_and_takes_slabs_there_without_a_disk() {
+    let source = FakeNodes::default();
+    let count = (FAN_OUT * FAN_OUT + 5) as u64;
+    let tree = tree_of(&source, count);
+    source.checkpoint(&tree);
+    let mut model: Model = (1..=count).map(|slab| (2, slab)).collect();
+    let trimmed = tree.trimmed();
+    source.is_failing.store(true, Ordering::Relaxed);
+    let grown = pushed(&trimmed, &source, 2, 70_000);
+    assert!(trimmed.find(&source, 0).is_err(), "the first leaf was let go of");
+    assert!(tree.find(&source, 0).is_ok(), "other trees keep what they have");
+    source.is_failing.store(false, Ordering::Relaxed);
+    assert_is(&trimmed, &source, &model);
+    assert_eq!(
+        source.loads(),
+        1 + FAN_OUT + 1,
+        "a failure, all leaves, and a node over them"
+    );
+    assert_is(&trimmed.trimmed(), &source, &model);
+    model.push((2, 70_000));
+    assert_is(&grown, &source, &model);
+    let before = source.count();
+    let root = source.checkpoint(&grown.trimmed());
+    assert_eq!(
+        source.count(),
+        before + 3,
+        "what is on the disk is not written again"
+    );
+    assert_is(
+        &Tree::from_reference(root, 2 * count + 2, None).unwrap(),
+        &source,
+        &model,
+    );
 }
 
 #[test]

@@ -88,6 +88,8 @@ enum Step {
     Insert(f64, f64, f64),
     Double,
     Reload,
+    /// A checkpoint, and letting go of what it wrote.
+    Trim,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -100,6 +102,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (part(), part(), part()).prop_map(|(from, to, at)| Step::Insert(from, to, at)),
         2 => Just(Step::Double),
         2 => Just(Step::Reload),
+        2 => Just(Step::Trim),
     ];
     proptest::collection::vec(step, 1..25)
 }
@@ -158,6 +161,10 @@ fn apply(step: &Step, tree: &Tree, model: &mut Flat, source: &FakeNodes, slab: &
             tree.join(source, tree).unwrap()
         }
         Step::Double => tree.clone(),
+        Step::Trim => {
+            source.checkpoint(tree);
+            tree.trimmed()
+        }
         Step::Reload => Tree::from_reference(source.checkpoint(tree), end, None).unwrap(),
     }
 }
