@@ -588,6 +588,9 @@ impl Core {
             }
         }
         drop(edits);
-        self.pool.trim();
+        // Memory that a busy store will ask for again is kept until it rests: the system clears what it hands out.
+        if !self.background.has_thread() {
+            self.pool.trim();
+        }
     }
 }

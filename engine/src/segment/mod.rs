@@ -6,6 +6,7 @@
 //! - a segment's blocks are reserved before anybody uses it, so a full disk is an error of creating a segment;
 //! - a segment never shrinks, and it is renamed or unlinked only when nothing refers to it.
 
+mod ahead;
 mod allocate;
 mod reserve;
 mod sizes;
@@ -35,6 +36,7 @@ use crate::error::{Damage, Error, Result};
 use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
 
+use ahead::Ahead;
 pub(crate) use allocate::{Allocated, SlabAllocator};
 pub(crate) use reserve::MakingRoom;
 use reserve::Reserve;
@@ -206,6 +208,26 @@ struct Spare {
     path: PathBuf,
     bytes: u64,
     generation: Generation,
+    serves: SpareFor,
+}
+
+/// What a spare may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SpareFor {
+    /// The next segment of whatever kind.
+    Anything,
+    /// The next segment of the journal, for which it was made.
+    Journal,
+}
+
+impl Spare {
+    /// Whether it holds `bytes` and does not waste three quarters of itself for them.
+    fn fits(&self, kind: SegmentKind, bytes: u64) -> bool {
+        let serves = self.serves == SpareFor::Anything
+            || kind == SegmentKind::Journal
+            || weakened!("spare-of-the-journal-for-slabs");
+        serves && self.bytes >= bytes && self.bytes / 4 <= bytes
+    }
 }
 
 /// What the listing of the directory found.
@@ -230,6 +252,7 @@ pub(crate) struct SegmentTable {
     slabs: Mutex<BTreeMap<u64, SegmentEntry>>,
     spares: Mutex<Vec<Spare>>,
     reserve: Mutex<Reserve>,
+    ahead: Ahead,
     next: AtomicU64,
     syncs: Arc<Syncs>,
 }
@@ -245,6 +268,7 @@ impl SegmentTable {
             slabs: Mutex::new(BTreeMap::new()),
             spares: Mutex::new(Vec::new()),
             reserve: Mutex::default(),
+            ahead: Ahead::default(),
             next: AtomicU64::new(1),
             syncs: Arc::default(),
         }
@@ -322,6 +346,7 @@ impl SegmentTable {
             path,
             bytes,
             generation,
+            serves: SpareFor::Anything,
         })
     }
 
@@ -415,7 +440,7 @@ impl SegmentTable {
         time_ms: i64,
     ) -> Result<Arc<SegmentFile>> {
         let id = self.take_number()?;
-        let spare = self.take_spare(bytes);
+        let spare = self.take_spare(kind, bytes);
         let (temporary, generation, bytes) = match spare {
             Some(spare) => {
                 let next_life = Generation::new(spare.generation.get().wrapping_add(1).max(1));
@@ -522,16 +547,20 @@ impl SegmentTable {
         self.directory.join(segment_file_name(id, kind))
     }
 
-    /// Takes the smallest spare that holds `bytes` and does not waste three quarters of itself.
-    fn take_spare(&self, bytes: u64) -> Option<Spare> {
+    /// Takes the smallest spare that fits.
+    fn take_spare(&self, kind: SegmentKind, bytes: u64) -> Option<Spare> {
         let mut spares = self.spares.lock();
-        let fits = |spare: &Spare| spare.bytes >= bytes && spare.bytes / 4 <= bytes;
         let (index, _) = spares
             .iter()
             .enumerate()
-            .filter(|(_, spare)| fits(spare))
+            .filter(|(_, spare)| spare.fits(kind, bytes))
             .min_by_key(|(_, spare)| spare.bytes)?;
         Some(spares.swap_remove(index))
+    }
+
+    /// Whether a new segment would be made out of a spare.
+    fn has_spare(&self, kind: SegmentKind, bytes: u64) -> bool {
+        self.spares.lock().iter().any(|spare| spare.fits(kind, bytes))
     }
 
     fn reserve_new(&self, id: SegmentId, bytes: u64) -> Result<PathBuf> {
@@ -603,6 +632,7 @@ impl SegmentTable {
                 path: spare,
                 bytes: segment.bytes,
                 generation: segment.generation,
+                serves: SpareFor::Anything,
             });
         }
         if !retired.is_empty() && !weakened!("retired-name-unsynced") {

@@ -41,10 +41,30 @@ const FIXED_BYTES: u64 = 512 + KEY_SKETCH_BYTES_MAX as u64;
 /// A piece of memory for one chunk.
 #[derive(Debug)]
 struct Piece {
-    arena: Arc<OffHeap>,
+    arena: Arc<Arena>,
     start: u64,
     capacity: u64,
     positions: Box<[AtomicU32]>,
+}
+
+impl Piece {
+    fn new(arena: &Arc<Arena>, start: u64, capacity: u64) -> Self {
+        let entries = usize::try_from(capacity / BYTES_PER_ENTRY).unwrap_or(0);
+        Piece {
+            arena: Arc::clone(arena),
+            start,
+            capacity,
+            positions: (0..entries).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+}
+
+/// Memory from which pieces are cut.
+#[derive(Debug)]
+struct Arena {
+    memory: OffHeap,
+    /// Bytes of all its pieces.
+    cut_bytes: u64,
 }
 
 /// The memory of all tails of a store.
@@ -174,14 +194,57 @@ impl Pool {
         if free.len() <= index {
             free.resize_with(index.saturating_add(1), Vec::new);
         }
-        let list = free.get_mut(index)?;
-        if let Some(piece) = list.pop() {
+        if let Some(piece) = free.get_mut(index)?.pop() {
+            return Some(piece);
+        }
+        if let Some(piece) = self.split_larger(&mut free, index) {
             return Some(piece);
         }
         let mut fresh = cut(capacity, ARENA_BYTES.max(capacity), Touch::Later)?;
         let piece = fresh.pop();
-        list.append(&mut fresh);
+        free.get_mut(index)?.append(&mut fresh);
         piece
+    }
+
+    /// A piece out of the smallest larger one that is free: its pages are there, and those of fresh memory would first have
+    /// to be cleared.
+    fn split_larger(&self, free: &mut [Vec<Piece>], index: usize) -> Option<Piece> {
+        if weakened!("larger-pieces-stay-whole") {
+            return None;
+        }
+        let mut larger = index;
+        let mut piece = loop {
+            larger = larger.saturating_add(1);
+            // A full slab may be no multiple of the class below.
+            let part = self.class_capacity(larger.saturating_sub(1));
+            if !self.class_capacity(larger).is_multiple_of(part) {
+                return None;
+            }
+            if let Some(piece) = free.get_mut(larger)?.pop() {
+                break piece;
+            }
+        };
+        while larger > index {
+            larger = larger.saturating_sub(1);
+            let part = self.class_capacity(larger);
+            let parts = piece.capacity.checked_div(part)?;
+            let start = piece.start;
+            let part_at = |number: u64| {
+                let start = start.saturating_add(number.saturating_mul(part));
+                Piece::new(&piece.arena, start, part)
+            };
+            free.get_mut(larger)?.extend((1..parts).rev().map(part_at));
+            piece = part_at(0);
+        }
+        Some(piece)
+    }
+
+    fn class_capacity(&self, index: usize) -> u64 {
+        let mut class = SMALLEST;
+        for _ in 0..index {
+            class = class.saturating_mul(STEP).min(self.slab_bytes_max);
+        }
+        class
     }
 
     /// Has a few full chunks ready whose pages are made, so that an appender in a hurry does not wait for the kernel
@@ -228,19 +291,20 @@ impl Pool {
     /// Gives memory that no chunk uses back to the system, as far as whole arenas are free.
     pub(crate) fn trim(&self) {
         let mut freed = Vec::new();
-        for list in self.free.lock().iter_mut() {
-            let mut counts: HashMap<usize, u64> = HashMap::new();
-            for piece in list.iter() {
-                let count = counts.entry(Arc::as_ptr(&piece.arena).addr()).or_insert(0);
-                *count = count.saturating_add(1);
-            }
-            // An arena goes when the last of its pieces goes; pieces whose neighbours are in use are kept.
-            let whole = |piece: &mut Piece| {
-                let pieces = (piece.arena.len() as u64).checked_div(piece.capacity);
-                counts.get(&Arc::as_ptr(&piece.arena).addr()).copied() == pieces
-            };
+        let mut free = self.free.lock();
+        let mut free_bytes: HashMap<usize, u64> = HashMap::new();
+        for piece in free.iter().flatten() {
+            let bytes = free_bytes.entry(Arc::as_ptr(&piece.arena).addr()).or_insert(0);
+            *bytes = bytes.saturating_add(piece.capacity);
+        }
+        // An arena goes when the last of its pieces goes; pieces whose neighbours are in use are kept.
+        let whole = |piece: &mut Piece| {
+            free_bytes.get(&Arc::as_ptr(&piece.arena).addr()) == Some(&piece.arena.cut_bytes)
+        };
+        for list in free.iter_mut() {
             freed.extend(list.extract_if(.., whole));
         }
+        drop(free);
         // Unmapped here, with the lock released.
         drop(freed);
     }
@@ -268,15 +332,12 @@ impl Pool {
 /// New memory, cut into pieces of one size.
 fn cut(capacity: u64, arena_bytes: u64, touch: Touch) -> Option<Vec<Piece>> {
     let bytes = usize::try_from(arena_bytes).ok()?;
-    let arena = Arc::new(OffHeap::with_huge_pages(bytes, touch).ok()?);
-    let entries = usize::try_from(capacity / BYTES_PER_ENTRY).ok()?;
     let count = arena_bytes.checked_div(capacity)?;
-    let piece = |number: u64| Piece {
-        arena: Arc::clone(&arena),
-        start: number.saturating_mul(capacity),
-        capacity,
-        positions: (0..entries).map(|_| AtomicU32::new(0)).collect(),
-    };
+    let arena = Arc::new(Arena {
+        memory: OffHeap::with_huge_pages(bytes, touch).ok()?,
+        cut_bytes: count.saturating_mul(capacity),
+    });
+    let piece = |number: u64| Piece::new(&arena, number.saturating_mul(capacity), capacity);
     Some((0..count).rev().map(piece).collect())
 }
 
@@ -293,7 +354,10 @@ impl Lease {
     /// The first byte; valid for `capacity` bytes for as long as the lease lives.
     pub(crate) fn memory(&self) -> NonNull<u8> {
         self.piece.as_ref().map_or(NonNull::dangling(), |piece| {
-            piece.arena.pointer_at(usize::try_from(piece.start).unwrap_or(0))
+            piece
+                .arena
+                .memory
+                .pointer_at(usize::try_from(piece.start).unwrap_or(0))
         })
     }
 
