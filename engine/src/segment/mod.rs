@@ -10,6 +10,7 @@ mod ahead;
 mod allocate;
 mod reserve;
 mod sizes;
+mod spares;
 mod syncs;
 mod windows;
 mod written;
@@ -41,6 +42,7 @@ pub(crate) use allocate::{Allocated, SlabAllocator};
 pub(crate) use reserve::MakingRoom;
 use reserve::Reserve;
 pub(crate) use sizes::{next_segment_bytes, small_segment_bytes};
+use spares::{Spare, SpareFor};
 use syncs::Syncs;
 pub(crate) use windows::Window;
 use windows::Windows;
@@ -199,34 +201,6 @@ impl SegmentFile {
             offsets: None,
             source,
         }))
-    }
-}
-
-/// A file of the segments directory that holds no segment in use.
-#[derive(Debug, Clone)]
-struct Spare {
-    path: PathBuf,
-    bytes: u64,
-    generation: Generation,
-    serves: SpareFor,
-}
-
-/// What a spare may become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SpareFor {
-    /// The next segment of whatever kind.
-    Anything,
-    /// The next segment of the journal, for which it was made.
-    Journal,
-}
-
-impl Spare {
-    /// Whether it holds `bytes` and does not waste three quarters of itself for them.
-    fn fits(&self, kind: SegmentKind, bytes: u64) -> bool {
-        let serves = self.serves == SpareFor::Anything
-            || kind == SegmentKind::Journal
-            || weakened!("spare-of-the-journal-for-slabs");
-        serves && self.bytes >= bytes && self.bytes / 4 <= bytes
     }
 }
 
@@ -545,22 +519,6 @@ impl SegmentTable {
     /// Where a segment's file is.
     pub(crate) fn path_of(&self, id: SegmentId, kind: SegmentKind) -> PathBuf {
         self.directory.join(segment_file_name(id, kind))
-    }
-
-    /// Takes the smallest spare that fits.
-    fn take_spare(&self, kind: SegmentKind, bytes: u64) -> Option<Spare> {
-        let mut spares = self.spares.lock();
-        let (index, _) = spares
-            .iter()
-            .enumerate()
-            .filter(|(_, spare)| spare.fits(kind, bytes))
-            .min_by_key(|(_, spare)| spare.bytes)?;
-        Some(spares.swap_remove(index))
-    }
-
-    /// Whether a new segment would be made out of a spare.
-    fn has_spare(&self, kind: SegmentKind, bytes: u64) -> bool {
-        self.spares.lock().iter().any(|spare| spare.fits(kind, bytes))
     }
 
     fn reserve_new(&self, id: SegmentId, bytes: u64) -> Result<PathBuf> {
