@@ -17,7 +17,7 @@ use lanterman_format::weakened;
 
 /// How long the thread sleeps when nobody calls; a bound on how late idle memory is given back.
 const IDLE_TURN: Duration = Duration::from_millis(500);
-/// A store that has filled no chunk for so long gives back the memory that it keeps for speed alone.
+/// A store that has filled no chunk and made no checkpoint for so long gives back the memory that it keeps for speed alone.
 const REST: Duration = Duration::from_millis(500);
 /// Pause after a failure that may pass, such as a full disk.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -27,7 +27,14 @@ struct Wishes {
     flush: bool,
     commit: bool,
     checkpoint: bool,
+    journal: bool,
     stop: bool,
+}
+
+impl Wishes {
+    fn any(&self) -> bool {
+        self.flush || self.commit || self.checkpoint || self.journal || self.stop
+    }
 }
 
 /// What the background is asked to do.
@@ -49,6 +56,10 @@ impl Background {
 
     pub(crate) fn ask_for_checkpoint(&self) {
         self.ask(|wishes| &mut wishes.checkpoint);
+    }
+
+    pub(crate) fn ask_for_journal(&self) {
+        self.ask(|wishes| &mut wishes.journal);
     }
 
     fn ask(&self, wish: impl FnOnce(&mut Wishes) -> &mut bool) {
@@ -90,12 +101,13 @@ impl Background {
 
 fn run(weak: &Weak<Core>) {
     let mut pause = None;
-    let mut flushed_at = None;
+    let mut busy_at = None;
+    let mut checkpoints = 0;
     loop {
         let Some(core) = weak.upgrade() else { return };
         let turn = pause.take().unwrap_or_else(|| core.turn().min(IDLE_TURN));
         let mut wishes = core.background.wishes.lock();
-        if !wishes.stop && !wishes.flush && !wishes.commit && !wishes.checkpoint {
+        if !wishes.any() {
             core.background.called.wait_for(&mut wishes, turn);
         }
         let now = std::mem::take(&mut *wishes);
@@ -103,10 +115,11 @@ fn run(weak: &Weak<Core>) {
         if now.stop {
             return;
         }
-        if now.flush {
-            flushed_at = Some(core.clock.monotonic());
-        } else if flushed_at.is_some_and(|then| core.clock.monotonic().saturating_sub(then) >= REST) {
-            flushed_at = None;
+        let checkpoints_before = std::mem::replace(&mut checkpoints, core.counters.checkpoint_count());
+        if now.flush || checkpoints > checkpoints_before {
+            busy_at = Some(core.clock.monotonic());
+        } else if busy_at.is_some_and(|then| core.clock.monotonic().saturating_sub(then) >= REST) {
+            busy_at = None;
             core.give_back_spare_memory();
         }
         match work(&core, &now) {
@@ -145,8 +158,15 @@ fn write_what_waits(core: &Core, wishes: &Wishes) -> Result<(), Error> {
     if wishes.flush {
         core.prepare_memory();
     }
-    while core.flusher.lock().drive(core, true)? == Progress::Working {
-        core.prepare_memory();
+    loop {
+        let flushes = core.flusher.lock().drive(core, true)? == Progress::Working;
+        // A piece at a time, so that neither slabs nor groups wait for all of it.
+        if !core.prepare_journal()? && !flushes {
+            break;
+        }
+        if flushes {
+            core.prepare_memory();
+        }
         core.groups.lead(core);
     }
     core.commit_by_time()?;
@@ -190,12 +210,23 @@ impl Core {
         Ok(written? || led || retained || collected || indexed || compacted)
     }
 
+    /// Does a piece of the work for the next segment of the journal; says whether more of it is left.
+    fn prepare_journal(&self) -> Result<bool, Error> {
+        if !self.segments.is_journal_unready() {
+            return Ok(false);
+        }
+        let _permit = self.permit()?;
+        let prepared = self.segments.prepare_journal();
+        prepared.map_err(|error| self.poison_if_sync_failed(error))
+    }
+
     fn write_step(&self) -> Result<bool, Error> {
         let flushed = self.flusher.lock().drive(self, true)? == Progress::Working;
+        let prepares = self.prepare_journal()?;
         self.commit_by_time()?;
         let kept = self.keep_history()?;
         let checkpointed = self.checkpoint_is_due() && self.checkpoint()?.is_some();
-        Ok(flushed || kept || checkpointed)
+        Ok(flushed || prepares || kept || checkpointed)
     }
 }
 

@@ -574,9 +574,12 @@ impl Core {
             }
         }
         drop(edits);
-        self.pool.trim();
+        // Memory that a busy store will ask for again is kept until it rests, within bounds: the system clears what it hands out.
+        if !self.background.has_thread() || self.pool.has_much_free() {
+            self.pool.trim();
+        }
         if released {
-            // What their roots held comes back a little later; the helper thread trims again when it rests.
+            // What their roots held comes back a little later; the helper thread trims when it rests.
             self.background.ask_for_flush();
         }
     }

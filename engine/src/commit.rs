@@ -188,6 +188,9 @@ impl GroupWriter<Request> for Core {
         if behind {
             self.background.ask_for_checkpoint();
         }
+        if self.segments.is_journal_wanted() {
+            self.background.ask_for_journal();
+        }
         Ok(version)
     }
 

@@ -378,6 +378,11 @@ impl Counters {
         self.collected_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// How many checkpoints were made.
+    pub(crate) fn checkpoint_count(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+
     /// How many slabs were written.
     pub(crate) fn slabs(&self) -> u64 {
         self.slabs.load(Ordering::Relaxed)

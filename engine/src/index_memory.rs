@@ -9,8 +9,8 @@ use lanterman_format::weakened;
 
 use crate::atomics::{AtomicU64, Ordering};
 use crate::core::Core;
-use crate::error::Result;
-use crate::region::root::reclaim;
+use crate::error::{Error, Result};
+use crate::region::root::destroy_replaced;
 
 /// Counts what trees take into memory.
 #[derive(Debug)]
@@ -64,7 +64,11 @@ impl Core {
     pub(crate) fn bound_index_memory(&self) -> Result<()> {
         if self.source.index_memory().is_used_up() {
             if !self.options.read_only && self.catalog.has_dirty() {
-                self.checkpoint()?;
+                match self.checkpoint() {
+                    // What is not on the disk stays, and room is made by others.
+                    Ok(_) | Err(Error::StorageFull { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
             self.trim_index_if_used_up();
         }
@@ -80,7 +84,7 @@ impl Core {
         for log in self.catalog.everything() {
             log.trim_tree();
         }
-        reclaim();
+        destroy_replaced();
         // Behind the roots: who sees the number finds trees that were trimmed.
         memory.trims.fetch_add(1, Ordering::Release);
     }

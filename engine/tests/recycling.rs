@@ -2,6 +2,8 @@
 //!
 //! Shown by what lies ready for reuse after the journal has grown and gone round several times.
 
+use std::path::Path;
+
 use lanterman::{Background, Durability, Options};
 
 const SEGMENT_BYTES_MAX: u64 = 256 << 10;
@@ -43,4 +45,41 @@ fn segments_of_full_size_are_kept_for_reuse_and_the_small_ones_of_the_first_minu
         spares.iter().all(|bytes| *bytes == SEGMENT_BYTES_MAX),
         "spares of {spares:?} bytes"
     );
+}
+
+/// The lengths of the segment files of that kind, least first.
+fn lengths(store: &Path, extension: &str) -> Vec<u64> {
+    let mut lengths = Vec::new();
+    for entry in std::fs::read_dir(store.join("segments")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().extension().is_some_and(|found| found == extension) {
+            lengths.push(entry.metadata().unwrap().len());
+        }
+    }
+    lengths.sort_unstable();
+    lengths
+}
+
+#[test]
+fn the_next_segment_of_the_journal_lies_ready_before_the_one_in_use_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let options = Options::new()
+        .background(Background::Manual)
+        .reserve_bytes(0)
+        .journal_segment_bytes(64 << 10, SEGMENT_BYTES_MAX);
+    let store = options.open_copying(&path).unwrap();
+    let mut writer = store.writer("log").unwrap();
+    let mut commit = || {
+        writer.append(&[7; 3000]).unwrap();
+        writer.commit(Durability::Disk).unwrap();
+        while store.step().unwrap() {}
+    };
+    // Half of the first segment is seven blocks of 4 KiB behind its header.
+    (0..12).for_each(|_| commit());
+    assert_eq!(lengths(&path, "journal"), [64 << 10]);
+    assert_eq!(lengths(&path, "free"), [128 << 10]);
+    (0..6).for_each(|_| commit());
+    assert_eq!(lengths(&path, "journal"), [64 << 10, 128 << 10]);
+    assert!(lengths(&path, "free").is_empty(), "the second is what lay ready");
 }

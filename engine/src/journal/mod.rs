@@ -15,7 +15,7 @@ use lanterman_format::block::{BLOCK_ALIGNMENT, BlockIdentity};
 use lanterman_format::commit::{
     Change, CommitCounts, CommitParameters, CommitWriter, FrameDescription, SlabAdoption,
 };
-use lanterman_format::ids::{Crc, Position, Version};
+use lanterman_format::ids::{Crc, Position, SegmentId, Version};
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::weakened;
 
@@ -97,6 +97,8 @@ pub(crate) struct Journal {
     buffer: AlignedBuffer,
     /// Bytes written since the place from which a recovery would begin.
     replay_bytes: u64,
+    /// The segment behind which the next one is being made ready.
+    followed: Option<SegmentId>,
 }
 
 impl Journal {
@@ -118,6 +120,7 @@ impl Journal {
             adoptions_unsynced: false,
             buffer,
             replay_bytes,
+            followed: None,
         })
     }
 
@@ -183,7 +186,18 @@ impl Journal {
         if synced {
             self.durable = version;
         }
+        self.look_ahead();
         Ok(version)
+    }
+
+    /// Asks, once for each segment, for the next one when half of it is full.
+    fn look_ahead(&mut self) {
+        let Some(segment) = &self.end.segment else { return };
+        if self.end.position > segment.bytes / 2 && self.followed != Some(segment.id) {
+            self.followed = Some(segment.id);
+            let bytes = next_segment_bytes(Some(segment.bytes), self.sizes.first, self.sizes.max, 0);
+            self.table.want_journal(bytes);
+        }
     }
 
     /// Room for a block: in the active segment, or at the head of a new one.

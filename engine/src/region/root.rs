@@ -72,17 +72,6 @@ impl<T: Send + Sync + 'static> RootCell<T> {
     }
 }
 
-/// Steps of the epoch after which a replaced value can be destroyed, and the one in which it is.
-const RECLAIM_STEPS: usize = 3;
-
-/// Has values that were replaced destroyed, those of other cells too, as far as nobody looks at them now. Otherwise they wait until
-/// somebody replaces or looks at values again.
-pub(crate) fn reclaim() {
-    for _ in 0..RECLAIM_STEPS {
-        epoch::pin().flush();
-    }
-}
-
 impl<T: Clone + Send + Sync + 'static> RootCell<T> {
     /// A clone of the newest value.
     pub(crate) fn load(&self) -> T {

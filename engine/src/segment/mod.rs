@@ -6,9 +6,11 @@
 //! - a segment's blocks are reserved before anybody uses it, so a full disk is an error of creating a segment;
 //! - a segment never shrinks, and it is renamed or unlinked only when nothing refers to it.
 
+mod ahead;
 mod allocate;
 mod reserve;
 mod sizes;
+mod spares;
 mod syncs;
 mod windows;
 mod written;
@@ -35,10 +37,12 @@ use crate::error::{Damage, Error, Result};
 use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
 
+use ahead::Ahead;
 pub(crate) use allocate::{Allocated, SlabAllocator};
 pub(crate) use reserve::MakingRoom;
 use reserve::Reserve;
 pub(crate) use sizes::{next_segment_bytes, small_segment_bytes};
+use spares::{Spare, SpareFor};
 use syncs::Syncs;
 pub(crate) use windows::Window;
 use windows::Windows;
@@ -200,14 +204,6 @@ impl SegmentFile {
     }
 }
 
-/// A file of the segments directory that holds no segment in use.
-#[derive(Debug, Clone)]
-struct Spare {
-    path: PathBuf,
-    bytes: u64,
-    generation: Generation,
-}
-
 /// What the listing of the directory found.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -232,6 +228,7 @@ pub(crate) struct SegmentTable {
     reserve: Mutex<Reserve>,
     /// Whether the reserve was used and there is none since, without the lock that is held while files are made.
     reserve_used_up: AtomicBool,
+    ahead: Ahead,
     next: AtomicU64,
     syncs: Arc<Syncs>,
 }
@@ -248,6 +245,7 @@ impl SegmentTable {
             spares: Mutex::new(Vec::new()),
             reserve: Mutex::default(),
             reserve_used_up: AtomicBool::new(false),
+            ahead: Ahead::default(),
             next: AtomicU64::new(1),
             syncs: Arc::default(),
         }
@@ -325,6 +323,7 @@ impl SegmentTable {
             path,
             bytes,
             generation,
+            serves: SpareFor::Anything,
         })
     }
 
@@ -418,7 +417,7 @@ impl SegmentTable {
         time_ms: i64,
     ) -> Result<Arc<SegmentFile>> {
         let id = self.take_number()?;
-        let spare = self.take_spare(bytes);
+        let spare = self.take_spare(kind, bytes);
         let (temporary, generation, bytes) = match spare {
             Some(spare) => {
                 let next_life = Generation::new(spare.generation.get().wrapping_add(1).max(1));
@@ -525,18 +524,6 @@ impl SegmentTable {
         self.directory.join(segment_file_name(id, kind))
     }
 
-    /// Takes the smallest spare that holds `bytes` and does not waste three quarters of itself.
-    fn take_spare(&self, bytes: u64) -> Option<Spare> {
-        let mut spares = self.spares.lock();
-        let fits = |spare: &Spare| spare.bytes >= bytes && spare.bytes / 4 <= bytes;
-        let (index, _) = spares
-            .iter()
-            .enumerate()
-            .filter(|(_, spare)| fits(spare))
-            .min_by_key(|(_, spare)| spare.bytes)?;
-        Some(spares.swap_remove(index))
-    }
-
     fn reserve_new(&self, id: SegmentId, bytes: u64) -> Result<PathBuf> {
         let path = self.directory.join(segment_file_name(id, FileKind::Free));
         let file = self
@@ -606,6 +593,7 @@ impl SegmentTable {
                 path: spare,
                 bytes: segment.bytes,
                 generation: segment.generation,
+                serves: SpareFor::Anything,
             });
         }
         if !retired.is_empty() && !weakened!("retired-name-unsynced") {

@@ -17,7 +17,7 @@ use lanterman_format::ids::{Generation, SegmentId};
 use lanterman_format::weakened;
 
 use super::sizes::{bytes_for_block, small_segment_bytes};
-use super::{FIRST_BLOCK_POSITION, SegmentTable, Spare};
+use super::{FIRST_BLOCK_POSITION, SegmentTable, Spare, SpareFor};
 use crate::error::{Error, Result};
 
 /// A reserve smaller than this helps nobody, and a store that would have one is small.
@@ -103,8 +103,11 @@ impl SegmentTable {
 
     /// A spare that has never been a segment, large enough to be a reserve.
     fn take_unused_spare(&self) -> Option<Spare> {
-        let is_unused =
-            |spare: &Spare| spare.generation == Generation::new(0) && spare.bytes >= RESERVE_BYTES_MIN;
+        let is_unused = |spare: &Spare| {
+            spare.serves == SpareFor::Anything
+                && spare.generation == Generation::new(0)
+                && spare.bytes >= RESERVE_BYTES_MIN
+        };
         let mut spares = self.spares.lock();
         let index = spares.iter().position(is_unused)?;
         Some(spares.swap_remove(index))
@@ -133,6 +136,7 @@ impl SegmentTable {
                 path,
                 bytes: reserve.wanted,
                 generation: Generation::new(0),
+                serves: SpareFor::Anything,
             })
         };
         match make() {

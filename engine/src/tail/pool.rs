@@ -43,10 +43,30 @@ const FIXED_BYTES: u64 = 512 + KEY_SKETCH_BYTES_MAX as u64;
 /// A piece of memory for one chunk.
 #[derive(Debug)]
 struct Piece {
-    arena: Arc<OffHeap>,
+    arena: Arc<Arena>,
     start: u64,
     capacity: u64,
     positions: Box<[AtomicU32]>,
+}
+
+impl Piece {
+    fn new(arena: &Arc<Arena>, start: u64, capacity: u64) -> Self {
+        let entries = usize::try_from(capacity / BYTES_PER_ENTRY).unwrap_or(0);
+        Piece {
+            arena: Arc::clone(arena),
+            start,
+            capacity,
+            positions: (0..entries).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+}
+
+/// Memory from which pieces are cut.
+#[derive(Debug)]
+struct Arena {
+    memory: OffHeap,
+    /// Bytes of all its pieces.
+    cut_bytes: u64,
 }
 
 /// The memory of all tails of a store.
@@ -192,13 +212,15 @@ impl Pool {
         if free.len() <= index {
             free.resize_with(index.saturating_add(1), Vec::new);
         }
-        let list = free.get_mut(index)?;
-        if let Some(piece) = list.pop() {
+        if let Some(piece) = free.get_mut(index)?.pop() {
+            return Some(piece);
+        }
+        if let Some(piece) = self.split_larger(&mut free, index) {
             return Some(piece);
         }
         let mut fresh = self.cut(capacity, ARENA_BYTES.max(capacity), Touch::Later)?;
         let piece = fresh.pop();
-        list.append(&mut fresh);
+        free.get_mut(index)?.append(&mut fresh);
         piece
     }
 
@@ -213,6 +235,47 @@ impl Pool {
             && retired < self.budget;
         let ready = || self.free.lock().get(index).map_or(0, Vec::len) as u64;
         wanted && ready() < READY_PIECES
+    }
+
+    /// A piece out of the smallest larger one that is free: its pages are there, and those of fresh memory would first have
+    /// to be cleared.
+    fn split_larger(&self, free: &mut [Vec<Piece>], index: usize) -> Option<Piece> {
+        if weakened!("larger-pieces-stay-whole") {
+            return None;
+        }
+        let mut larger = index;
+        let mut piece = loop {
+            larger = larger.saturating_add(1);
+            // A full slab may be no multiple of the class below.
+            let part = self.class_capacity(larger.saturating_sub(1));
+            if !self.class_capacity(larger).is_multiple_of(part) {
+                return None;
+            }
+            if let Some(piece) = free.get_mut(larger)?.pop() {
+                break piece;
+            }
+        };
+        while larger > index {
+            larger = larger.saturating_sub(1);
+            let part = self.class_capacity(larger);
+            let parts = piece.capacity.checked_div(part)?;
+            let start = piece.start;
+            let part_at = |number: u64| {
+                let start = start.saturating_add(number.saturating_mul(part));
+                Piece::new(&piece.arena, start, part)
+            };
+            free.get_mut(larger)?.extend((1..parts).rev().map(part_at));
+            piece = part_at(0);
+        }
+        Some(piece)
+    }
+
+    fn class_capacity(&self, index: usize) -> u64 {
+        let mut class = SMALLEST;
+        for _ in 0..index {
+            class = class.saturating_mul(STEP).min(self.slab_bytes_max);
+        }
+        class
     }
 
     /// Has a few full chunks ready whose pages are made, so that an appender in a hurry does not wait for the kernel
@@ -252,25 +315,25 @@ impl Pool {
     /// Gives memory that no chunk uses back to the system, as far as whole arenas are free.
     pub(crate) fn trim(&self) {
         let mut freed = Vec::new();
-        for list in self.free.lock().iter_mut() {
-            let mut counts: HashMap<usize, u64> = HashMap::new();
-            for piece in list.iter() {
-                let count = counts.entry(Arc::as_ptr(&piece.arena).addr()).or_insert(0);
-                *count = count.saturating_add(1);
-            }
-            // An arena goes when the last of its pieces goes; pieces whose neighbours are in use are kept.
-            let whole = |piece: &mut Piece| {
-                let pieces = (piece.arena.len() as u64).checked_div(piece.capacity);
-                counts.get(&Arc::as_ptr(&piece.arena).addr()).copied() == pieces
-            };
+        let mut free = self.free.lock();
+        let mut free_bytes: HashMap<usize, u64> = HashMap::new();
+        for piece in free.iter().flatten() {
+            let bytes = free_bytes.entry(Arc::as_ptr(&piece.arena).addr()).or_insert(0);
+            *bytes = bytes.saturating_add(piece.capacity);
+        }
+        // An arena goes when the last of its pieces goes; pieces whose neighbours are in use are kept.
+        let whole = |piece: &mut Piece| {
+            free_bytes.get(&Arc::as_ptr(&piece.arena).addr()) == Some(&piece.arena.cut_bytes)
+        };
+        for list in free.iter_mut() {
             freed.extend(list.extract_if(.., whole));
         }
+        drop(free);
         // Unmapped here, with the lock released.
         drop(freed);
     }
 
     /// Bytes kept for chunks to come.
-    #[cfg(test)]
     pub(crate) fn free_bytes(&self) -> u64 {
         self.free
             .lock()
@@ -278,6 +341,11 @@ impl Pool {
             .flatten()
             .map(|piece| piece.capacity)
             .sum()
+    }
+
+    /// Whether so much is kept for chunks to come that it is time to give it back, though the store is busy.
+    pub(crate) fn has_much_free(&self) -> bool {
+        self.free_bytes() > self.budget / 2
     }
 
     /// Bytes that chunks hold: those that writers need, and those kept for readers alone.
@@ -295,15 +363,12 @@ impl Pool {
             true => OffHeap::with_huge_pages(bytes, touch),
             false => OffHeap::new(bytes, touch),
         };
-        let arena = Arc::new(memory.ok()?);
-        let entries = usize::try_from(capacity / BYTES_PER_ENTRY).ok()?;
         let count = arena_bytes.checked_div(capacity)?;
-        let piece = |number: u64| Piece {
-            arena: Arc::clone(&arena),
-            start: number.saturating_mul(capacity),
-            capacity,
-            positions: (0..entries).map(|_| AtomicU32::new(0)).collect(),
-        };
+        let arena = Arc::new(Arena {
+            memory: memory.ok()?,
+            cut_bytes: count.saturating_mul(capacity),
+        });
+        let piece = |number: u64| Piece::new(&arena, number.saturating_mul(capacity), capacity);
         Some((0..count).rev().map(piece).collect())
     }
 }
@@ -321,7 +386,10 @@ impl Lease {
     /// The first byte; valid for `capacity` bytes for as long as the lease lives.
     pub(crate) fn memory(&self) -> NonNull<u8> {
         self.piece.as_ref().map_or(NonNull::dangling(), |piece| {
-            piece.arena.pointer_at(usize::try_from(piece.start).unwrap_or(0))
+            piece
+                .arena
+                .memory
+                .pointer_at(usize::try_from(piece.start).unwrap_or(0))
         })
     }
 

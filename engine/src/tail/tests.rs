@@ -149,3 +149,40 @@ fn a_chunk_of_the_capacity_asked_for_takes_what_it_was_asked_for() {
         }
     }
 }
+
+#[test]
+fn a_small_chunk_is_cut_out_of_a_free_large_one_before_the_system_is_asked_for_memory() {
+    let pool = Pool::new(4 * SLAB, SLAB);
+    let first = pool.take(SLAB, 0, 0).unwrap();
+    let second = pool.take(SLAB, 0, 0).unwrap();
+    drop((first, second));
+    let bytes = pool.free_bytes();
+    let small: Vec<ChunkWriter> = (0..40).map(|_| pool.take(4096, 0, 0).unwrap()).collect();
+    let middle = pool.take(64 << 10, 0, 0).unwrap();
+    assert_eq!(
+        pool.free_bytes() + 40 * 4096 + (64 << 10),
+        bytes,
+        "all of it came from what was there"
+    );
+    pool.trim();
+    drop((small, middle));
+    assert_eq!(pool.free_bytes(), bytes, "nothing of it is lost");
+    pool.trim();
+    assert_eq!(
+        pool.free_bytes(),
+        0,
+        "pieces of an arena go together, whatever their sizes"
+    );
+}
+
+#[test]
+fn a_full_slab_that_is_no_multiple_of_smaller_chunks_stays_whole() {
+    let slab = 300 << 10;
+    let pool = Pool::new(8 * slab, slab);
+    drop(pool.take(slab, 0, 0).unwrap());
+    let bytes = pool.free_bytes();
+    drop(pool.take(4096, 0, 0).unwrap());
+    assert!(pool.free_bytes() > bytes, "other memory was taken");
+    pool.trim();
+    assert_eq!(pool.free_bytes(), 0);
+}
