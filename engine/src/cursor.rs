@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::found::{damaged, deleted, deleted_outside_the_tree, find_slab, part_of_value};
 use crate::log::{LogState, Root};
 use crate::message::{Keeper, Message};
-use crate::pins::{Holder, Kept, Pin};
+use crate::pins::{Holder, Pin};
 use crate::prefetch::{Prefetch, PrefetchState};
 use crate::read_ahead::{Entered, ReadAhead};
 use crate::region::chunk::Chunk;
@@ -724,31 +724,6 @@ fn walk_on<'a>(
 }
 
 impl Core {
-    /// The newest root of a log, kept from the collector for as long as the pin lives.
-    /// `reads_from` is from where on a cursor reads, or `u64::MAX`.
-    pub(crate) fn pin_root(&self, log: &LogState, holder: Holder, reads_from: u64) -> (Pin, Root) {
-        self.pin_root_since(log, holder, self.clock.monotonic(), reads_from)
-    }
-
-    /// The same for as long as one call takes, which is never slow.
-    pub(crate) fn pin_root_for_a_call(&self, log: &LogState) -> (Pin, Root) {
-        self.pin_root_since(log, Holder::Snapshot(log.id), Duration::MAX, u64::MAX)
-    }
-
-    fn pin_root_since(
-        &self,
-        log: &LogState,
-        holder: Holder,
-        since: Duration,
-        reads_from: u64,
-    ) -> (Pin, Root) {
-        self.pins.pin_with(holder, since, reads_from, || {
-            let version = self.catalog.version();
-            let root = log.root();
-            (version, Kept::Root(root.clone()), root)
-        })
-    }
-
     /// What reads need beside the place.
     #[inline]
     pub(crate) fn read_context(&self) -> ReadContext<'_> {

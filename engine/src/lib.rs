@@ -87,6 +87,7 @@ mod fork;
 mod formats;
 mod found;
 mod gc;
+mod held_roots;
 mod index_memory;
 mod journal;
 mod key_index;

@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::error::{Damage, Error, Unreadable};
 use crate::index_memory::IndexMemory;
 use crate::log::LogState;
+use crate::options::Options;
 use crate::segment::{SegmentFile, SegmentTable};
 use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
 use crate::sys::memory::AlignedBuffer;
@@ -38,17 +39,13 @@ impl AsRef<[u8]> for Frozen {
 }
 
 impl StoreSource {
-    pub(crate) fn new(
-        segments: Arc<SegmentTable>,
-        copying: bool,
-        kept_bytes_max: usize,
-        index: IndexMemory,
-    ) -> Self {
+    pub(crate) fn new(segments: Arc<SegmentTable>, options: &Options) -> Self {
+        let kept_bytes_max = usize::try_from(options.tail_memory_bytes / 2).unwrap_or(usize::MAX);
         StoreSource {
             segments,
-            copying,
+            copying: options.copying,
             kept: KeptSlabs::new(kept_bytes_max),
-            index,
+            index: IndexMemory::new(options.index_memory_bytes),
         }
     }
 

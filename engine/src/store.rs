@@ -23,7 +23,6 @@ use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
-use crate::index_memory::IndexMemory;
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
 use crate::listed::list;
@@ -668,13 +667,7 @@ fn open_core(
         max: options.journal_segment_bytes_max,
     };
     let journal = Journal::new(Arc::clone(&table), sizes, begin, 0)?;
-    let kept = usize::try_from(options.tail_memory_bytes / 2).unwrap_or(usize::MAX);
-    let source = Arc::new(StoreSource::new(
-        Arc::clone(&table),
-        options.copying,
-        kept,
-        IndexMemory::new(options.index_memory_bytes),
-    ));
+    let source = Arc::new(StoreSource::new(Arc::clone(&table), &options));
     let bulk = disk
         .bulk_writer(IN_FLIGHT_MAX)
         .map_err(|source| Error::io("set up writing for", path, source))?;
