@@ -4,11 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use lanterman::{Durability, Options};
+use lanterman::{Durability, Options, Prefetch};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::context::{self, LOG, MESSAGE_BYTES, payload};
+use crate::memory_group::MemoryGroup;
+use crate::rows::prefetch::{self, Beside};
 
 /// Fills a journal with small commits, and dies.
 pub(crate) const CRASH_SMALL: &str = "crash-small";
@@ -22,6 +24,16 @@ pub(crate) const USED_STORE: &str = "used-store";
 pub(crate) const IDLE_LOGS: &str = "idle-logs";
 /// Opens a store of many logs and tells their memory.
 pub(crate) const REOPENED_LOGS: &str = "reopened-logs";
+/// Scans a store that no cache has, and reads ahead.
+pub(crate) const SCAN_AHEAD: &str = "scan-ahead";
+/// The same without reading ahead.
+pub(crate) const SCAN_PLAIN: &str = "scan-plain";
+/// Follows a log close behind its end beside a thread that computes.
+pub(crate) const FOLLOW_COMPUTING: &str = "follow-computing";
+/// The same beside a cold scan that reads ahead.
+pub(crate) const FOLLOW_AHEAD: &str = "follow-ahead";
+/// The same beside a cold scan that does not.
+pub(crate) const FOLLOW_PLAIN: &str = "follow-plain";
 
 /// Longer than the store's interval of checkpoints, at which quiet logs give their memory back.
 const REST: Duration = Duration::from_millis(1_500);
@@ -40,7 +52,15 @@ impl Told {
 
 /// Starts this program again for one task.
 pub(crate) fn start(task: &str, path: &Path, quick: bool) -> Outcome<Told> {
+    start_in(None, task, path, quick)
+}
+
+/// The same with the memory of a group.
+pub(crate) fn start_in(group: Option<&MemoryGroup>, task: &str, path: &Path, quick: bool) -> Outcome<Told> {
     let mut command = Command::new(std::env::current_exe()?);
+    if let Some(group) = group {
+        command.arg("--memory-group").arg(group.path());
+    }
     command.arg("--child").arg(task).arg("--directory").arg(path);
     if quick {
         command.arg("--quick");
@@ -65,6 +85,11 @@ pub(crate) fn run(task: &str, path: &Path, quick: bool) -> Outcome<()> {
         USED_STORE => idle_store(path, if quick { 32 << 20 } else { 256 << 20 })?,
         IDLE_LOGS => idle_logs(path, if quick { 1_000 } else { 50_000 })?,
         REOPENED_LOGS => reopened_logs(path)?,
+        SCAN_AHEAD => prefetch::scan_once(path, Prefetch::Automatic)?,
+        SCAN_PLAIN => prefetch::scan_once(path, Prefetch::Off)?,
+        FOLLOW_COMPUTING => prefetch::follow(path, quick, Beside::Computing)?,
+        FOLLOW_AHEAD => prefetch::follow(path, quick, Beside::Scan(Prefetch::Automatic))?,
+        FOLLOW_PLAIN => prefetch::follow(path, quick, Beside::Scan(Prefetch::Off))?,
         other => return Err(format!("no such task: {other}").into()),
     };
     println!("{told}");

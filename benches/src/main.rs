@@ -20,6 +20,7 @@
 
 mod child;
 mod context;
+mod memory_group;
 mod rows;
 mod table;
 
@@ -57,6 +58,9 @@ struct Arguments {
     /// A measurement that needs a process of its own; used by the program itself.
     #[arg(long, hide = true)]
     child: Option<String>,
+    /// The group of limited memory that such a process belongs to.
+    #[arg(long, hide = true)]
+    memory_group: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -76,6 +80,9 @@ fn run(arguments: &Arguments) -> Outcome<()> {
             .iter()
             .for_each(|group| println!("{:<12} {}", group.name, group.about));
         return Ok(());
+    }
+    if let Some(group) = &arguments.memory_group {
+        memory_group::enter(group)?;
     }
     if let Some(task) = &arguments.child {
         return child::run(task, &arguments.directory, arguments.quick);

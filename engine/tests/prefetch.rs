@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use common::{memory, small};
 use lanterman::disk::{Choice, Fault, FaultyDisk, OperationKind};
-use lanterman::{Compression, Durability, Log, Prefetch, Store};
+use lanterman::{Compression, Durability, Error, Log, Prefetch, Store};
 
 const POLICIES: [Prefetch; 5] = [
     Prefetch::Off,
@@ -226,4 +226,56 @@ fn a_read_ahead_that_fails_is_done_again_by_the_reader() {
     assert_eq!(count, 1380);
     assert_eq!(disk.fired(), 1);
     assert!(store.counters().prefetch_failures > 0);
+}
+
+/// Offsets that a reader is told it cannot read; all others are compared.
+fn told_damaged(log: &Log, policy: Prefetch) -> Vec<std::ops::Range<u64>> {
+    let mut cursor = log.snapshot().cursor(0u64).unwrap().with_prefetch(policy);
+    let mut told = Vec::new();
+    loop {
+        let lost = match cursor.next() {
+            Ok(None) => return told,
+            Ok(Some(read)) => {
+                assert!(read.value() == message(read.offset().get()), "{policy:?}");
+                continue;
+            }
+            Err(Error::Damaged(damage)) => damage.offsets.clone().unwrap(),
+            Err(other) => panic!("{policy:?}: {other}"),
+        };
+        cursor.seek(lost.end).unwrap();
+        told.push(lost);
+    }
+}
+
+#[test]
+fn what_is_damaged_is_told_by_every_policy_and_never_lent() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = small().open_copying(&path).unwrap();
+    filled(&store);
+    store.close().unwrap();
+    let wanted = message(777);
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(path.join("segments")).unwrap() {
+        let file = entry.unwrap().path();
+        let mut bytes = std::fs::read(&file).unwrap();
+        let found = bytes.windows(wanted.len()).position(|window| window == wanted);
+        if let Some(position) = found {
+            bytes[position + 500] ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "the message is in a file");
+    let mut expected = None;
+    for policy in POLICIES {
+        forget_cached(&path);
+        let store = small().open_copying(&path).unwrap();
+        let told = told_damaged(&store.log("events").unwrap(), policy);
+        assert!(
+            told.iter().any(|lost| lost.contains(&777)),
+            "{policy:?}: {told:?}"
+        );
+        assert_eq!(&told, expected.get_or_insert(told.clone()), "{policy:?}");
+    }
 }

@@ -7,6 +7,7 @@ mod compress;
 mod constrain;
 mod edit;
 mod follow;
+pub(crate) mod prefetch;
 mod read;
 mod reopen;
 mod space;
@@ -63,6 +64,21 @@ pub(crate) const ALL: &[Group] = &[
         name: "scan-cold",
         about: "scan of cold 1 KiB messages",
         measure: read::scan_cold,
+    },
+    Group {
+        name: "prefetch-limit",
+        about: "the cold scan in a quarter of the data's memory",
+        measure: prefetch::in_little_memory,
+    },
+    Group {
+        name: "prefetch-tail",
+        about: "reads close behind the end, beside another thread's cold scan in little memory",
+        measure: prefetch::beside_a_scan,
+    },
+    Group {
+        name: "prefetch-cost",
+        about: "what reading ahead costs who does not need it: warm scans, small stores",
+        measure: prefetch::where_nothing_is_cold,
     },
     Group {
         name: "random",

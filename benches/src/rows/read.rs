@@ -12,7 +12,7 @@ use crate::table::Sample;
 
 /// The least that a reader does with a message: look at eight bytes of it.
 #[inline]
-fn touch(value: &[u8]) -> u64 {
+pub(super) fn touch(value: &[u8]) -> u64 {
     value
         .first_chunk::<8>()
         .map_or(0, |word| u64::from_le_bytes(*word))
@@ -26,7 +26,7 @@ fn read_all(value: &[u8]) -> u64 {
         .fold(0, |sum, word| sum.wrapping_add(touch(word)))
 }
 
-fn scan(store: &Store, visit: impl Fn(&[u8]) -> u64) -> Outcome<u64> {
+pub(super) fn scan(store: &Store, visit: impl Fn(&[u8]) -> u64) -> Outcome<u64> {
     let mut cursor = store.snapshot(LOG)?.cursor(0u64)?;
     let (mut sum, mut count) = (0u64, 0u64);
     while let Some(message) = cursor.next()? {

@@ -148,8 +148,17 @@ impl Active {
         }
         self.current = None;
         let step = self.come_to(found, is_in_order);
-        self.plan(entered.root, entered.limit.min(until), found);
-        let slab = step.and_then(|step| self.take(step));
+        let until = entered.limit.min(until);
+        self.plan(entered.root, until, found);
+        let has_waited = step
+            .as_ref()
+            .and_then(|step| step.batch)
+            .is_some_and(|token| self.wait_for(token));
+        if has_waited {
+            // Reads may end many at once: their room is used now, or the device stands still while this slab is read.
+            self.plan(entered.root, until, found);
+        }
+        let slab = step.and_then(|step| self.take(step, has_waited));
         self.current.clone_from(&slab);
         self.entered = Some((self.core.clock.monotonic(), reference.bytes.get()));
         slab
@@ -279,29 +288,36 @@ impl Active {
         }
     }
 
-    /// The slab of a step, once it is here.
-    fn take(&mut self, step: Step) -> Option<Arc<OpenSlab>> {
+    /// Waits until a batch is no longer on its way; whether there was anything to wait for.
+    fn wait_for(&mut self, token: u64) -> bool {
+        let is_reading = |active: &Self| {
+            let batch = active.batches.iter().find(|batch| batch.token == token);
+            batch.is_some_and(|batch| matches!(batch.state, BatchState::Reading(_)))
+        };
+        let mut has_waited = false;
+        while is_reading(self) {
+            has_waited = true;
+            if !self.collect(true) {
+                break;
+            }
+        }
+        has_waited
+    }
+
+    /// The slab of a step, if it is here.
+    fn take(&mut self, step: Step, has_waited: bool) -> Option<Arc<OpenSlab>> {
         let token = step.batch?;
         let reference = step.slab.reference;
-        let mut stalled = false;
-        let found = loop {
-            let batch = self.batches.iter().find(|batch| batch.token == token);
-            match batch.map(|batch| (&batch.state, batch.position)) {
-                Some((BatchState::Reading(_), _)) => {
-                    stalled = true;
-                    if !self.collect(true) {
-                        break None;
-                    }
-                }
-                Some((BatchState::Here(lent), position)) => break Some((Arc::clone(lent), position)),
-                Some((BatchState::Failed, _)) | None => break None,
-            }
-        };
+        let batch = self.batches.iter().find(|batch| batch.token == token);
+        let found = batch.and_then(|batch| match &batch.state {
+            BatchState::Here(lent) => Some((Arc::clone(lent), batch.position)),
+            _ => None,
+        });
         let slab = found.and_then(|(lent, position)| self.open(&reference, lent, position));
         self.let_go(token);
         match slab {
             Some(slab) => {
-                self.core.counters.prefetch_hit(stalled);
+                self.core.counters.prefetch_hit(has_waited);
                 Some(Arc::new(slab))
             }
             None => {

@@ -11,10 +11,14 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 
 use super::PAGE_BYTES;
+
+/// What processors and kernels call a huge page almost everywhere; where theirs is larger, small ones serve.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// When the pages of fresh memory are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +99,15 @@ const _: fn() = || {
 };
 
 /// A buffer that begins on a page and is a whole number of pages long, as direct writes need it.
+///
+/// Invariant: of all buffers that share one memory, no two have a byte in common. [`AlignedBuffer::split_off`] is the only way
+/// to a second one.
 pub struct AlignedBuffer {
-    map: MmapMut,
+    /// Freed with the last buffer that is a part of it.
+    memory: Arc<OffHeap>,
+    /// `start` and `bytes` more are within the memory.
+    start: usize,
+    bytes: usize,
 }
 
 impl AlignedBuffer {
@@ -106,9 +117,51 @@ impl AlignedBuffer {
     ///
     /// What the kernel answers, mostly that there is no memory.
     pub fn new(bytes: usize) -> io::Result<Self> {
+        let memory = OffHeap::new(bytes, Touch::Later)?;
+        let bytes = memory.len();
         Ok(Self {
-            map: anonymous(bytes, Touch::Later)?,
+            memory: Arc::new(memory),
+            start: 0,
+            bytes,
         })
+    }
+
+    /// The same, beginning where a huge page does and made of them where the system gives them: a device is told of each piece
+    /// of memory that lies together, and a huge page is one piece where small ones are 512.
+    pub(crate) fn with_huge_pages(bytes: usize) -> io::Result<Self> {
+        let too_much = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let bytes = bytes
+            .max(1)
+            .checked_next_multiple_of(HUGE_PAGE_BYTES)
+            .ok_or_else(too_much)?;
+        // What lies before the first huge page is never touched, so it costs addresses and no memory.
+        let mapped = bytes.checked_add(HUGE_PAGE_BYTES).ok_or_else(too_much)?;
+        let memory = OffHeap::with_huge_pages(mapped, Touch::Later)?;
+        let address = memory.pointer().addr().get();
+        let start = address
+            .checked_next_multiple_of(HUGE_PAGE_BYTES)
+            .ok_or_else(too_much)?
+            - address;
+        Ok(Self {
+            memory: Arc::new(memory),
+            start,
+            bytes,
+        })
+    }
+
+    /// Cuts off what is behind the first `bytes`, a whole number of pages, as a buffer of its own; nothing where that would leave
+    /// one of them empty. The memory is freed when both are gone.
+    pub(crate) fn split_off(&mut self, bytes: usize) -> Option<Self> {
+        if bytes == 0 || !bytes.is_multiple_of(PAGE_BYTES) || bytes >= self.bytes {
+            return None;
+        }
+        let rest = Self {
+            memory: Arc::clone(&self.memory),
+            start: self.start + bytes,
+            bytes: self.bytes - bytes,
+        };
+        self.bytes = bytes;
+        Some(rest)
     }
 
     /// Sees to it that there are at least `bytes`. A buffer that is too small is replaced by a bigger one of zeros:
@@ -118,10 +171,10 @@ impl AlignedBuffer {
     ///
     /// What the kernel answers, mostly that there is no memory; the buffer is then as it was.
     pub fn ensure(&mut self, bytes: usize) -> io::Result<()> {
-        if bytes > self.map.len() {
+        if bytes > self.bytes {
             // Doubling keeps the number of replacements logarithmic for a caller that grows step by step.
-            let wanted = bytes.max(self.map.len().saturating_mul(2));
-            self.map = anonymous(wanted, Touch::Later).or_else(|_| anonymous(bytes, Touch::Later))?;
+            let wanted = bytes.max(self.bytes.saturating_mul(2));
+            *self = Self::new(wanted).or_else(|_| Self::new(bytes))?;
         }
         Ok(())
     }
@@ -131,19 +184,25 @@ impl Deref for AlignedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.map
+        let first = self.memory.pointer_at(self.start);
+        // SAFETY: `start` is below the memory's length and `bytes` more are within it: `new` and `with_huge_pages` made it so,
+        // and `split_off` only divides. The memory is initialised (zeros), lives as long as `self`, and by the invariant nobody
+        // else has these bytes, so they change through `self` alone, which is borrowed.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), self.bytes) }
     }
 }
 
 impl DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.map
+        let first = self.memory.pointer_at(self.start);
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), self.bytes) }
     }
 }
 
 impl AsRef<[u8]> for AlignedBuffer {
     fn as_ref(&self) -> &[u8] {
-        &self.map
+        self
     }
 }
 
@@ -151,7 +210,7 @@ impl fmt::Debug for AlignedBuffer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("AlignedBuffer")
-            .field("bytes", &self.map.len())
+            .field("bytes", &self.bytes)
             .finish()
     }
 }
@@ -213,8 +272,31 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_buffer_are_buffers_of_their_own_and_keep_their_memory_alive() {
+        let mut first = AlignedBuffer::with_huge_pages(1).unwrap();
+        assert_eq!(first.len(), HUGE_PAGE_BYTES);
+        assert_eq!(first.as_ptr() as usize % HUGE_PAGE_BYTES, 0);
+        for impossible in [0, 100, HUGE_PAGE_BYTES, HUGE_PAGE_BYTES + PAGE_BYTES] {
+            assert!(first.split_off(impossible).is_none());
+        }
+        let mut last = first.split_off(3 * PAGE_BYTES).unwrap();
+        first.fill(1);
+        last.fill(2);
+        assert_eq!(
+            (first.len(), last.len()),
+            (3 * PAGE_BYTES, HUGE_PAGE_BYTES - 3 * PAGE_BYTES)
+        );
+        assert!(first.iter().all(|&byte| byte == 1));
+        drop(first);
+        let end = last.split_off(PAGE_BYTES).unwrap();
+        drop(last);
+        assert!(end.iter().all(|&byte| byte == 2));
+    }
+
+    #[test]
     fn memory_beyond_the_address_space_is_refused_with_an_error() {
         assert!(OffHeap::new(usize::MAX, Touch::Later).is_err());
         assert!(AlignedBuffer::new(usize::MAX - 5000).is_err());
+        assert!(AlignedBuffer::with_huge_pages(usize::MAX - 5000).is_err());
     }
 }
