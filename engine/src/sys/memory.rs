@@ -100,7 +100,7 @@ const _: fn() = || {
 
 /// A buffer that begins on a page and is a whole number of pages long, as direct writes need it.
 ///
-/// Invariant: of all buffers that share one memory, no two have a byte in common. [`AlignedBuffer::split_off`] is the only way
+/// Invariant: of all buffers that share one memory, no two have a byte in common. `split_off` is the only way
 /// to a second one.
 pub struct AlignedBuffer {
     /// Freed with the last buffer that is a part of it.
