@@ -1,7 +1,7 @@
 //! The memory of what is read ahead: one budget for all readers of a store.
 //!
-//! Large buffers are parts of huge pages: to a device, a read into small pages is a long list of small pieces, which makes it less than half
-//! as fast where that was measured. Where two buffers share a page, it counts until both are gone.
+//! Large buffers are parts of huge pages: to a device, a read into small pages is a long list of small pieces (writes from them were half
+//! as fast, decision 1). Where two buffers share a page, it counts until both are gone.
 //!
 //! Invariant: the bytes of all memory behind buffers that are lent, in flight or spare never exceed the budget. Memory counts until
 //! it is freed, also where a user's message keeps it alive; whoever gets none reads without.
