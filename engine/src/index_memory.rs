@@ -43,20 +43,30 @@ impl IndexMemory {
     /// How often all was let go of; another number tells who holds a tree that there is a smaller one.
     #[inline]
     pub(crate) fn trims(&self) -> u64 {
-        self.trims.load(Ordering::Relaxed)
+        self.trims.load(Ordering::Acquire)
     }
 
     /// Whether this call is the one, of those that come at the same time, that is to let go of all.
     fn begin_trim(&self) -> bool {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        let begun = self
-            .bytes
-            .compare_exchange(bytes, 0, Ordering::Relaxed, Ordering::Relaxed);
-        bytes >= self.bytes_max && begun.is_ok()
+        self.is_used_up() && self.bytes.swap(0, Ordering::Relaxed) >= self.bytes_max
     }
 }
 
 impl Core {
+    /// Lets go of nodes and open slabs of all logs if they have taken all the memory that they may.
+    pub(crate) fn trim_index_if_used_up(&self) {
+        let memory = self.source.index_memory();
+        if !memory.begin_trim() {
+            return;
+        }
+        for log in self.catalog.everything() {
+            log.trim_tree();
+        }
+        destroy_replaced();
+        // Behind the roots: who sees the number finds trees that were trimmed.
+        memory.trims.fetch_add(1, Ordering::Release);
+    }
+
     /// The same where what is nowhere on the disk yet is written first, so that it can be let go of as well.
     ///
     /// # Errors
@@ -73,19 +83,5 @@ impl Core {
             self.trim_index_if_used_up();
         }
         Ok(())
-    }
-
-    /// Lets go of nodes and open slabs of all logs if they have taken all the memory that they may.
-    pub(crate) fn trim_index_if_used_up(&self) {
-        let memory = self.source.index_memory();
-        if !memory.is_used_up() || !memory.begin_trim() {
-            return;
-        }
-        for log in self.catalog.everything() {
-            log.trim_tree();
-        }
-        destroy_replaced();
-        // Behind the roots: who sees the number finds trees that were trimmed.
-        memory.trims.fetch_add(1, Ordering::Release);
     }
 }

@@ -77,18 +77,28 @@ impl Listed {
     }
 }
 
+/// Keeps the entries of a page; `tail_of` tells the tail slab of a log.
+fn listed(
+    entries: impl IntoIterator<Item = CatalogEntry>,
+    tail_of: &impl Fn(LogId) -> Option<Arc<SlabHandle>>,
+) -> ListedPage {
+    let entries = entries.into_iter();
+    entries
+        .map(|entry| {
+            let tail = tail_of(entry.log);
+            Listed::new(entry, tail)
+        })
+        .collect()
+}
+
 /// Keeps the pages of a checkpoint that was read; `tail_of` tells the tail slab of a log.
 pub(crate) fn list(
     pages: BTreeMap<u64, Vec<CatalogEntry>>,
     tail_of: impl Fn(LogId) -> Option<Arc<SlabHandle>>,
 ) -> ListedPages {
-    let listed = |entry: CatalogEntry| {
-        let tail = tail_of(entry.log);
-        Listed::new(entry, tail)
-    };
     let pages = pages.into_iter();
     pages
-        .map(|(page, entries)| (page, entries.into_iter().map(listed).collect()))
+        .map(|(page, entries)| (page, listed(entries, &tail_of)))
         .collect()
 }
 
@@ -128,11 +138,7 @@ impl ChangedPages {
     /// What is kept from now on; `tail_of` tells the tail slab of a log.
     pub(crate) fn keep(self, kept: &mut ListedPages, tail_of: impl Fn(LogId) -> Option<Arc<SlabHandle>>) {
         for (page, entries) in self.pages {
-            let listed = entries.into_values().map(|entry| {
-                let tail = tail_of(entry.log);
-                Listed::new(entry, tail)
-            });
-            kept.insert(page, listed.collect());
+            kept.insert(page, listed(entries.into_values(), &tail_of));
         }
     }
 }

@@ -5,47 +5,17 @@
 
 use std::path::Path;
 
-use lanterman::{Background, Durability, Options};
+use lanterman::{Background, Durability, Options, Store};
 
 const SEGMENT_BYTES_MAX: u64 = 256 << 10;
 
-#[test]
-fn segments_of_full_size_are_kept_for_reuse_and_the_small_ones_of_the_first_minutes_are_not() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
+fn open(path: &Path) -> Store {
     let options = Options::new()
         .background(Background::Manual)
         // The reserve is a spare too, of another length.
         .reserve_bytes(0)
         .journal_segment_bytes(64 << 10, SEGMENT_BYTES_MAX);
-    let store = options.open_copying(&path).unwrap();
-    let mut writer = store.writer("log").unwrap();
-    for _ in 0..12 {
-        for _ in 0..12 {
-            writer.append(&[7; 40 << 10]).unwrap();
-            writer.commit(Durability::Process).unwrap();
-        }
-        store.checkpoint().unwrap();
-    }
-    let mut spares = Vec::new();
-    for entry in std::fs::read_dir(path.join("segments")).unwrap() {
-        let entry = entry.unwrap();
-        if entry
-            .path()
-            .extension()
-            .is_some_and(|extension| extension == "free")
-        {
-            spares.push(entry.metadata().unwrap().len());
-        }
-    }
-    assert!(
-        !spares.is_empty(),
-        "the journal has gone round, so something lies ready"
-    );
-    assert!(
-        spares.iter().all(|bytes| *bytes == SEGMENT_BYTES_MAX),
-        "spares of {spares:?} bytes"
-    );
+    options.open_copying(path).unwrap()
 }
 
 /// The lengths of the segment files of that kind, least first.
@@ -62,14 +32,34 @@ fn lengths(store: &Path, extension: &str) -> Vec<u64> {
 }
 
 #[test]
+fn segments_of_full_size_are_kept_for_reuse_and_the_small_ones_of_the_first_minutes_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = open(&path);
+    let mut writer = store.writer("log").unwrap();
+    for _ in 0..12 {
+        for _ in 0..12 {
+            writer.append(&[7; 40 << 10]).unwrap();
+            writer.commit(Durability::Process).unwrap();
+        }
+        store.checkpoint().unwrap();
+    }
+    let spares = lengths(&path, "free");
+    assert!(
+        !spares.is_empty(),
+        "the journal has gone round, so something lies ready"
+    );
+    assert!(
+        spares.iter().all(|bytes| *bytes == SEGMENT_BYTES_MAX),
+        "spares of {spares:?} bytes"
+    );
+}
+
+#[test]
 fn the_next_segment_of_the_journal_lies_ready_before_the_one_in_use_is_full() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let options = Options::new()
-        .background(Background::Manual)
-        .reserve_bytes(0)
-        .journal_segment_bytes(64 << 10, SEGMENT_BYTES_MAX);
-    let store = options.open_copying(&path).unwrap();
+    let store = open(&path);
     let mut writer = store.writer("log").unwrap();
     let mut commit = || {
         writer.append(&[7; 3000]).unwrap();

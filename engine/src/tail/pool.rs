@@ -182,26 +182,21 @@ impl Pool {
         (!is_allowed).then_some(bytes)
     }
 
+    /// The capacities that pieces are kept of, rising, a full slab's last.
+    fn classes(&self) -> impl Iterator<Item = u64> {
+        let full = self.slab_bytes_max;
+        std::iter::successors(Some(SMALLEST), move |class| {
+            (*class < full).then(|| class.saturating_mul(STEP).min(full))
+        })
+    }
+
     fn capacity_class(&self, wanted: u64) -> u64 {
-        let mut class = SMALLEST;
-        while class < wanted && class < self.slab_bytes_max {
-            class = class.saturating_mul(STEP).min(self.slab_bytes_max);
-        }
-        if wanted <= class {
-            class
-        } else {
-            wanted.next_multiple_of(SMALLEST)
-        }
+        let class = self.classes().find(|class| *class >= wanted);
+        class.unwrap_or_else(|| wanted.next_multiple_of(SMALLEST))
     }
 
     fn class_index(&self, capacity: u64) -> Option<usize> {
-        let mut class = SMALLEST;
-        let mut index = 0usize;
-        while class < capacity && class < self.slab_bytes_max {
-            class = class.saturating_mul(STEP).min(self.slab_bytes_max);
-            index = index.saturating_add(1);
-        }
-        (class == capacity).then_some(index)
+        self.classes().position(|class| class == capacity)
     }
 
     fn piece(&self, capacity: u64) -> Option<Piece> {
@@ -247,8 +242,8 @@ impl Pool {
         let mut piece = loop {
             larger = larger.saturating_add(1);
             // A full slab may be no multiple of the class below.
-            let part = self.class_capacity(larger.saturating_sub(1));
-            if !self.class_capacity(larger).is_multiple_of(part) {
+            let part = self.classes().nth(larger.saturating_sub(1))?;
+            if !self.classes().nth(larger)?.is_multiple_of(part) {
                 return None;
             }
             if let Some(piece) = free.get_mut(larger)?.pop() {
@@ -257,7 +252,7 @@ impl Pool {
         };
         while larger > index {
             larger = larger.saturating_sub(1);
-            let part = self.class_capacity(larger);
+            let part = self.classes().nth(larger)?;
             let parts = piece.capacity.checked_div(part)?;
             let start = piece.start;
             let part_at = |number: u64| {
@@ -268,14 +263,6 @@ impl Pool {
             piece = part_at(0);
         }
         Some(piece)
-    }
-
-    fn class_capacity(&self, index: usize) -> u64 {
-        let mut class = SMALLEST;
-        for _ in 0..index {
-            class = class.saturating_mul(STEP).min(self.slab_bytes_max);
-        }
-        class
     }
 
     /// Has a few full chunks ready whose pages are made, so that an appender in a hurry does not wait for the kernel
