@@ -76,6 +76,8 @@ impl Sample {
 #[derive(Debug)]
 struct Row {
     samples: Vec<Sample>,
+    /// In which the last of them was measured; a row may be missing in some.
+    last_round: usize,
 }
 
 /// Rows in the order in which they first came.
@@ -121,12 +123,16 @@ impl Table {
     pub(crate) fn add(&mut self, round: usize, samples: Vec<Sample>) -> Outcome<()> {
         for sample in samples {
             match self.rows.iter_mut().find(|row| row.first().row == sample.row) {
-                Some(row) if row.samples.len() > round => {
+                Some(row) if row.last_round == round => {
                     return Err(format!("two rows are called {:?}", sample.row).into());
                 }
-                Some(row) => row.samples.push(sample),
+                Some(row) => {
+                    row.samples.push(sample);
+                    row.last_round = round;
+                }
                 None => self.rows.push(Row {
                     samples: vec![sample],
+                    last_round: round,
                 }),
             }
         }
