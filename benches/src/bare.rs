@@ -179,12 +179,13 @@ pub fn copy_shared(target: &[AtomicU8], source: &[u8]) {
     unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), to, source.len()) };
 }
 
-/// Reads files whole, in pieces, around the page cache, some in flight; gives the bytes.
+/// Reads files whole, in pieces, around the page cache, some in flight, and shows `visit` each piece before its memory is read
+/// into again; gives the bytes.
 ///
 /// # Errors
 ///
 /// What the operating system gives.
-pub fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
+pub fn ring_read(paths: &[PathBuf], mut visit: impl FnMut(&[u8])) -> Outcome<u64> {
     let mut memory = huge_memory(PIECE_BYTES * DEPTH)?;
     let mut ring = IoUring::new(DEPTH as u32 * 2)?;
     let mut total = 0;
@@ -192,12 +193,16 @@ pub fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
         let file = open_direct(path)?;
         let pieces = file.metadata()?.len() / PIECE_BYTES as u64;
         let mut free: Vec<usize> = (0..DEPTH).collect();
+        let mut is_filled = [false; DEPTH];
         for piece in 0..pieces {
             while free.is_empty() {
                 finish_one(&mut ring, &mut free)?;
             }
             let slot = free.pop().unwrap_or_default();
             let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
+            if std::mem::replace(&mut is_filled[slot], true) {
+                visit(bytes);
+            }
             let read = opcode::Read::new(
                 types::Fd(file.as_raw_fd()),
                 bytes.as_mut_ptr(),
@@ -213,6 +218,10 @@ pub fn ring_read(paths: &[PathBuf]) -> Outcome<u64> {
         while free.len() < DEPTH {
             finish_one(&mut ring, &mut free)?;
         }
+        let filled = memory.chunks_exact(PIECE_BYTES).zip(is_filled);
+        filled
+            .filter(|(_, is_filled)| *is_filled)
+            .for_each(|(bytes, _)| visit(bytes));
         total += pieces * PIECE_BYTES as u64;
     }
     Ok(total)
@@ -329,4 +338,27 @@ pub fn drop_caches(paths: &[PathBuf]) -> Outcome<()> {
     // Allowed to few; the advice above does where no map holds the pages.
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "1");
     Ok(())
+}
+
+/// How many bytes of these files the page cache has. Touches none of them.
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn cached_bytes(paths: &[PathBuf]) -> Outcome<u64> {
+    let page = rustix::param::page_size();
+    let mut cached = 0;
+    for path in paths {
+        let file = File::open(path)?;
+        // SAFETY: nothing is read of the map; whether the file changes does not matter.
+        let map = unsafe { Mmap::map(&file)? };
+        let mut pages = vec![0u8; map.len().div_ceil(page)];
+        // SAFETY: the range is that of the map, and `pages` has a byte for each page of it, as the call demands.
+        let answer = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
+        if answer != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        cached += pages.iter().filter(|state| **state & 1 != 0).count() * page;
+    }
+    Ok(cached as u64)
 }

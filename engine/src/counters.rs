@@ -28,6 +28,7 @@ pub(crate) struct Counters {
     prefetch_failures: AtomicU64,
     prefetch_wasted_slabs: AtomicU64,
     prefetch_wasted_bytes: AtomicU64,
+    prefetch_cache_bytes: AtomicU64,
 }
 
 /// Sizes of groups that are told apart: powers of two, and more.
@@ -84,6 +85,9 @@ pub struct CounterReadings {
     pub prefetch_wasted_slabs: u64,
     /// Stored bytes of these.
     pub prefetch_wasted_bytes: u64,
+    /// Bytes that the page cache was asked to read ahead of a reader, because they were read around it before. Not among
+    /// those above.
+    pub prefetch_cache_bytes: u64,
     /// Bytes of memory that hold what was read ahead, with what readers and their messages still look at.
     pub prefetch_memory_bytes: u64,
     /// How often nodes of trees and open slabs had taken the memory that they may, and were let go of.
@@ -109,7 +113,7 @@ enum Kind {
 }
 
 impl CounterReadings {
-    fn prefetch_counters(&self) -> [Listed; 7] {
+    fn prefetch_counters(&self) -> [Listed; 8] {
         use Kind::Counter;
         [
             (
@@ -153,6 +157,12 @@ impl CounterReadings {
                 Counter,
                 "Bytes of slabs read ahead that no reader came to.",
                 self.prefetch_wasted_bytes,
+            ),
+            (
+                "prefetch_cache_bytes_total",
+                Counter,
+                "Bytes that the page cache was asked to read ahead.",
+                self.prefetch_cache_bytes,
             ),
         ]
     }
@@ -415,6 +425,10 @@ impl Counters {
         self.prefetch_wasted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn prefetch_into_cache(&self, bytes: u64) {
+        self.prefetch_cache_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> CounterReadings {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CounterReadings {
@@ -441,6 +455,7 @@ impl Counters {
             prefetch_failures: load(&self.prefetch_failures),
             prefetch_wasted_slabs: load(&self.prefetch_wasted_slabs),
             prefetch_wasted_bytes: load(&self.prefetch_wasted_bytes),
+            prefetch_cache_bytes: load(&self.prefetch_cache_bytes),
             prefetch_memory_bytes: 0,
             index_trims: 0,
             tail_memory_bytes: 0,

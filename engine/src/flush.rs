@@ -25,8 +25,8 @@ use crate::segment::Allocated;
 use crate::slab::{SlabBuilder, SlabHandle};
 use crate::tree::{SlabEntry, Tree};
 
-/// Slabs in flight at once: eight of 1 MiB reached 0.84 of the bare device, four 0.78 (decision 1).
-pub(crate) const IN_FLIGHT_MAX: usize = 8;
+/// Slabs in flight at once, of 1 MiB each: with 16, sustained appends are 8 % faster than with eight (decision 17).
+pub(crate) const IN_FLIGHT_MAX: usize = 16;
 
 #[derive(Debug)]
 enum JobState {
@@ -163,11 +163,15 @@ impl Flusher {
         }
         self.land(core)?;
         submitted?;
-        Ok(if self.jobs.is_empty() && core.incoming.is_empty() {
-            Progress::Idle
-        } else {
-            Progress::Working
+        Ok(match self.has_work(core) {
+            true => Progress::Working,
+            false => Progress::Idle,
         })
+    }
+
+    /// Whether chunks wait to be written or are being written.
+    pub(crate) fn has_work(&self, core: &Core) -> bool {
+        !self.jobs.is_empty() || !core.incoming.is_empty()
     }
 
     fn submit(&mut self, core: &Core) -> Result<()> {

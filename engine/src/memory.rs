@@ -23,6 +23,8 @@ const GROWTH: u64 = 4;
 const CLOSE_BYTES_MIN: u64 = 64 << 10;
 /// How long a thread waits for others to free memory before it looks again.
 const WAIT_TURN: Duration = Duration::from_millis(20);
+/// How long to wait for memory from the background thread, before helping it: it may be busy with something else.
+const HELPER_TURN: Duration = Duration::from_millis(5);
 
 /// Whether there is room now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +174,13 @@ impl Core {
         self.counters.waited_for_memory();
         let refuse = self.options.when_full == WhenFull::Refuse;
         let seen = self.progress();
+        if !refuse && self.is_helper_flushing() {
+            self.background.ask_for_flush();
+            self.wait_for_progress(seen, HELPER_TURN);
+            if self.progress() != seen {
+                return Ok(());
+            }
+        }
         let progress = self.flusher.lock().drive(self, !refuse)?;
         if refuse {
             if progress == Progress::Idle && self.progress() == seen {
@@ -186,6 +195,16 @@ impl Core {
             self.wait_for_progress(seen, WAIT_TURN);
         }
         Ok(())
+    }
+
+    /// Whether the background thread has chunks to write, or is writing some. Then it is left to it: whoever seals slabs fills
+    /// none meanwhile, and the device waits for both.
+    fn is_helper_flushing(&self) -> bool {
+        self.background.has_thread()
+            && self
+                .flusher
+                .try_lock()
+                .is_none_or(|flusher| flusher.has_work(self))
     }
 
     /// Has the chunks of other logs written, so that their memory comes back; says whether there were any. With `wait` it

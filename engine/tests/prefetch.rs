@@ -10,12 +10,14 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{memory, small};
 use lanterman::disk::{Choice, Fault, FaultyDisk, OperationKind};
-use lanterman::{Compression, Durability, Error, Log, Prefetch, Store};
+use lanterman::{
+    Compression, Cursor, Durability, Error, Keyed, Log, NewMessage, Prefetch, PrefetchReason, Store,
+};
 
 const POLICIES: [Prefetch; 5] = [
     Prefetch::Off,
@@ -228,52 +230,149 @@ fn a_read_ahead_that_fails_is_done_again_by_the_reader() {
     assert!(store.counters().prefetch_failures > 0);
 }
 
-/// Offsets that a reader is told it cannot read; all others are compared.
-fn told_damaged(log: &Log, policy: Prefetch) -> Vec<std::ops::Range<u64>> {
-    let mut cursor = log.snapshot().cursor(0u64).unwrap().with_prefetch(policy);
-    let mut told = Vec::new();
-    loop {
-        let lost = match cursor.next() {
-            Ok(None) => return told,
-            Ok(Some(read)) => {
-                assert!(read.value() == message(read.offset().get()), "{policy:?}");
-                continue;
-            }
-            Err(Error::Damaged(damage)) => damage.offsets.clone().unwrap(),
-            Err(other) => panic!("{policy:?}: {other}"),
-        };
-        cursor.seek(lost.end).unwrap();
-        told.push(lost);
-    }
+/// Flips a bit of a message somewhere in the middle of the store's slabs.
+fn damage(store: &Path) {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(store.join("segments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "slabs"))
+        .collect();
+    files.sort();
+    let file = &files[files.len() / 2];
+    let mut bytes = std::fs::read(file).unwrap();
+    let is_message = |part: &[u8]| part[0] != 0 && part.iter().all(|byte| *byte == part[0]);
+    let at = (20_000..bytes.len() - 64)
+        .find(|at| is_message(&bytes[*at..*at + 64]))
+        .unwrap();
+    bytes[at + 32] ^= 4;
+    std::fs::write(file, bytes).unwrap();
 }
 
 #[test]
-fn what_is_damaged_is_told_by_every_policy_and_never_lent() {
+fn damage_of_what_was_read_ahead_is_told_as_if_it_had_not_been() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let store = small().open_copying(&path).unwrap();
     filled(&store);
     store.close().unwrap();
-    let wanted = message(777);
-    let mut damaged = 0;
-    for entry in std::fs::read_dir(path.join("segments")).unwrap() {
-        let file = entry.unwrap().path();
-        let mut bytes = std::fs::read(&file).unwrap();
-        let found = bytes.windows(wanted.len()).position(|window| window == wanted);
-        if let Some(position) = found {
-            bytes[position + 500] ^= 1;
-            std::fs::write(&file, bytes).unwrap();
-            damaged += 1;
-        }
-    }
-    assert!(damaged > 0, "the message is in a file");
-    let mut expected = None;
+    damage(&path);
+    let mut told = Vec::new();
     for policy in POLICIES {
-        forget_cached(&path);
+        let is_cold = forget_cached(&path);
         let store = small().open_copying(&path).unwrap();
-        let told = told_damaged(&store.log("events").unwrap(), policy);
-        // Others than that message, which are like it.
-        assert!(!told.is_empty(), "{policy:?}");
-        assert_eq!(&told, expected.get_or_insert(told.clone()), "{policy:?}");
+        let log = store.log("events").unwrap();
+        let mut cursor = log.snapshot().cursor(0u64).unwrap().with_prefetch(policy);
+        let mut count = 0;
+        let error = loop {
+            match cursor.next() {
+                Ok(Some(read)) => assert!(read.value() == message(read.offset().get()), "{policy:?}"),
+                Ok(None) => panic!("{policy:?}: damage was passed over"),
+                Err(error) => break error,
+            }
+            count += 1;
+        };
+        assert!(matches!(error, Error::Damaged { .. }), "{policy:?}: {error}");
+        let is_wanted = matches!(policy, Prefetch::Slabs(_) | Prefetch::Bytes(_));
+        assert!(
+            store.counters().prefetch_hits > 0 || !is_wanted || !is_cold,
+            "{policy:?}: nothing was read ahead"
+        );
+        told.push((count, error.to_string()));
     }
+    assert!(told.iter().all(|each| *each == told[0]), "{told:?}");
+}
+
+/// What stood in a slab when it was read ahead, and was superseded and taken out before the reader came there, is not shown.
+#[test]
+fn a_slab_that_was_replaced_after_it_was_read_ahead_is_not_shown() {
+    let disk = memory();
+    let open = || {
+        small()
+            .compact(false)
+            .disk(disk.clone())
+            .open_copying(common::PATH)
+            .unwrap()
+    };
+    let store = open();
+    store.set_keyed("table", Some(&Keyed::new())).unwrap();
+    let mut writer = store.writer("table").unwrap();
+    for number in 0..4000u64 {
+        // Only what stands in the middle is superseded, so that the slabs around it stay.
+        let key = if (1000..1500).contains(&number) {
+            number % 7
+        } else {
+            number
+        };
+        let key = key.to_be_bytes();
+        let message = NewMessage::new(&[7; 100]).key(&key);
+        writer.append_message(&message).unwrap();
+    }
+    drop(writer);
+    store.close().unwrap();
+    // Nothing is open that would not be read ahead.
+    let store = open();
+    let log = store.log("table").unwrap();
+    let next = |cursor: &mut Cursor| cursor.next().unwrap().map(|read| read.offset().get());
+    let mut ahead = log.cursor(0u64).unwrap().with_prefetch(Prefetch::Slabs(5));
+    assert_eq!(next(&mut ahead), Some(0));
+    assert!(ahead.prefetch_state().slabs_ahead > 0, "nothing was read ahead");
+    assert!(store.compact("table").unwrap().removed > 400);
+    let mut plain = log.cursor(0u64).unwrap();
+    let expected: Vec<u64> = std::iter::from_fn(|| next(&mut plain)).collect();
+    let found: Vec<u64> = std::iter::from_fn(|| next(&mut ahead)).collect();
+    // It goes on in the slab that it stands in, as that was.
+    let behind =
+        |offsets: &[u64]| -> Vec<u64> { offsets.iter().copied().filter(|offset| *offset > 900).collect() };
+    assert_eq!(behind(&found), behind(&expected));
+}
+
+/// The first time around the page cache, the second time into it, and then it is there.
+#[test]
+fn what_is_wanted_again_is_read_into_the_page_cache() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = small().open_copying(&path).unwrap();
+    filled(&store);
+    store.close().unwrap();
+    let is_cold = forget_cached(&path);
+    // Not mapped, because the page cache does not forget what is; and with too little memory to keep copies of all of it.
+    let little = small().tail_memory_bytes(1 << 20);
+    let store = little.open_copying(&path).unwrap();
+    let log = store.log("events").unwrap();
+    let mut cursor = log.cursor(0u64).unwrap();
+    for _ in 0..200 {
+        cursor.next().unwrap().unwrap();
+    }
+    if !is_cold || cursor.prefetch_state().reason == PrefetchReason::CacheUnknown {
+        return;
+    }
+    drop(cursor);
+    let grown = |policy| {
+        let before = store.counters();
+        read(&log, policy);
+        let after = store.counters();
+        (
+            after.prefetch_hits - before.prefetch_hits > 0,
+            after.prefetch_cache_bytes - before.prefetch_cache_bytes > 0,
+        )
+    };
+    // What the cursor above had begun is behind.
+    let (around, cached, neither) = ((true, false), (false, true), (false, false));
+    forget_cached(&path);
+    let chosen = Prefetch::Slabs(4);
+    assert_eq!(
+        [grown(chosen), grown(chosen)],
+        [around, around],
+        "who chose how far"
+    );
+    assert_eq!(grown(Prefetch::Automatic), cached, "the second time");
+    assert_eq!(grown(Prefetch::Automatic), neither, "the third time");
+    assert_eq!(
+        grown(chosen),
+        neither,
+        "what is there is not read, whatever the policy"
+    );
+    forget_cached(&path);
+    assert_eq!(grown(Prefetch::Automatic), around, "the place was not worth it");
+    store.close().unwrap();
 }

@@ -328,8 +328,8 @@ fn counters_say_what_was_committed_written_and_held() {
     assert!(counters.collected_bytes > 0 && counters.pins == 0);
     let text = counters.to_prometheus();
     let named = |line: &&str| line.starts_with("lanterman_");
-    // 28 numbers, and a histogram of eight sizes with its sum and count.
-    assert_eq!(text.lines().filter(named).count(), 28 + 8 + 2);
+    // 29 numbers, and a histogram of eight sizes with its sum and count.
+    assert_eq!(text.lines().filter(named).count(), 29 + 8 + 2);
     assert!(text.contains("\nlanterman_commit_group_commits_bucket{le=\"+Inf\"} 4\n"));
     assert!(text.contains("\nlanterman_messages_committed_total 504\n"));
 }

@@ -1,6 +1,6 @@
 //! Reading ahead: in little memory, beside others, and where there is nothing to read ahead.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,12 @@ use crate::memory_group::MemoryGroup;
 use crate::table::Sample;
 
 /// Between two calls of who follows a log.
-const PACE: Duration = Duration::from_micros(50);
-/// How far behind the end it reads, in messages: 32 MiB.
-const BEHIND: u64 = 32 << 10;
+const PACE: Duration = Duration::from_micros(100);
+/// How far behind the end it reads, in messages: 4 MiB, which the store has in memory. What it has not comes from the device,
+/// where everybody waits for everybody whoever reads ahead.
+const BEHIND: u64 = 4 << 10;
+/// What somebody has read of another store, and the page cache therefore has.
+const WARM_MESSAGES: u64 = 64 << 10;
 
 /// What another thread does meanwhile.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +33,12 @@ pub(crate) enum Beside {
     Scan(Prefetch),
 }
 
-/// The group of a quarter of the library's memory; says why there is none.
-fn quarter(library: &Library) -> Option<(MemoryGroup, u64)> {
-    let bytes = library.messages * MESSAGE_BYTES as u64 / 4;
+/// What a process that writes needs beside what it scans, however little data a quick run has.
+const WRITER_BYTES: u64 = 256 << 20;
+
+/// The group of a quarter of the library's memory, or of as much as is needed; says why there is none.
+fn quarter(library: &Library, needed: u64) -> Option<(MemoryGroup, u64)> {
+    let bytes = (library.messages * MESSAGE_BYTES as u64 / 4).max(needed);
     let group = MemoryGroup::new(bytes);
     if group.is_none() {
         eprintln!("\nno group of limited memory can be made here: the rows that need one are left out");
@@ -77,7 +83,7 @@ pub(super) fn in_little_memory(context: &mut Context) -> Outcome<Vec<Sample>> {
             "most memory of it without prefetch",
         ),
     ] {
-        let Some((group, bytes)) = quarter(&library) else {
+        let Some((group, bytes)) = quarter(&library, 0) else {
             return Ok(samples);
         };
         let limited = scanned(Some(&group), task)?;
@@ -106,7 +112,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are in order")
 }
 
-/// Appends and reads by turns, at a pace, somewhere in the last 32 MiB. The time of a call begins when it was due, so that
+/// Appends and reads by turns, at a pace, somewhere in the last 4 MiB. The time of a call begins when it was due, so that
 /// those count as slow which wait behind a slow one.
 fn append_and_read(
     writer: &mut lanterman::Writer,
@@ -133,18 +139,19 @@ fn append_and_read(
 /// Reads close behind the end of a log beside another thread, and before that alone; in the process that asks.
 pub(crate) fn follow(library: &Path, quick: bool, beside: Beside) -> Outcome<Value> {
     let path = library.with_extension("followed");
-    let count = if quick { 10_000 } else { 50_000 };
+    let warm = library.with_extension("warm");
+    let count = if quick { 5_000 } else { 20_000 };
+    let warm_files = make_warm(&warm)?;
     let store = context::open(&path, Options::new())?;
     let mut writer = store.writer(LOG)?;
     let mut cursor = store.log(LOG)?.cursor(0u64)?;
     let message = payload(MESSAGE_BYTES);
-    // More than the store keeps in memory of its own, so that the older ones of those that are read are in the page cache.
-    for _ in 0..2 * BEHIND {
+    for _ in 0..BEHIND {
         writer.append(&message)?;
     }
-    writer.commit(Durability::Disk)?;
     append_and_read(&mut writer, &mut cursor, count)?;
     let alone = append_and_read(&mut writer, &mut cursor, count)?;
+    let cached_before = bare::cached_bytes(&warm_files)?;
     let stop = AtomicBool::new(false);
     let (together, scanned) = std::thread::scope(|scope| -> Outcome<_> {
         let other = scope.spawn(|| -> Outcome<u64> {
@@ -160,15 +167,36 @@ pub(crate) fn follow(library: &Path, quick: bool, beside: Beside) -> Outcome<Val
         let scanned = other.join().map_err(|_| "the other thread panicked")??;
         Ok((together?, scanned))
     })?;
+    let cached_after = bare::cached_bytes(&warm_files)?;
     drop(writer);
     store.close()?;
     remove(&path)?;
+    remove(&warm)?;
     let at = |times: &Histogram<u64>, part| times.value_at_quantile(part) as f64 / 1e3;
     Ok(json!({
         "alone_p50": at(&alone, 0.5), "alone_p99": at(&alone, 0.99), "alone_p999": at(&alone, 0.999),
         "beside_p50": at(&together, 0.5), "beside_p99": at(&together, 0.99), "beside_p999": at(&together, 0.999),
-        "scanned": scanned,
+        "scanned": scanned, "cached_before": cached_before, "cached_after": cached_after,
     }))
+}
+
+/// A store of which the page cache has all, because it was read through the map and closed; gives its files.
+fn make_warm(path: &Path) -> Outcome<Vec<PathBuf>> {
+    let store = context::open(path, Options::new().prefetch(Prefetch::Off))?;
+    let mut writer = store.writer(LOG)?;
+    let message = payload(MESSAGE_BYTES);
+    for _ in 0..WARM_MESSAGES {
+        writer.append(&message)?;
+    }
+    writer.commit(Durability::Disk)?;
+    drop(writer);
+    store.close()?;
+    let store = context::open(path, Options::new().prefetch(Prefetch::Off))?;
+    // Twice, so that it counts as used and not as merely passed.
+    scan(&store, touch)?;
+    scan(&store, touch)?;
+    store.close()?;
+    bare::slab_files(path)
 }
 
 fn compute(stop: &AtomicBool) -> Outcome<u64> {
@@ -197,14 +225,15 @@ fn scan_until(stop: &AtomicBool, path: &Path, policy: Prefetch) -> Outcome<u64> 
 }
 
 pub(super) fn beside_a_scan(context: &mut Context) -> Outcome<Vec<Sample>> {
-    /// A task, and the rows of its three quantiles.
-    const TASKS: [(&str, [&str; 3]); 3] = [
+    /// A task, and the rows of its three quantiles and of the page cache.
+    const TASKS: [(&str, [&str; 4]); 3] = [
         (
             child::FOLLOW_AHEAD,
             [
-                "append and read of the last 32 MiB beside a cold scan with prefetch, p50",
+                "append and read of the last 4 MiB beside a cold scan with prefetch, p50",
                 "the same, p99",
                 "the same, p99.9",
+                "page cache of another's data that is left then",
             ],
         ),
         (
@@ -213,6 +242,7 @@ pub(super) fn beside_a_scan(context: &mut Context) -> Outcome<Vec<Sample>> {
                 "beside a cold scan without prefetch, p50",
                 "without prefetch, p99",
                 "without prefetch, p99.9",
+                "page cache of another's data that is left without prefetch",
             ],
         ),
         (
@@ -221,6 +251,7 @@ pub(super) fn beside_a_scan(context: &mut Context) -> Outcome<Vec<Sample>> {
                 "beside a thread that only computes, p50",
                 "that only computes, p99",
                 "that only computes, p99.9",
+                "page cache of another's data that is left beside it",
             ],
         ),
     ];
@@ -228,7 +259,7 @@ pub(super) fn beside_a_scan(context: &mut Context) -> Outcome<Vec<Sample>> {
     let files = bare::slab_files(&library.path)?;
     let mut samples = Vec::new();
     for (task, rows) in TASKS {
-        let Some((group, _)) = quarter(&library) else {
+        let Some((group, _)) = quarter(&library, WRITER_BYTES) else {
             return Ok(samples);
         };
         bare::drop_caches(&files)?;
@@ -238,6 +269,15 @@ pub(super) fn beside_a_scan(context: &mut Context) -> Outcome<Vec<Sample>> {
             let alone = told.number(&format!("alone_{quantile}"))?;
             samples.push(Sample::cost(row, "us", beside, alone, "the same alone"));
         }
+        let mib = |name| -> Outcome<f64> { Ok(told.number(name)? / f64::from(1 << 20)) };
+        let (after, before) = (mib("cached_after")?, mib("cached_before")?);
+        samples.push(Sample::rate(
+            rows[3],
+            "MiB",
+            after,
+            before,
+            "what there was before",
+        ));
     }
     Ok(samples)
 }
@@ -262,7 +302,8 @@ pub(super) fn where_nothing_is_cold(context: &mut Context) -> Outcome<Vec<Sample
         }
         Ok(())
     };
-    // Through the map, so that the page cache has all of it.
+    // Through the map, so that the page cache has all of it; the second time over it is slower than all later ones.
+    warm(&ahead, Prefetch::Off)?;
     warm(&ahead, Prefetch::Off)?;
     let turns = context.pick(4, 2);
     let (with, without) = context.alternate(

@@ -1,13 +1,14 @@
 //! A cursor's reads: what is on its way, what is here, and when more is begun.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanterman_format::Reference;
+use lanterman_format::{Reference, weakened};
 
 use crate::core::Core;
-use crate::disk::{BulkReader, ReadCompletion, ReadRequest};
+use crate::disk::{Advice, BulkReader, ReadCompletion, ReadRequest};
 use crate::found::FoundSlab;
 use crate::log::Root;
 use crate::options::Background;
@@ -26,6 +27,14 @@ const AUTOMATIC_BYTES_MAX: u64 = 8 << 20;
 const AUTOMATIC_BYTES_FIRST: u64 = 2 << 20;
 /// A read is left out if the page cache has all but one of so many parts of it.
 const ABSENT_PARTS: u64 = 16;
+
+/// Where the page cache had what was asked about, it is asked about the next read but one, then the fourth, and so on up to this one:
+/// who reads what is in memory should not pay for the question each time.
+const UNASKED_MAX: u32 = 8;
+
+/// What the page cache is asked to read at once: some devices take no more in one piece, and the rest of a larger wish would
+/// be forgotten.
+const ADVICE_BYTES: u64 = 512 << 10;
 
 /// A slab that was looked at and that the cursor has not come to.
 #[derive(Debug)]
@@ -76,12 +85,17 @@ pub(super) struct Active {
     /// Reads in flight that nobody waits for any more.
     abandoned: Vec<(u64, Reading)>,
     next_token: u64,
+    /// How many reads were begun, into memory or into the page cache.
+    begun: u64,
     /// The first offset of the log that was not looked at.
     frontier: u64,
     /// Stored bytes of all steps.
     ahead_bytes: u64,
     /// The slab that the cursor is in, if it was read ahead.
     current: Option<Arc<OpenSlab>>,
+    /// How many reads the automatic policy leaves out without asking the page cache, and how many it left out last.
+    unasked: u32,
+    unasked_last: u32,
     /// What the automatic policy may have by now.
     risen_bytes: u64,
     target_bytes: u64,
@@ -104,9 +118,12 @@ impl Active {
             batches: VecDeque::new(),
             abandoned: Vec::new(),
             next_token: 0,
+            begun: 0,
             frontier: 0,
             ahead_bytes: 0,
             current: None,
+            unasked: 0,
+            unasked_last: 0,
             risen_bytes: AUTOMATIC_BYTES_FIRST,
             target_bytes: 0,
             pace: Pace::default(),
@@ -191,8 +208,9 @@ impl Active {
             && step.slab.first <= found.first
             && let Some(step) = self.steps.pop_front()
         {
-            self.ahead_bytes = self.ahead_bytes.saturating_sub(step.slab.reference.bytes.get());
-            if step.slab.first == found.first && step.slab.reference == *found.handle.reference() {
+            self.ahead_bytes = self.ahead_bytes.saturating_sub(step.slab.reference().bytes.get());
+            let is_same = step.slab.reference() == found.handle.reference();
+            if step.slab.first == found.first && (is_same || weakened!("read-ahead-of-another")) {
                 met = Some(step);
             } else {
                 self.waste(&step);
@@ -208,13 +226,14 @@ impl Active {
         }
         self.ahead_bytes = 0;
         self.risen_bytes = AUTOMATIC_BYTES_FIRST;
+        (self.unasked, self.unasked_last) = (0, 0);
     }
 
     fn waste(&mut self, step: &Step) {
         if let Some(token) = step.batch {
             self.core
                 .counters
-                .prefetch_wasted(step.slab.reference.bytes.get());
+                .prefetch_wasted(step.slab.reference().bytes.get());
             self.let_go(token);
         }
     }
@@ -307,7 +326,7 @@ impl Active {
     /// The slab of a step, if it is here.
     fn take(&mut self, step: Step, has_waited: bool) -> Option<Arc<OpenSlab>> {
         let token = step.batch?;
-        let reference = step.slab.reference;
+        let reference = *step.slab.reference();
         let batch = self.batches.iter().find(|batch| batch.token == token);
         let found = batch.and_then(|batch| match &batch.state {
             BatchState::Here(lent) => Some((Arc::clone(lent), batch.position)),
@@ -340,7 +359,11 @@ impl Active {
         let in_memory = root.chunks.first().map_or(u64::MAX, |chunk| chunk.first_offset());
         let until = limit.min(root.tree_end).min(in_memory);
         self.set_target(found.handle.reference().bytes.get());
-        let begun_before = self.next_token;
+        // The nodes that say what comes are loaded here, so who comes there loads none and lets go of none.
+        if !weakened!("nodes-ahead-unbounded") {
+            self.core.trim_index_if_used_up();
+        }
+        let begun_before = self.begun;
         while self.frontier < until && self.wants_more(found) {
             let slabs = match self.policy {
                 Prefetch::Slabs(slabs) => (slabs as usize).saturating_sub(self.steps.len()).max(1),
@@ -352,7 +375,7 @@ impl Active {
             }
         }
         // Only what is cold makes it rise.
-        if self.next_token != begun_before {
+        if self.begun != begun_before {
             self.risen_bytes = self.risen_bytes.saturating_mul(2).min(AUTOMATIC_BYTES_MAX);
         }
     }
@@ -394,11 +417,11 @@ impl Active {
 
     /// Begins one read, or leaves its slabs to the cursor; `false` where nothing more can be begun for now.
     fn begin(&mut self, gathered: Gathered) -> bool {
-        let first = gathered.slabs.first().map(|slab| slab.reference);
+        let first = gathered.slabs.first().map(|slab| *slab.reference());
         let segment = first.and_then(|first| self.core.source.segment(&first).ok());
         let token = match segment {
             Some(segment) if !gathered.are_open && self.is_worth_reading(&segment, &gathered) => {
-                match self.read(&segment, &gathered) {
+                match self.read_cold(&segment, &gathered) {
                     Ok(token) => token,
                     Err(NotNow) => return false,
                 }
@@ -406,7 +429,7 @@ impl Active {
             _ => None,
         };
         for slab in gathered.slabs {
-            self.ahead_bytes = self.ahead_bytes.saturating_add(slab.reference.bytes.get());
+            self.ahead_bytes = self.ahead_bytes.saturating_add(slab.reference().bytes.get());
             self.steps.push_back(Step { slab, batch: token });
         }
         self.frontier = gathered.end;
@@ -415,12 +438,21 @@ impl Active {
 
     /// Whether the page cache lacks it.
     fn is_worth_reading(&mut self, segment: &SegmentFile, gathered: &Gathered) -> bool {
+        if self.unasked > 0 {
+            self.unasked = self.unasked.saturating_sub(1);
+            return false;
+        }
         let range = gathered.range.start..gathered.range.end.min(segment.bytes);
         let length = range.end.saturating_sub(range.start);
         match segment.file.cached_bytes(&range) {
             Some(cached) => {
                 let absent = length.saturating_sub(cached);
                 let is_absent = absent.saturating_mul(ABSENT_PARTS) > length;
+                let unasked = match is_absent || self.policy != Prefetch::Automatic {
+                    true => 0,
+                    false => self.unasked_last.saturating_mul(2).clamp(1, UNASKED_MAX),
+                };
+                (self.unasked, self.unasked_last) = (unasked, unasked);
                 if !is_absent {
                     self.reason = PrefetchReason::Cached;
                 }
@@ -431,6 +463,42 @@ impl Active {
                 false
             }
             None => true,
+        }
+    }
+
+    /// Reads what the page cache lacks: around it the first time. What is wanted once more is worth a place there, and its reader
+    /// finds it in the map; what was lost from there before it was wanted again was not worth it. Whoever chose how far to read
+    /// ahead has it read around each time.
+    fn read_cold(&mut self, segment: &SegmentFile, gathered: &Gathered) -> Result<Option<u64>, NotNow> {
+        let is_again = gathered.were_read_around && self.policy == Prefetch::Automatic;
+        let is_for_cache = is_again && !weakened!("always-read-around");
+        let token = if is_for_cache {
+            self.reason = PrefetchReason::Again;
+            self.read_into_cache(segment, &gathered.range);
+            None
+        } else {
+            let Some(token) = self.read(segment, gathered)? else {
+                return Ok(None);
+            };
+            Some(token)
+        };
+        self.begun = self.begun.wrapping_add(1);
+        for slab in &gathered.slabs {
+            slab.handle.set_read_around(!is_for_cache);
+        }
+        Ok(token)
+    }
+
+    /// Has the page cache read, without waiting for it. Where it does not, the reader does.
+    fn read_into_cache(&self, segment: &SegmentFile, range: &Range<u64>) {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start.saturating_add(ADVICE_BYTES));
+            if segment.file.advise(start..end, Advice::WillNeed).is_err() {
+                return;
+            }
+            self.core.counters.prefetch_into_cache(end.saturating_sub(start));
+            start = end;
         }
     }
 

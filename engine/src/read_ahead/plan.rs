@@ -1,24 +1,31 @@
 //! Which slabs are read next, and which of them in one read.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use lanterman_format::Reference;
 
 use crate::core::Core;
 use crate::log::Root;
-use crate::slab::Opened;
+use crate::slab::{Opened, SlabHandle};
 use crate::sys::PAGE_BYTES;
 
 /// Slabs that lie behind each other on the disk are read together up to so many bytes: larger reads gain nothing.
 pub(super) const BATCH_BYTES: u64 = 1 << 20;
 
 /// One slab that comes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Coming {
     /// The first offset of the log that it shows.
     pub(super) first: u64,
+    pub(super) handle: Arc<SlabHandle>,
+}
+
+impl Coming {
     /// Where it is.
-    pub(super) reference: Reference,
+    pub(super) fn reference(&self) -> &Reference {
+        self.handle.reference()
+    }
 }
 
 /// Slabs that one read can bring.
@@ -31,6 +38,8 @@ pub(super) struct Gathered {
     pub(super) end: u64,
     /// They need not be read, because they are open.
     pub(super) are_open: bool,
+    /// When they were wanted last, they were read around the page cache.
+    pub(super) were_read_around: bool,
 }
 
 /// How much may be gathered.
@@ -72,17 +81,19 @@ pub(super) fn gather(core: &Core, root: &Root, from: u64, limit: Limit) -> Optio
         let range = pages(&reference);
         // A copy that the store keeps anyway.
         let is_open = matches!(handle.opened(), Some(Opened::Passing(_)));
+        let was_read_around = handle.was_read_around();
         if let Some(last) = gathered.slabs.last() {
-            if last.reference == reference {
+            if *last.reference() == reference {
                 // Two parts of one slab, with something deleted between them: it is read once.
                 gathered.end = end;
                 continue;
             }
             let together = gathered.range.start..range.end;
-            let is_next = last.reference.segment == reference.segment
+            let is_next = last.reference().segment == reference.segment
                 && range.start <= gathered.range.end
                 && range.end >= gathered.range.end
                 && is_open == gathered.are_open
+                && was_read_around == gathered.were_read_around
                 && together.end.saturating_sub(together.start) <= BATCH_BYTES;
             if !is_next || gathered.slabs.len() >= limit.slabs {
                 break;
@@ -91,8 +102,12 @@ pub(super) fn gather(core: &Core, root: &Root, from: u64, limit: Limit) -> Optio
         } else {
             gathered.range = range;
             gathered.are_open = is_open;
+            gathered.were_read_around = was_read_around;
         }
-        gathered.slabs.push(Coming { first, reference });
+        gathered.slabs.push(Coming {
+            first,
+            handle: Arc::clone(handle),
+        });
         gathered.end = end;
     }
     (gathered.end > from).then_some(gathered)

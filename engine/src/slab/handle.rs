@@ -1,6 +1,7 @@
 //! A slab as a tree sees it: a reference, opened when first read.
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use lanterman_format::Reference;
@@ -21,6 +22,7 @@ pub(crate) struct SlabHandle {
     mapped: OnceLock<Arc<OpenSlab>>,
     /// Locked for a copy of the pointer only, never during I/O, and not at all once the slab is mapped.
     passing: Mutex<Weak<OpenSlab>>,
+    was_read_around: AtomicBool,
 }
 
 /// An open slab for as long as it is looked at.
@@ -39,7 +41,18 @@ impl SlabHandle {
             reference,
             mapped: OnceLock::new(),
             passing: Mutex::new(Weak::new()),
+            was_read_around: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the last read ahead of it left no trace in the page cache. A hint: it is forgotten with the handle.
+    pub(crate) fn was_read_around(&self) -> bool {
+        self.was_read_around.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a read ahead goes around the page cache.
+    pub(crate) fn set_read_around(&self, is_around: bool) {
+        self.was_read_around.store(is_around, Ordering::Relaxed);
     }
 
     /// Where the slab is.

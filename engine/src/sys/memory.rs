@@ -13,6 +13,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use lanterman_format::weakened;
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 
 use super::PAGE_BYTES;
@@ -157,7 +158,11 @@ impl AlignedBuffer {
         }
         let rest = Self {
             memory: Arc::clone(&self.memory),
-            start: self.start + bytes,
+            start: if weakened!("buffers-overlap") {
+                self.start
+            } else {
+                self.start + bytes
+            },
             bytes: self.bytes - bytes,
         };
         self.bytes = bytes;

@@ -73,7 +73,7 @@ fn device(figures: &mut Figures, path: &Path, bytes: u64) -> lanterman_benches::
         megabytes(bytes, start.elapsed()),
     );
     let start = Instant::now();
-    bare::ring_read(&[path.to_path_buf()])?;
+    bare::ring_read(&[path.to_path_buf()], |_| {})?;
     put(
         figures,
         "device_read_megabytes",
