@@ -303,7 +303,7 @@ fn a_slab_that_was_replaced_after_it_was_read_ahead_is_not_shown() {
         } else {
             number
         };
-        let key = key.to_be_bytes();
+        let key = key.to_le_bytes();
         let message = NewMessage::new(&[7; 100]).key(&key);
         writer.append_message(&message).unwrap();
     }
