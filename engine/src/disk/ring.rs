@@ -10,7 +10,7 @@ use lanterman_format::weakened;
 use crate::sys::SharedBytes;
 use crate::sys::calls::Calls;
 use crate::sys::file::{KernelFile, Sync};
-use crate::sys::ring::{Ended, WriteRing};
+use crate::sys::write_ring::{EndedWrite, WriteRing};
 
 use super::{BulkWriter, Completion, DiskFile};
 
@@ -113,11 +113,12 @@ impl RingWriter {
         }
     }
 
-    fn continue_piece(&mut self, end: Ended<Piece>) {
-        let Ended {
+    fn continue_piece(&mut self, end: EndedWrite<Piece>) {
+        let EndedWrite {
             payload: mut piece,
             is_direct,
             result,
+            ..
         } = end;
         let number = piece.transfer;
         // A transfer that is gone was failed as a whole; its late pieces concern nobody.
@@ -336,8 +337,9 @@ mod tests {
             writer.continue_piece(end);
             let piece = writer.waiting.pop_front().unwrap();
             assert!(writer.finished.is_empty());
-            end = Ended {
+            end = EndedWrite {
                 payload: piece,
+                memory: Arc::new(Vec::new()),
                 is_direct: false,
                 result: Ok(0),
             };

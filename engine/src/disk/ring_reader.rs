@@ -49,7 +49,11 @@ impl RingReader {
             return;
         }
         let mut ended = Vec::new();
-        let collected = self.ring.collect(wait, &mut ended);
+        let mut collected = self.ring.collect(wait, &mut ended);
+        if collected.is_ok() && self.ring.has_queued() {
+            // The kernel was short of something when they were handed over.
+            collected = self.ring.submit();
+        }
         for end in ended {
             self.outstanding.retain(|token| *token != end.payload.token);
             self.finished.push(finish(end));
@@ -77,7 +81,7 @@ impl RingReader {
 fn finish(end: EndedRead<Begun>) -> ReadCompletion {
     let EndedRead {
         payload,
-        bytes,
+        memory: bytes,
         is_direct,
         result,
     } = end;

@@ -26,6 +26,7 @@ pub(crate) mod prefetch;
 pub(crate) mod read_ring;
 pub(crate) mod ring;
 pub(crate) mod shared;
+pub(crate) mod write_ring;
 
 use std::io;
 use std::ops::Range;

@@ -1,75 +1,61 @@
-//! Many large writes in flight at once, through io_uring.
+//! Many reads or writes in flight at once, through io_uring.
 //!
-//! The kernel reads the bytes of a write at any time until it reports the end of it. So the ring itself holds, for every
-//! write, the owner of the bytes and the file, and lets go of them only when the report has come. Dropping the ring waits
-//! for all reports; should even that fail, the owners are leaked rather than freed under the kernel's hands.
+//! The kernel reads or writes the memory of a call at any time until it reports the end of it. So the ring itself holds, for
+//! every call, the owner of the memory and the file, and lets go of them only when the report has come. Dropping the ring
+//! waits for all reports; should even that fail, the owners are leaked rather than freed under the kernel's hands.
+//!
+//! What is written is memory that several share ([`super::write_ring`]); what is read into belongs to the ring meanwhile, and
+//! comes back with the report ([`super::read_ring`]).
 #![allow(
     unsafe_code,
-    reason = "The kernel reads memory after the call returns; no borrow can express that."
+    reason = "The kernel uses memory after the call returns; no borrow can express that."
 )]
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use io_uring::{IoUring, Probe, opcode, types};
+use io_uring::{IoUring, Probe, opcode, squeue};
 
-use super::calls::{Call, Calls, cut};
+use super::calls::{Call, Calls};
 use super::file::KernelFile;
-use super::{SharedBytes, length_within};
 
-/// The most writes in flight that a ring may be made for.
+/// The most calls in flight that a ring may be made for.
 const DEPTH_MAX: usize = 1024;
 
-/// A write that the kernel may still be reading.
-struct InFlight<P> {
-    _file: Arc<KernelFile>,
-    _bytes: SharedBytes,
-    is_direct: bool,
-    /// The error that the completion is to bring, whatever the kernel says.
-    #[cfg(any(test, feature = "testing"))]
-    planned: Option<i32>,
-    payload: P,
+/// A call that the kernel may still be doing.
+pub(super) struct InFlight<M, P> {
+    /// Keeps the descriptor open.
+    pub(super) _file: Arc<KernelFile>,
+    /// Keeps the bytes where the kernel was told that they are.
+    pub(super) memory: M,
+    pub(super) is_direct: bool,
+    /// The error that the completion is to bring, whatever the kernel says; plans are for tests alone.
+    pub(super) planned: Option<i32>,
+    pub(super) payload: P,
 }
 
-impl<P> InFlight<P> {
-    #[cfg(any(test, feature = "testing"))]
-    fn planned(&self) -> Option<i32> {
-        self.planned
-    }
-
-    #[cfg(not(any(test, feature = "testing")))]
-    #[inline(always)]
-    #[allow(
-        clippy::unused_self,
-        reason = "the same signature as with plans, which are not built here"
-    )]
-    const fn planned(&self) -> Option<i32> {
-        None
-    }
-}
-
-/// The end of a write.
-pub(crate) struct Ended<P> {
+/// The end of a call.
+pub(crate) struct Ended<M, P> {
     /// What the caller attached to it.
     pub(crate) payload: P,
+    /// The memory that was given with it.
+    pub(crate) memory: M,
     /// Whether it went around the page cache.
     pub(crate) is_direct: bool,
-    /// The number of bytes that were written, perhaps fewer than asked for.
+    /// The number of bytes that were read or written, perhaps fewer than asked for.
     pub(crate) result: io::Result<usize>,
 }
 
-/// A ring for writes alone, with a value of the caller's attached to each.
-pub(crate) struct WriteRing<P> {
+/// A ring with memory and a value of the caller's attached to each call.
+pub(crate) struct Ring<M, P> {
     ring: IoUring,
-    /// By the number under which the kernel knows the write.
-    slots: Vec<Option<InFlight<P>>>,
+    /// By the number under which the kernel knows the call.
+    slots: Vec<Option<InFlight<M, P>>>,
     free: Vec<usize>,
-    /// The most bytes asked of the kernel at once: tests make it small, to see short writes.
-    bytes_max: usize,
-    calls: Calls,
+    /// The most bytes asked of the kernel at once: tests make it small, to see short calls.
+    pub(super) bytes_max: usize,
+    pub(super) calls: Calls,
 }
 
 /// Whether this process may use io_uring for writing.
@@ -94,7 +80,7 @@ pub(crate) fn probe(calls: &Calls) -> io::Result<()> {
 /// # Errors
 ///
 /// What the kernel answers, other than to be asked again later.
-pub(super) fn enter(ring: &IoUring, calls: &Calls, wanted: usize) -> io::Result<()> {
+fn enter(ring: &IoUring, calls: &Calls, wanted: usize) -> io::Result<()> {
     loop {
         let begun = calls.begin(Call::RingEnter).map_err(io::Error::from);
         match begun.and_then(|_| ring.submit_and_wait(wanted)) {
@@ -111,7 +97,7 @@ pub(super) fn enter(ring: &IoUring, calls: &Calls, wanted: usize) -> io::Result<
 }
 
 /// What a report says: a number of bytes, or an error; that of the plan, if there is one, in place of the kernel's.
-pub(super) fn outcome(reported: i32, planned: Option<i32>) -> io::Result<usize> {
+fn outcome(reported: i32, planned: Option<i32>) -> io::Result<usize> {
     match planned {
         Some(error) => Err(io::Error::from_raw_os_error(error)),
         None => {
@@ -120,8 +106,8 @@ pub(super) fn outcome(reported: i32, planned: Option<i32>) -> io::Result<usize> 
     }
 }
 
-impl<P> WriteRing<P> {
-    /// A ring for `depth` writes at once, at least one.
+impl<M, P> Ring<M, P> {
+    /// A ring for `depth` calls at once, at least one.
     ///
     /// # Errors
     ///
@@ -131,81 +117,70 @@ impl<P> WriteRing<P> {
         let entries = u32::try_from(depth).map_err(|_| io::ErrorKind::InvalidInput)?;
         calls.begin(Call::RingSetup)?;
         let ring = IoUring::new(entries)?;
-        let slots = (0..depth).map(|_| None).collect();
         Ok(Self {
             ring,
-            slots,
+            slots: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             bytes_max: usize::MAX,
             calls,
         })
     }
 
-    /// Asks the kernel for no more than so many bytes at once, so that longer writes come back short.
+    /// Asks the kernel for no more than so many bytes at once, so that longer calls come back short.
     #[cfg(test)]
     pub(crate) fn limit(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
     }
 
-    /// Whether another write can be queued.
+    /// Whether another call can be queued.
     pub(crate) fn has_room(&self) -> bool {
         !self.free.is_empty()
     }
 
-    /// The number of writes queued or in the kernel.
+    /// The number of calls queued or in the kernel.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Queues a write of `range` of the bytes; [`Self::submit`] hands it over.
+    /// Queues `entry`, or nothing in its place if it is planned to fail, and holds what belongs to it until its end.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` without room, `InvalidInput` for a range outside; the payload is then gone.
-    pub(crate) fn queue(
+    /// What was to be held, where there is no room.
+    ///
+    /// # Safety
+    ///
+    /// All memory that `entry` names must stay valid for what the entry does with it, and be neither moved nor touched by
+    /// others in a way that contradicts it, for as long as `in_flight.memory` is held; its descriptor must stay open for as
+    /// long as `in_flight._file` is.
+    pub(super) unsafe fn push(
         &mut self,
-        file: &Arc<KernelFile>,
-        position: u64,
-        bytes: &SharedBytes,
-        range: Range<usize>,
-        payload: P,
-    ) -> io::Result<()> {
-        let all: &[u8] = (**bytes).as_ref();
-        let length = length_within(&range, all.len())?.min(self.bytes_max);
-        let part = all
-            .get(range.start..range.start + length)
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        let (descriptor, is_direct) = file.descriptor_for(position, part);
-        let begun = self.calls.begin(Call::RingWrite);
-        let length = cut(part.len(), begun.unwrap_or(usize::MAX), is_direct);
-        let length = u32::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let number = self.free.last().copied().ok_or(io::ErrorKind::WouldBlock)?;
-        let slot = self.slots.get_mut(number).ok_or(io::ErrorKind::WouldBlock)?;
-        let entry = opcode::Write::new(types::Fd(descriptor.as_raw_fd()), part.as_ptr(), length)
-            .offset(position)
-            .build();
-        // A write that is to fail must not be done all the same.
-        let entry = begun.map_or_else(|_| opcode::Nop::new().build(), |_| entry);
+        entry: squeue::Entry,
+        in_flight: InFlight<M, P>,
+    ) -> Result<(), InFlight<M, P>> {
+        let Some(number) = self.free.last().copied() else {
+            return Err(in_flight);
+        };
+        let Some(slot) = self.slots.get_mut(number) else {
+            return Err(in_flight);
+        };
+        // A call that is to fail must not be done all the same.
+        let entry = match in_flight.planned {
+            Some(_) => opcode::Nop::new().build(),
+            None => entry,
+        };
         let entry = entry.user_data(number as u64);
-        // SAFETY: the entry names `length` bytes of `part` and an open descriptor. Both stay until the kernel reports the
-        // end: `slot` below holds clones of the owners and is emptied only in `collect`, for this number, or leaked.
-        // The bytes neither move nor change meanwhile: they came from a shared borrow of a value inside an `Arc`, and
-        // no exclusive borrow of it can exist while the clone does.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        pushed.map_err(|_| io::ErrorKind::WouldBlock)?;
-        *slot = Some(InFlight {
-            _file: Arc::clone(file),
-            _bytes: Arc::clone(bytes),
-            is_direct,
-            #[cfg(any(test, feature = "testing"))]
-            planned: begun.err().map(rustix::io::Errno::raw_os_error),
-            payload,
-        });
+        // SAFETY: the caller answers for the entry for as long as `in_flight` is held. The slot holds it until the kernel has
+        // reported the end of this number: it is emptied only in `take_in`, or leaked.
+        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            return Err(in_flight);
+        }
+        *slot = Some(in_flight);
         self.free.pop();
         Ok(())
     }
 
-    /// Hands queued writes to the kernel.
+    /// Hands what is queued to the kernel.
     ///
     /// # Errors
     ///
@@ -214,17 +189,17 @@ impl<P> WriteRing<P> {
         enter(&self.ring, &self.calls, 0)
     }
 
-    /// Whether writes were queued that the kernel has not taken yet, because it was short of something.
+    /// Whether calls were queued that the kernel has not taken yet, because it was short of something.
     pub(crate) fn has_queued(&mut self) -> bool {
         !self.ring.submission().is_empty()
     }
 
-    /// Takes in what has ended, waiting for one write to end when `wait` is set and any is in flight.
+    /// Takes in what has ended, waiting for one call to end when `wait` is set and any is in flight.
     ///
     /// # Errors
     ///
-    /// What the kernel answers; writes may still be in flight then.
-    pub(crate) fn collect(&mut self, wait: bool, ended: &mut Vec<Ended<P>>) -> io::Result<()> {
+    /// What the kernel answers; calls may still be in flight then.
+    pub(crate) fn collect(&mut self, wait: bool, ended: &mut Vec<Ended<M, P>>) -> io::Result<()> {
         let before = ended.len();
         self.take_in(ended);
         if wait && ended.len() == before && self.in_flight() > 0 {
@@ -234,16 +209,17 @@ impl<P> WriteRing<P> {
         Ok(())
     }
 
-    fn take_in(&mut self, ended: &mut Vec<Ended<P>>) {
+    fn take_in(&mut self, ended: &mut Vec<Ended<M, P>>) {
         for report in self.ring.completion() {
             let number = usize::try_from(report.user_data()).unwrap_or(usize::MAX);
             let Some(done) = self.slots.get_mut(number).and_then(Option::take) else {
                 continue;
             };
             self.free.push(number);
-            let result = outcome(report.result(), done.planned());
+            let result = outcome(report.result(), done.planned);
             ended.push(Ended {
                 payload: done.payload,
+                memory: done.memory,
                 is_direct: done.is_direct,
                 result,
             });
@@ -251,12 +227,12 @@ impl<P> WriteRing<P> {
     }
 }
 
-impl<P> Drop for WriteRing<P> {
+impl<M, P> Drop for Ring<M, P> {
     fn drop(&mut self) {
         let mut ended = Vec::new();
         while self.in_flight() > 0 {
             if self.collect(true, &mut ended).is_err() {
-                // Nothing tells when the kernel is done with these bytes: they must never be freed.
+                // Nothing tells when the kernel is done with this memory: it must never be freed.
                 std::mem::forget(std::mem::take(&mut self.slots));
                 return;
             }
@@ -265,73 +241,11 @@ impl<P> Drop for WriteRing<P> {
     }
 }
 
-impl<P> fmt::Debug for WriteRing<P> {
+impl<M, P> fmt::Debug for Ring<M, P> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("WriteRing")
+            .debug_struct("Ring")
             .field("depth", &self.slots.len())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::super::file::{Choice, OpenMode};
-    use super::super::memory::AlignedBuffer;
-    use super::*;
-
-    /// Bytes that look, when they are freed, whether the file has them already.
-    struct Witness {
-        bytes: AlignedBuffer,
-        file: Arc<KernelFile>,
-        were_written: Arc<AtomicBool>,
-    }
-
-    impl AsRef<[u8]> for Witness {
-        fn as_ref(&self) -> &[u8] {
-            &self.bytes
-        }
-    }
-
-    impl Drop for Witness {
-        fn drop(&mut self) {
-            let mut found = vec![0; self.bytes.len()];
-            let read = self.file.read_at(0, &mut found).unwrap_or(0);
-            self.were_written.store(
-                read == found.len() && found[..] == self.bytes[..],
-                Ordering::Relaxed,
-            );
-        }
-    }
-
-    #[test]
-    fn a_ring_that_is_dropped_with_writes_in_flight_frees_their_bytes_only_when_the_kernel_is_done() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        let file = Arc::new(KernelFile::open(&path, OpenMode::CreateNew, Choice::Auto).unwrap());
-        let mut bytes = AlignedBuffer::new(16 << 20).unwrap();
-        bytes.fill(7);
-        let were_written = Arc::new(AtomicBool::new(false));
-        let Ok(mut ring) = WriteRing::new(4, Calls::default()) else {
-            return;
-        };
-        let witness: SharedBytes = Arc::new(Witness {
-            bytes,
-            file: Arc::clone(&file),
-            were_written: Arc::clone(&were_written),
-        });
-        for quarter in 0..4 {
-            let start = quarter * (4 << 20);
-            ring.queue(&file, start as u64, &witness, start..start + (4 << 20), ())
-                .unwrap();
-        }
-        assert!(!ring.has_room());
-        assert!(ring.queue(&file, 0, &witness, 0..1, ()).is_err());
-        drop(witness);
-        ring.submit().unwrap();
-        drop(ring);
-        assert!(were_written.load(Ordering::Relaxed));
     }
 }
