@@ -85,8 +85,8 @@ pub struct CounterReadings {
     pub prefetch_wasted_slabs: u64,
     /// Stored bytes of these.
     pub prefetch_wasted_bytes: u64,
-    /// Bytes that the page cache was asked to read ahead of a reader, because they were read around it before. Not among
-    /// those above.
+    /// Bytes that were not read ahead because they were wanted for the second time: the reader reads them through the
+    /// page cache. Not among those above.
     pub prefetch_cache_bytes: u64,
     /// Bytes of memory that hold what was read ahead, with what readers and their messages still look at.
     pub prefetch_memory_bytes: u64,
@@ -161,7 +161,7 @@ impl CounterReadings {
             (
                 "prefetch_cache_bytes_total",
                 Counter,
-                "Bytes that the page cache was asked to read ahead.",
+                "Bytes wanted for the second time, left to the page cache.",
                 self.prefetch_cache_bytes,
             ),
         ]
@@ -425,7 +425,7 @@ impl Counters {
         self.prefetch_wasted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn prefetch_into_cache(&self, bytes: u64) {
+    pub(crate) fn prefetch_left_to_cache(&self, bytes: u64) {
         self.prefetch_cache_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -392,7 +392,8 @@ impl Options {
         self
     }
 
-    /// How far ahead of cursors and iterators slabs are read that no cache has; default [`Prefetch::Automatic`]. Each reader can have its own: [`Cursor::set_prefetch`](crate::Cursor::set_prefetch),
+    /// How far ahead of cursors and iterators slabs are read that no cache has; default [`Prefetch::Off`],
+    /// so that what was read once is in the page cache. Each reader can have its own: [`Cursor::set_prefetch`](crate::Cursor::set_prefetch),
     /// [`Messages::prefetch`](crate::Messages::prefetch).
     #[must_use]
     pub fn prefetch(mut self, policy: Prefetch) -> Self {

@@ -208,9 +208,10 @@ fn compute(stop: &AtomicBool) -> Outcome<u64> {
 }
 
 fn scan_until(stop: &AtomicBool, path: &Path, policy: Prefetch) -> Outcome<u64> {
-    let store = context::open(path, Options::new().prefetch(policy))?;
     let mut count = 0u64;
     while !stop.load(Ordering::Relaxed) {
+        // Each time is the first: what is wanted twice is another matter.
+        let store = context::open(path, Options::new().prefetch(policy))?;
         let mut cursor = store.snapshot(LOG)?.cursor(0u64)?;
         while let Some(message) = cursor.next()? {
             std::hint::black_box(touch(message.value()));
@@ -219,8 +220,9 @@ fn scan_until(stop: &AtomicBool, path: &Path, policy: Prefetch) -> Outcome<u64> 
                 break;
             }
         }
+        drop(cursor);
+        store.close()?;
     }
-    store.close()?;
     Ok(count)
 }
 

@@ -21,18 +21,20 @@ pub(crate) use pace::Pace;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Prefetch {
-    /// The reader reads for itself, some 64 KiB at a time.
+    /// The default. The reader reads for itself, some 64 KiB at a time, through the page cache: what it has passed is there for
+    /// whoever comes next, at random or in order.
+    #[default]
     Off,
     /// So many slabs, from the first one that it comes to.
     Slabs(u32),
     /// Slabs of so many stored bytes, from the first one that it comes to.
     Bytes(u64),
-    /// The default. As far as the reader's own speed and the time that a read takes demand, at most 8 MiB and half of the memory
-    /// there is for it. Begins when a reader comes from the end of one slab to the beginning of the next, so who looks here and
-    /// there pays nothing. What a reader of the store wants for the second time is read into the page cache, so that it
-    /// is found there the third time; if it is not, it is read around it again. Where the system does not tell what
-    /// the page cache has (Linux before 6.5, simulated disks), nothing is read ahead.
-    #[default]
+    /// For who reads much, in order, and once: as far as the reader's own speed and the time that a read takes demand, at most
+    /// 8 MiB and half of the memory there is for it. Begins when a reader comes from the end of one slab to the beginning of
+    /// the next, so who looks here and there pays nothing. What a reader of the store wants for the second time is not read
+    /// ahead but through the page cache, so that it is found there the third time; if it is not, it is read around it ever
+    /// after. Where the system does not tell what the page cache has (Linux before 6.5, simulated disks), nothing is read
+    /// ahead.
     Automatic,
 }
 
@@ -53,7 +55,7 @@ pub enum PrefetchReason {
     Chosen,
     /// The automatic policy is working its way up: twice as far with each slab.
     Rising,
-    /// What comes was read around the page cache when it was wanted last, and is read into it this time.
+    /// What comes was read around the page cache once, and is left to it this time.
     Again,
     /// As far as the reader's rate and the time of a read demand.
     ByRate,

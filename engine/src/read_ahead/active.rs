@@ -1,14 +1,13 @@
 //! A cursor's reads: what is on its way, what is here, and when more is begun.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lanterman_format::{Reference, weakened};
 
 use crate::core::Core;
-use crate::disk::{Advice, BulkReader, ReadCompletion, ReadRequest};
+use crate::disk::{BulkReader, ReadCompletion, ReadRequest};
 use crate::found::FoundSlab;
 use crate::log::Root;
 use crate::options::Background;
@@ -31,10 +30,6 @@ const ABSENT_PARTS: u64 = 16;
 /// Where the page cache had what was asked about, it is asked about the next read but one, then the fourth, and so on up to this one:
 /// who reads what is in memory should not pay for the question each time.
 const UNASKED_MAX: u32 = 8;
-
-/// What the page cache is asked to read at once: some devices take no more in one piece, and the rest of a larger wish would
-/// be forgotten.
-const ADVICE_BYTES: u64 = 512 << 10;
 
 /// A slab that was looked at and that the cursor has not come to.
 #[derive(Debug)]
@@ -85,8 +80,6 @@ pub(super) struct Active {
     /// Reads in flight that nobody waits for any more.
     abandoned: Vec<(u64, Reading)>,
     next_token: u64,
-    /// How many reads were begun, into memory or into the page cache.
-    begun: u64,
     /// The first offset of the log that was not looked at.
     frontier: u64,
     /// Stored bytes of all steps.
@@ -118,7 +111,6 @@ impl Active {
             batches: VecDeque::new(),
             abandoned: Vec::new(),
             next_token: 0,
-            begun: 0,
             frontier: 0,
             ahead_bytes: 0,
             current: None,
@@ -363,7 +355,7 @@ impl Active {
         if !weakened!("nodes-ahead-unbounded") {
             self.core.trim_index_if_used_up();
         }
-        let begun_before = self.begun;
+        let begun_before = self.next_token;
         while self.frontier < until && self.wants_more(found) {
             let slabs = match self.policy {
                 Prefetch::Slabs(slabs) => (slabs as usize).saturating_sub(self.steps.len()).max(1),
@@ -375,7 +367,7 @@ impl Active {
             }
         }
         // Only what is cold makes it rise.
-        if self.begun != begun_before {
+        if self.next_token != begun_before {
             self.risen_bytes = self.risen_bytes.saturating_mul(2).min(AUTOMATIC_BYTES_MAX);
         }
     }
@@ -466,15 +458,15 @@ impl Active {
         }
     }
 
-    /// Reads what the page cache lacks: around it the first time. What is wanted once more is worth a place there, and its reader
-    /// finds it in the map; what was lost from there before it was wanted again was not worth it. Whoever chose how far to read
-    /// ahead has it read around each time.
+    /// Reads what the page cache lacks: around it. What the automatic policy sees wanted for the second time is left to the reader,
+    /// who reads it through the page cache: perhaps it is wanted again and again. If it is lost from there, the place was
+    /// not worth it, and all later reads go around. Whoever chose how far to read ahead has it read around each time.
     fn read_cold(&mut self, segment: &SegmentFile, gathered: &Gathered) -> Result<Option<u64>, NotNow> {
-        let is_again = gathered.were_read_around && self.policy == Prefetch::Automatic;
-        let is_for_cache = is_again && !weakened!("always-read-around");
-        let token = if is_for_cache {
+        let is_automatic = self.policy == Prefetch::Automatic;
+        let token = if is_automatic && gathered.cold_reads == 1 && !weakened!("always-read-around") {
             self.reason = PrefetchReason::Again;
-            self.read_into_cache(segment, &gathered.range);
+            let bytes = gathered.range.end.saturating_sub(gathered.range.start);
+            self.core.counters.prefetch_left_to_cache(bytes);
             None
         } else {
             let Some(token) = self.read(segment, gathered)? else {
@@ -482,24 +474,13 @@ impl Active {
             };
             Some(token)
         };
-        self.begun = self.begun.wrapping_add(1);
-        for slab in &gathered.slabs {
-            slab.handle.set_read_around(!is_for_cache);
+        if is_automatic {
+            gathered
+                .slabs
+                .iter()
+                .for_each(|slab| slab.handle.count_cold_read());
         }
         Ok(token)
-    }
-
-    /// Has the page cache read, without waiting for it. Where it does not, the reader does.
-    fn read_into_cache(&self, segment: &SegmentFile, range: &Range<u64>) {
-        let mut start = range.start;
-        while start < range.end {
-            let end = range.end.min(start.saturating_add(ADVICE_BYTES));
-            if segment.file.advise(start..end, Advice::WillNeed).is_err() {
-                return;
-            }
-            self.core.counters.prefetch_into_cache(end.saturating_sub(start));
-            start = end;
-        }
     }
 
     /// Submits the read of what was gathered; gives its token, or nothing where it will never be.

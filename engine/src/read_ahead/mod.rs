@@ -3,7 +3,7 @@
 //! The cursor says which slab it comes to, and gets it if it was read ahead, or nothing, and then opens it as it always does.
 //! The tree of the root that it reads tells which slabs come next. Their stored bytes are read around the page cache into
 //! memory of the store's own, several reads at a time; no thread is needed where there is a ring, because whoever waits for a
-//! read begins the next ones first. What was read around the page cache before, it is asked to read now.
+//! read begins the next ones first. What is wanted for the second time is left to the page cache.
 //!
 //! Invariants:
 //! - what is read ahead is a guess and never an answer: a slab is taken from it only for a reference that the cursor found

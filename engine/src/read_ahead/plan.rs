@@ -38,8 +38,8 @@ pub(super) struct Gathered {
     pub(super) end: u64,
     /// They need not be read, because they are open.
     pub(super) are_open: bool,
-    /// When they were wanted last, they were read around the page cache.
-    pub(super) were_read_around: bool,
+    /// How often they were wanted before when no cache had them.
+    pub(super) cold_reads: u8,
 }
 
 /// How much may be gathered.
@@ -81,7 +81,7 @@ pub(super) fn gather(core: &Core, root: &Root, from: u64, limit: Limit) -> Optio
         let range = pages(&reference);
         // A copy that the store keeps anyway.
         let is_open = matches!(handle.opened(), Some(Opened::Passing(_)));
-        let was_read_around = handle.was_read_around();
+        let cold_reads = handle.cold_reads();
         if let Some(last) = gathered.slabs.last() {
             if *last.reference() == reference {
                 // Two parts of one slab, with something deleted between them: it is read once.
@@ -93,7 +93,7 @@ pub(super) fn gather(core: &Core, root: &Root, from: u64, limit: Limit) -> Optio
                 && range.start <= gathered.range.end
                 && range.end >= gathered.range.end
                 && is_open == gathered.are_open
-                && was_read_around == gathered.were_read_around
+                && cold_reads == gathered.cold_reads
                 && together.end.saturating_sub(together.start) <= BATCH_BYTES;
             if !is_next || gathered.slabs.len() >= limit.slabs {
                 break;
@@ -102,7 +102,7 @@ pub(super) fn gather(core: &Core, root: &Root, from: u64, limit: Limit) -> Optio
         } else {
             gathered.range = range;
             gathered.are_open = is_open;
-            gathered.were_read_around = was_read_around;
+            gathered.cold_reads = cold_reads;
         }
         gathered.slabs.push(Coming {
             first,

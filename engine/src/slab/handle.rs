@@ -1,7 +1,7 @@
 //! A slab as a tree sees it: a reference, opened when first read.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 use lanterman_format::Reference;
@@ -22,7 +22,7 @@ pub(crate) struct SlabHandle {
     mapped: OnceLock<Arc<OpenSlab>>,
     /// Locked for a copy of the pointer only, never during I/O, and not at all once the slab is mapped.
     passing: Mutex<Weak<OpenSlab>>,
-    was_read_around: AtomicBool,
+    cold_reads: AtomicU8,
 }
 
 /// An open slab for as long as it is looked at.
@@ -35,24 +35,29 @@ pub(crate) enum Opened<'a> {
 }
 
 impl SlabHandle {
+    /// Nobody asks for more.
+    const COLD_READS_MAX: u8 = 2;
+
     /// A handle that opens nothing yet.
     pub(crate) fn new(reference: Reference) -> Self {
         Self {
             reference,
             mapped: OnceLock::new(),
             passing: Mutex::new(Weak::new()),
-            was_read_around: AtomicBool::new(false),
+            cold_reads: AtomicU8::new(0),
         }
     }
 
-    /// Whether the last read ahead of it left no trace in the page cache. A hint: it is forgotten with the handle.
-    pub(crate) fn was_read_around(&self) -> bool {
-        self.was_read_around.load(Ordering::Relaxed)
+    /// How often a reader came to it in order when no cache had it, up to [`Self::COLD_READS_MAX`]. A hint: it is forgotten with
+    /// the handle, and threads that count at once may count once.
+    pub(crate) fn cold_reads(&self) -> u8 {
+        self.cold_reads.load(Ordering::Relaxed)
     }
 
-    /// Notes whether a read ahead goes around the page cache.
-    pub(crate) fn set_read_around(&self, is_around: bool) {
-        self.was_read_around.store(is_around, Ordering::Relaxed);
+    /// Counts one more.
+    pub(crate) fn count_cold_read(&self) {
+        let reads = self.cold_reads().saturating_add(1).min(Self::COLD_READS_MAX);
+        self.cold_reads.store(reads, Ordering::Relaxed);
     }
 
     /// Where the slab is.

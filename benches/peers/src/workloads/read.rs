@@ -41,12 +41,18 @@ pub(super) fn fill<E: Engine>(task: &Task) -> Outcome<Figures> {
     Ok(figures)
 }
 
+/// Has the page cache have all files.
+fn warm_up(task: &Task) -> Outcome<()> {
+    for file in files_in(&task.directory)? {
+        std::io::copy(&mut std::fs::File::open(file)?, &mut std::io::sink())?;
+    }
+    Ok(())
+}
+
 /// Reads everything in order. Warm: the files are in the page cache, and the engine has read them once, if it can read twice.
 pub(super) fn scan<E: Engine>(task: &Task, warm: bool) -> Outcome<Figures> {
     if warm {
-        for file in files_in(&task.directory)? {
-            std::io::copy(&mut std::fs::File::open(file)?, &mut std::io::sink())?;
-        }
+        warm_up(task)?;
     }
     let engine = E::open(&task.directory, Mode::Keep)?;
     if warm && E::READS_AGAIN {
@@ -67,8 +73,9 @@ pub(super) fn scan<E: Engine>(task: &Task, warm: bool) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Reads single messages at random, all of each, from warm caches.
+/// Reads single messages at random, all of each, from caches that are warm as for the warm scan.
 pub(super) fn random<E: Engine>(task: &Task) -> Outcome<Figures> {
+    warm_up(task)?;
     let engine = E::open(&task.directory, Mode::Keep)?;
     if E::READS_AGAIN {
         engine.scan()?;

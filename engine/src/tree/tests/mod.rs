@@ -709,6 +709,6 @@ fn threads_that_load_the_same_tree_all_find_the_same() {
 #[test]
 fn an_entry_with_its_handle_stays_small() {
     let bytes = size_of::<SlabEntry>() + size_of::<SlabHandle>() + 2 * size_of::<usize>();
-    // 8 of them for whether it was read around the page cache (decision 15).
+    // 8 of them for how often it was read cold (decision 15).
     assert!(bytes <= 208, "{bytes} bytes");
 }
