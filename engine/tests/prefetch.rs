@@ -45,6 +45,16 @@ fn filled(store: &Store) -> Log {
     store.log("events").unwrap()
 }
 
+/// The same in a store of files that is closed.
+fn closed() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = small().open_copying(&path).unwrap();
+    filled(&store);
+    store.close().unwrap();
+    (directory, path)
+}
+
 fn read(log: &Log, policy: Prefetch) -> Vec<u64> {
     let mut cursor = log.snapshot().cursor(0u64).unwrap().with_prefetch(policy);
     let mut found = Vec::new();
@@ -250,11 +260,7 @@ fn damage(store: &Path) {
 
 #[test]
 fn damage_of_what_was_read_ahead_is_told_as_if_it_had_not_been() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    let store = small().open_copying(&path).unwrap();
-    filled(&store);
-    store.close().unwrap();
+    let (_directory, path) = closed();
     damage(&path);
     let mut told = Vec::new();
     for policy in POLICIES {
@@ -329,11 +335,7 @@ fn a_slab_that_was_replaced_after_it_was_read_ahead_is_not_shown() {
 /// The first time around the page cache, the second time through it, and then it is there or not worth a place.
 #[test]
 fn what_is_wanted_again_is_left_to_the_page_cache_once() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    let store = small().open_copying(&path).unwrap();
-    filled(&store);
-    store.close().unwrap();
+    let (_directory, path) = closed();
     // Not mapped, because the page cache does not forget what is; and with too little memory to keep copies of all of it.
     let little = small().tail_memory_bytes(1 << 20);
     let is_cold = forget_cached(&path);

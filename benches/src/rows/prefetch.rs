@@ -180,17 +180,23 @@ pub(crate) fn follow(library: &Path, quick: bool, beside: Beside) -> Outcome<Val
     }))
 }
 
-/// A store of which the page cache has all, because it was read through the map and closed; gives its files.
-fn make_warm(path: &Path) -> Outcome<Vec<PathBuf>> {
-    let store = context::open(path, Options::new().prefetch(Prefetch::Off))?;
+/// Makes a store of so many messages and closes it.
+fn fill(path: &Path, messages: u64) -> Outcome<()> {
+    let store = context::open(path, Options::new())?;
     let mut writer = store.writer(LOG)?;
     let message = payload(MESSAGE_BYTES);
-    for _ in 0..WARM_MESSAGES {
+    for _ in 0..messages {
         writer.append(&message)?;
     }
     writer.commit(Durability::Disk)?;
     drop(writer);
     store.close()?;
+    Ok(())
+}
+
+/// A store of which the page cache has all, because it was read through the map and closed; gives its files.
+fn make_warm(path: &Path) -> Outcome<Vec<PathBuf>> {
+    fill(path, WARM_MESSAGES)?;
     let store = context::open(path, Options::new().prefetch(Prefetch::Off))?;
     // Twice, so that it counts as used and not as merely passed.
     scan(&store, touch)?;
@@ -315,17 +321,7 @@ pub(super) fn where_nothing_is_cold(context: &mut Context) -> Outcome<Vec<Sample
     )?;
     ahead.close()?;
     let path = context.path("small");
-    {
-        let store = context.open(&path)?;
-        let mut writer = store.writer(LOG)?;
-        let message = payload(MESSAGE_BYTES);
-        for _ in 0..1024 {
-            writer.append(&message)?;
-        }
-        writer.commit(Durability::Disk)?;
-        drop(writer);
-        store.close()?;
-    }
+    fill(&path, 1024)?;
     let turns_small = context.pick(100, 10);
     let (small_with, small_without) = context.alternate(
         turns_small,
