@@ -394,8 +394,7 @@ impl Core {
         edit: impl FnOnce(&Root) -> Result<(Root, Destroyed)>,
     ) -> Result<Destroyed> {
         let newest = self.catalog.version();
-        let oldest = self.pins.oldest_version().map_or(newest, |held| held.min(newest));
-        log.keep_root_before(version, oldest);
+        log.keep_root_before(version, newest, |versions| self.pins.holds_cut(versions));
         log.change_root(|root| {
             let (edited, destroyed) = edit(root)?;
             let (generation, edits) = (root.generation, root.edits.saturating_add(1));

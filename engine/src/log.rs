@@ -296,6 +296,22 @@ pub(crate) struct LogState {
     demands: AtomicU32,
 }
 
+/// Leaves of the roots from before edits those that a snapshot needs: each shows the versions from the edit before it up to its
+/// own. What they hold is memory, so one that lies between two snapshots goes.
+fn forget_unneeded(
+    kept: &mut Vec<(Version, Root)>,
+    newest: Version,
+    holds_cut: impl Fn(Range<Version>) -> bool,
+) {
+    let mut shown_from = Version::default();
+    kept.retain(|(edited, _)| {
+        let shown = shown_from..*edited;
+        shown_from = *edited;
+        let is_needed = *edited > newest || holds_cut(shown) && !weakened!("root-before-edit-forgotten");
+        is_needed || weakened!("roots-before-edits-pile-up")
+    });
+}
+
 /// The settings, those of all logs that have the usual ones at one place.
 fn shared(settings: Settings) -> Arc<Settings> {
     static USUAL: std::sync::OnceLock<Arc<Settings>> = std::sync::OnceLock::new();
@@ -396,17 +412,24 @@ impl LogState {
         outcome
     }
 
-    /// Keeps the root as it is before `version` edits it; first forgets those before `oldest`, which nobody holds.
-    pub(crate) fn keep_root_before(&self, version: Version, oldest: Version) {
+    /// Keeps the root as it is before `version` edits it; first forgets those that nobody needs, as
+    /// [`LogState::forget_roots`] does.
+    pub(crate) fn keep_root_before(
+        &self,
+        version: Version,
+        newest: Version,
+        holds_cut: impl Fn(Range<Version>) -> bool,
+    ) {
         let mut kept = self.seldom().before_edits.lock();
-        kept.retain(|(before, _)| *before > oldest);
+        forget_unneeded(&mut kept, newest, holds_cut);
         kept.push((version, self.root.load()));
     }
 
-    /// Forgets roots that only versions before `oldest` need.
-    pub(crate) fn forget_roots_before(&self, oldest: Version) {
+    /// Forgets the roots from before edits that show nothing to any snapshot of all logs: neither to those that hold a
+    /// version, which `holds_cut` says, nor to one that is taken of the version `newest` or of a later one.
+    pub(crate) fn forget_roots(&self, newest: Version, holds_cut: impl Fn(Range<Version>) -> bool) {
         if let Some(seldom) = self.seldom.get() {
-            seldom.before_edits.lock().retain(|(before, _)| *before > oldest);
+            forget_unneeded(&mut seldom.before_edits.lock(), newest, holds_cut);
         }
     }
 

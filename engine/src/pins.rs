@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,26 @@ struct Held {
     pins: BTreeMap<u64, Entry>,
     /// How many pins hold each version.
     versions: BTreeMap<u64, u64>,
+    /// How many of them hold all logs in it.
+    cuts: BTreeMap<u64, u64>,
+}
+
+/// Counts one more holder of a version.
+fn count(versions: &mut BTreeMap<u64, u64>, version: Version) {
+    let count = versions.entry(version.get()).or_insert(0);
+    if *count == 0 || !weakened!("pin-uncounted") {
+        *count = count.saturating_add(1);
+    }
+}
+
+/// Counts one holder of a version less.
+fn uncount(versions: &mut BTreeMap<u64, u64>, version: Version) {
+    if let Some(count) = versions.get_mut(&version.get()) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            versions.remove(&version.get());
+        }
+    }
 }
 
 /// Versions that are held, by how many, and what they keep.
@@ -127,6 +148,9 @@ impl PinTable {
     ) -> (Pin, T) {
         let mut held = self.held.lock();
         let (version, kept, taken) = take();
+        if matches!(kept, Kept::Cut(_)) {
+            count(&mut held.cuts, version);
+        }
         let number = held.next;
         held.next = number.wrapping_add(1);
         let entry = Entry {
@@ -137,10 +161,7 @@ impl PinTable {
             reads_from,
         };
         held.pins.insert(number, entry);
-        let count = held.versions.entry(version.get()).or_insert(0);
-        if *count == 0 || !weakened!("pin-uncounted") {
-            *count = count.saturating_add(1);
-        }
+        count(&mut held.versions, version);
         drop(held);
         let inner = Arc::new(PinInner {
             table: Arc::clone(self),
@@ -158,7 +179,18 @@ impl PinTable {
             .0
     }
 
+    /// Whether a snapshot of all logs holds one of these versions.
+    pub(crate) fn holds_cut(&self, versions: Range<Version>) -> bool {
+        let Range { start, end } = versions;
+        // A range whose end lies before its start is no range to ask a map for.
+        start < end && {
+            let held = self.held.lock();
+            held.cuts.range(start.get()..end.get()).next().is_some()
+        }
+    }
+
     /// The oldest version that is held.
+    #[cfg(test)]
     pub(crate) fn oldest_version(&self) -> Option<Version> {
         let held = self.held.lock();
         held.versions
@@ -247,11 +279,12 @@ impl Drop for PinInner {
         let mut held = self.table.held.lock();
         let kept = held.pins.remove(&self.number);
         held.gone = held.gone.wrapping_add(1);
-        if let Some(count) = held.versions.get_mut(&self.version.get()) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                held.versions.remove(&self.version.get());
-            }
+        uncount(&mut held.versions, self.version);
+        if kept
+            .as_ref()
+            .is_some_and(|entry| matches!(entry.kept, Kept::Cut(_)))
+        {
+            uncount(&mut held.cuts, self.version);
         }
         drop(held);
         // What it kept may be much; nobody waits for the table while it is given back.

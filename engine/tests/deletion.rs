@@ -405,3 +405,67 @@ fn whole_slabs_go_without_being_read() {
     assert_eq!((rest.messages, rest.bytes, rest.is_exact), (400, 400_000, true));
     assert!(offsets(&again.log("events").unwrap()).is_empty());
 }
+
+/// Appends and deletes in turns, and says how much memory tails hold at the end.
+fn tail_memory_after_edits(store: &Store, turns: u64) -> u64 {
+    let mut writer = store.writer("events").unwrap();
+    for _ in 0..turns {
+        for number in 0..64 {
+            writer.append(&[u8::try_from(number).unwrap(); 1000]).unwrap();
+        }
+        while store.step().unwrap() {}
+        let end = store.log("events").unwrap().end().get();
+        store.delete("events", 1..end - 10).unwrap();
+    }
+    store.counters().tail_memory_bytes
+}
+
+#[test]
+fn who_stands_still_holds_no_memory_for_each_edit_behind_him() {
+    let stands_still: [(&str, &dyn Fn(&Store) -> Box<dyn std::any::Any>); 2] = [
+        ("a cursor", &|store| {
+            Box::new(store.log("events").unwrap().cursor(0u64).unwrap())
+        }),
+        ("a snapshot of all logs", &|store| Box::new(store.snapshot_all())),
+    ];
+    for (who, hold) in stands_still {
+        let store = open_on(memory());
+        tail_memory_after_edits(&store, 1);
+        let held = hold(&store);
+        let few = tail_memory_after_edits(&store, 10);
+        let many = tail_memory_after_edits(&store, 60);
+        // What was replaced is destroyed some turns later.
+        assert!(
+            many < few + (512 << 10),
+            "{who}: {few} bytes of tails after 10 edits, {many} after 70"
+        );
+        drop(held);
+    }
+}
+
+#[test]
+fn snapshots_of_all_logs_between_edits_show_each_what_it_was() {
+    let store = ten(&memory());
+    let shown = |snapshot: &lanterman::StoreSnapshot| {
+        let log = snapshot.log("events").unwrap();
+        let messages = log.range(..).unwrap();
+        messages
+            .map(|message| message.unwrap().offset().get())
+            .collect::<Vec<_>>()
+    };
+    let mut snapshots = Vec::new();
+    for deleted in 1..9 {
+        // Of some versions nobody takes one, and some are let go of before the end.
+        if deleted % 3 != 0 {
+            snapshots.push((deleted - 1, store.snapshot_all()));
+        }
+        store.delete("events", 0..deleted).unwrap();
+        if deleted == 6 {
+            snapshots.remove(1);
+            store.collect().unwrap();
+        }
+        for (from, snapshot) in &snapshots {
+            assert_eq!(shown(snapshot), (*from..10).collect::<Vec<_>>());
+        }
+    }
+}

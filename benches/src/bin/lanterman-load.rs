@@ -44,6 +44,12 @@ struct Arguments {
     /// Rounds; each measures everything once.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Only appends beside what contains this.
+    #[arg(long, value_name = "BESIDE", default_value = "")]
+    only: String,
+    /// Only at this many messages a second.
+    #[arg(long)]
+    rate: Option<u32>,
 }
 
 /// What else goes on.
@@ -90,7 +96,8 @@ struct Seen {
 struct Line {
     rate: u32,
     bytes: usize,
-    beside: &'static str,
+    beside: Beside,
+    name: &'static str,
     rounds: Vec<Seen>,
 }
 
@@ -110,15 +117,21 @@ fn measure_all(arguments: &Arguments) -> Outcome<()> {
     let facts = machine::facts(&own, false)?;
     let mut lines: Vec<Line> = RATES
         .iter()
+        .filter(|(rate, _)| arguments.rate.is_none_or(|only| only == *rate))
         .flat_map(|(rate, bytes)| {
-            ALL.iter().map(|(_, name)| Line {
+            let chosen = ALL.iter().filter(|(_, name)| name.contains(&arguments.only));
+            chosen.map(|(beside, name)| Line {
                 rate: *rate,
                 bytes: *bytes,
-                beside: name,
+                beside: *beside,
+                name,
                 rounds: Vec::new(),
             })
         })
         .collect();
+    if lines.is_empty() {
+        return Err("nothing is chosen: --only is part of «alone», «durable commits», «collection» or «a reader that follows», --rate 10000, 100000 or 1000000".into());
+    }
     for round in 0..arguments.rounds.max(1) {
         let length = lines.len();
         for turn in 0..length {
@@ -129,13 +142,12 @@ fn measure_all(arguments: &Arguments) -> Outcome<()> {
                 round + 1,
                 arguments.rounds,
                 line.rate,
-                line.beside
+                line.name
             );
-            let beside = ALL[number % ALL.len()].0;
             let time = Duration::from_secs_f64(arguments.seconds);
             let path = own.join("store");
             line.rounds
-                .push(measure(&path, line.rate, line.bytes, beside, time)?);
+                .push(measure(&path, line.rate, line.bytes, line.beside, time)?);
             std::fs::remove_dir_all(&path)?;
         }
     }
@@ -149,7 +161,8 @@ fn measure_all(arguments: &Arguments) -> Outcome<()> {
         arguments.output.join("load.md"),
         format!("# Latency under load\n\n{text}"),
     )?;
-    for (rate, _) in RATES {
+    let is_measured = |rate| lines.iter().any(|line| line.rate == rate);
+    for (rate, _) in RATES.into_iter().filter(|(rate, _)| is_measured(*rate)) {
         let file = arguments.output.join(format!("load-{rate}.svg"));
         std::fs::write(file, chart(&lines, rate, &head).svg())?;
     }
@@ -258,7 +271,7 @@ fn table(lines: &[Line], head: &str, rounds: usize, seconds: f64) -> Outcome<Str
         write!(
             out,
             "| {} | {} | {} | {reached:.0} |",
-            line.rate, line.bytes, line.beside
+            line.rate, line.bytes, line.name
         )?;
         for number in 0..QUANTILES.len() {
             let spread = line.quantile(number);
@@ -279,7 +292,7 @@ fn table(lines: &[Line], head: &str, rounds: usize, seconds: f64) -> Outcome<Str
 fn chart(lines: &[Line], rate: u32, head: &str) -> LineChart {
     let place = |number: usize| (number + 1) as f64;
     let series = lines.iter().filter(|line| line.rate == rate).map(|line| Series {
-        name: line.beside.to_owned(),
+        name: line.name.to_owned(),
         points: (0..QUANTILES.len())
             .map(|number| (place(number), line.quantile(number).median))
             .collect(),

@@ -422,10 +422,9 @@ impl Core {
             let (mut live, active) = frontier;
             // Roots from before edits that no snapshot of an older version needs any more.
             let newest = self.catalog.version();
-            let oldest = self.pins.oldest_version().map_or(newest, |held| held.min(newest));
             let logs = self.catalog.everything();
             for log in &logs {
-                log.forget_roots_before(oldest);
+                log.forget_roots(newest, |versions| self.pins.holds_cut(versions));
             }
             // Pins before roots: a pin that comes later finds a root that is looked at here, or a newer one.
             let pins = self.pins.kept();
