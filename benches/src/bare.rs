@@ -26,6 +26,8 @@ use crate::Outcome;
 pub const PIECE_BYTES: usize = 1 << 20;
 /// Writes or reads in flight.
 const DEPTH: usize = 8;
+/// What a file gives at least, read around the page cache.
+const PAGE_BYTES: u64 = 4096;
 
 /// What is done to a piece before it is written.
 #[derive(Debug, Clone, Copy)]
@@ -91,10 +93,11 @@ pub fn durable_write(file: &File, position: u64, bytes: &[u8]) -> Outcome<()> {
     }
 }
 
-fn finish_one(ring: &mut IoUring, free: &mut Vec<usize>) -> Outcome<()> {
+/// Takes what is done of reads or writes of `bytes` each, and waits for one.
+fn finish_one(ring: &mut IoUring, bytes: usize, free: &mut Vec<usize>) -> Outcome<()> {
     ring.submit_and_wait(1)?;
     for completion in ring.completion() {
-        if completion.result() != PIECE_BYTES as i32 {
+        if completion.result() != bytes as i32 {
             return Err(format!("a bare write or read gave {}", completion.result()).into());
         }
         free.push(completion.user_data() as usize);
@@ -114,7 +117,7 @@ pub fn ring_write(path: &Path, total: u64, filling: Filling<'_>) -> Outcome<()> 
     let mut free: Vec<usize> = (0..DEPTH).collect();
     for piece in 0..total / PIECE_BYTES as u64 {
         while free.is_empty() {
-            finish_one(&mut ring, &mut free)?;
+            finish_one(&mut ring, PIECE_BYTES, &mut free)?;
         }
         let slot = free.pop().unwrap_or_default();
         let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
@@ -131,7 +134,7 @@ pub fn ring_write(path: &Path, total: u64, filling: Filling<'_>) -> Outcome<()> 
         ring.submit()?;
     }
     while free.len() < DEPTH {
-        finish_one(&mut ring, &mut free)?;
+        finish_one(&mut ring, PIECE_BYTES, &mut free)?;
     }
     file.sync_data()?;
     Ok(())
@@ -196,7 +199,7 @@ pub fn ring_read(paths: &[PathBuf], mut visit: impl FnMut(&[u8])) -> Outcome<u64
         let mut is_filled = [false; DEPTH];
         for piece in 0..pieces {
             while free.is_empty() {
-                finish_one(&mut ring, &mut free)?;
+                finish_one(&mut ring, PIECE_BYTES, &mut free)?;
             }
             let slot = free.pop().unwrap_or_default();
             let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
@@ -216,7 +219,7 @@ pub fn ring_read(paths: &[PathBuf], mut visit: impl FnMut(&[u8])) -> Outcome<u64
             ring.submit()?;
         }
         while free.len() < DEPTH {
-            finish_one(&mut ring, &mut free)?;
+            finish_one(&mut ring, PIECE_BYTES, &mut free)?;
         }
         let filled = memory.chunks_exact(PIECE_BYTES).zip(is_filled);
         filled
@@ -225,6 +228,55 @@ pub fn ring_read(paths: &[PathBuf], mut visit: impl FnMut(&[u8])) -> Outcome<u64
         total += pieces * PIECE_BYTES as u64;
     }
     Ok(total)
+}
+
+/// One of all pages of 4 KiB of files of these lengths, by any number: which file, and where in it.
+#[must_use]
+pub fn page_at(lengths: &[u64], number: u64) -> (usize, u64) {
+    let pages: u64 = lengths.iter().map(|length| length / PAGE_BYTES).sum();
+    let mut page = number % pages.max(1);
+    for (file, length) in lengths.iter().enumerate() {
+        if page < length / PAGE_BYTES {
+            return (file, page * PAGE_BYTES);
+        }
+        page -= length / PAGE_BYTES;
+    }
+    (0, 0)
+}
+
+/// Reads pages of 4 KiB at these places of files, around the page cache, so many in flight at once.
+///
+/// # Errors
+///
+/// What the operating system gives.
+pub fn ring_read_pages(paths: &[PathBuf], places: &[(usize, u64)], in_flight: usize) -> Outcome<()> {
+    let page_bytes = PAGE_BYTES as usize;
+    let mut memory = huge_memory(page_bytes * in_flight)?;
+    let mut ring = IoUring::new(in_flight as u32 * 2)?;
+    let files = paths
+        .iter()
+        .map(|path| open_direct(path))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let mut free: Vec<usize> = (0..in_flight).collect();
+    for (file, position) in places {
+        while free.is_empty() {
+            finish_one(&mut ring, page_bytes, &mut free)?;
+        }
+        let slot = free.pop().unwrap_or_default();
+        let page = &mut memory[slot * page_bytes..(slot + 1) * page_bytes];
+        let fd = types::Fd(files[*file].as_raw_fd());
+        let read = opcode::Read::new(fd, page.as_mut_ptr(), PAGE_BYTES as u32)
+            .offset(*position)
+            .build()
+            .user_data(slot as u64);
+        // SAFETY: as for writes: nobody looks at the slot before its completion, and all are taken below.
+        unsafe { ring.submission().push(&read)? };
+        ring.submit()?;
+    }
+    while free.len() < in_flight {
+        finish_one(&mut ring, page_bytes, &mut free)?;
+    }
+    Ok(())
 }
 
 /// The slabs of a store that nobody writes to, mapped, with the places of their bodies.

@@ -3,6 +3,8 @@
 //! A cursor holds one piece of the log at a time, a chunk or an open slab, by a count of its own, and takes the next
 //! one when it comes to its end. No lock is taken on the way, and nothing is held that would keep other logs' memory.
 
+mod many;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -365,7 +367,7 @@ impl Cursor {
             return Ok(Message::new(offset, buffer, Keeper::Chunk(chunk)));
         }
         let found = find_slab(&self.core, &self.log, &self.root, offset)?;
-        let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
+        let relative = found.relative(offset);
         let opened = found
             .handle
             .open(self.core.source.as_ref())
@@ -597,7 +599,7 @@ impl Cursor {
         if !slab.has_losses() || slab.layout().is_compressed() {
             return Ok(());
         }
-        let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
+        let relative = found.relative(offset);
         let context = self.core.read_context();
         let asked = slab
             .find(relative)
@@ -684,7 +686,7 @@ impl Cursor {
                 }
             },
         };
-        let shown = next.saturating_sub(found.first).saturating_add(found.skip);
+        let shown = found.relative(next);
         // A run that waits for its place in the tree may have deleted messages that it does not know of.
         let mask = self.root.next_mask(next);
         let deleted = mask.filter(|_| !weakened!("run-unmasked")).unwrap_or(u64::MAX);

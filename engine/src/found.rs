@@ -46,6 +46,14 @@ pub(crate) struct FoundSlab<'a> {
     pub(crate) skip: u64,
 }
 
+impl FoundSlab<'_> {
+    /// Where in the slab `offset` of the log is, which it shows, counted from the slab's first.
+    #[inline]
+    pub(crate) fn relative(&self, offset: u64) -> u64 {
+        offset.saturating_sub(self.first).saturating_add(self.skip)
+    }
+}
+
 /// The slab of a root that holds `offset`, which no chunk holds. [`Error::Deleted`] where the tree has a deleted run.
 #[inline]
 pub(crate) fn find_slab<'a>(
@@ -155,7 +163,7 @@ impl Core {
             Err(Error::Deleted { .. }) => return Ok(None),
             found => found?,
         };
-        let relative = offset.saturating_sub(found.first).saturating_add(found.skip);
+        let relative = found.relative(offset);
         let opened = found
             .handle
             .open(self.source.as_ref())
@@ -181,11 +189,10 @@ impl Located {
         }
     }
 
-    /// Has the processor fetch the message.
-    #[inline]
-    pub(crate) fn foresee_message(&self) {
+    /// Has the message fetched, from memory or from the disk.
+    pub(crate) fn announce(&self) {
         if let LocatedIn::Slab(slab, relative) = &self.piece {
-            slab.foresee_message(*relative);
+            slab.announce(*relative);
         }
     }
 
@@ -258,7 +265,7 @@ fn lost_offsets(slab: &OpenSlab, found: &FoundSlab<'_>, offset: u64, range: &Ran
     let layout = slab.layout();
     let mut end = offset.saturating_add(1);
     while end < found.end {
-        let shown = end.saturating_sub(found.first).saturating_add(found.skip);
+        let shown = found.relative(end);
         let position = slab.find(shown).map(|found| found.position as usize);
         match position {
             Ok(position) if position < range.end.min(layout.body_end() as usize) => {

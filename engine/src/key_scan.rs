@@ -229,7 +229,7 @@ impl KeyScan {
             }
         }
         for located in ahead.iter().filter_map(|entry| entry.located.as_ref()) {
-            located.foresee_message();
+            located.announce();
         }
     }
 }

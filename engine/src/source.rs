@@ -8,6 +8,7 @@ use lanterman_format::Structure;
 use lanterman_format::ids::{Position, StoreId};
 use lanterman_format::reference::Reference;
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::slab::SLAB_BODY_POSITION;
 
 use crate::core::Core;
 use crate::error::{Damage, Error, Unreadable};
@@ -18,6 +19,10 @@ use crate::segment::{SegmentFile, SegmentTable};
 use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
 use crate::sys::memory::AlignedBuffer;
 use crate::tree::TreeError;
+
+/// Behind the messages of a slab of 1 MiB there are 1 KiB of checksums, a histogram, and four bytes a message where their lengths
+/// differ.
+const END_BYTES: usize = 16 << 10;
 
 /// Gives the bytes of slabs and nodes over the table of segments.
 #[derive(Debug)]
@@ -80,6 +85,18 @@ impl StoreSource {
             return Err(missing());
         }
         Ok(segment)
+    }
+
+    /// Has the system begin to read what opening the slab at `reference` takes: its header, and the end, where index and checksums
+    /// mostly are. A hint, which waits for nothing; what is wrong is told when the slab is opened.
+    pub(crate) fn announce(&self, reference: &Reference) {
+        if self.copying {
+            return;
+        }
+        if let Ok(bytes) = self.open(reference) {
+            bytes.announce(0..SLAB_BODY_POSITION);
+            bytes.announce(bytes.len().saturating_sub(END_BYTES)..bytes.len());
+        }
     }
 
     fn copy(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {

@@ -13,8 +13,9 @@ mod common;
 
 use std::time::Duration;
 
+use common::model::Random;
 use common::{memory, open_on, value};
-use lanterman::{Durability, Error};
+use lanterman::{Compression, Durability, Error, KeptMessage, NewMessage, Snapshot, Store, Writer};
 
 #[test]
 fn a_snapshot_stays_what_it_was_and_says_what_it_holds_back() {
@@ -129,4 +130,81 @@ fn kept_bytes_outlive_cursor_slab_and_store_and_are_not_copied() {
     let checked =
         std::thread::spawn(move || kept.iter().all(|(offset, bytes)| bytes[..] == value(*offset)[..]));
     assert!(checked.join().unwrap());
+}
+
+/// A log in slabs of all kinds, with deleted messages, parts of a large value, a compressed stretch and a tail in memory.
+fn of_all_kinds(store: &Store) -> Snapshot {
+    let mut writer = store.writer("events").unwrap();
+    let write = |writer: &mut Writer, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            writer.append(&value(number)).unwrap();
+        }
+        writer.commit(Durability::Disk).unwrap();
+        while store.step().unwrap() {}
+    };
+    write(&mut writer, 0..2000);
+    writer
+        .append_large(&NewMessage::new(b""), vec![7; 3 << 20].as_slice())
+        .unwrap();
+    store
+        .set_compression("events", Some(&Compression::lz4()))
+        .unwrap();
+    write(&mut writer, 2000..4000);
+    store.set_compression("events", None).unwrap();
+    write(&mut writer, 4000..6000);
+    for range in [100..130, 777..778, 2500..2600, 4000..4800] {
+        store.delete("events", range).unwrap();
+    }
+    store.collect().unwrap();
+    write(&mut writer, 6000..6100);
+    store.delete("events", 5000..5001).unwrap();
+    store.snapshot("events").unwrap()
+}
+
+#[test]
+fn many_messages_at_once_are_those_that_are_got_one_by_one() {
+    let disk = memory();
+    let store = open_on(disk.clone());
+    of_all_kinds(&store);
+    store.close().unwrap();
+    let store = open_on(disk);
+    let snapshot = store.snapshot("events").unwrap();
+    let end = snapshot.end().get();
+    let seed = 0x6d61_6e79;
+    let mut random = Random::from_seed(seed);
+    let mut shown = 0;
+    for round in 0..200 {
+        let count = random.below(80);
+        let asked: Vec<u64> = (0..count).map(|_| random.below(end)).collect();
+        let one_by_one: Result<Vec<KeptMessage>, Error> =
+            asked.iter().map(|offset| snapshot.get(*offset)).collect();
+        let context = format!("seed {seed}, round {round}");
+        match (snapshot.get_many(&asked), one_by_one) {
+            (Ok(many), Ok(alone)) => {
+                let of = |messages: &[KeptMessage]| -> Vec<_> {
+                    let seen = messages.iter();
+                    seen.map(|message| (message.offset(), message.value().clone()))
+                        .collect()
+                };
+                assert!(of(&many) == of(&alone), "{context}");
+                shown += many.len();
+            }
+            (Err(many), Err(alone)) => assert_eq!(many.to_string(), alone.to_string(), "{context}"),
+            (many, alone) => panic!("{context}: {} and {}", many.is_ok(), alone.is_ok()),
+        }
+        // Without those that are none, so that all kinds are read.
+        let there: Vec<u64> = asked
+            .into_iter()
+            .filter(|offset| snapshot.get(*offset).is_ok())
+            .collect();
+        let many = snapshot.get_many(&there).unwrap();
+        assert!(
+            many.iter()
+                .map(|message| message.offset().get())
+                .eq(there.iter().copied()),
+            "{context}"
+        );
+        shown += many.len();
+    }
+    assert!(shown > 1000, "{shown} messages were read");
 }

@@ -86,6 +86,11 @@ pub(crate) const ALL: &[Group] = &[
         measure: read::random,
     },
     Group {
+        name: "random-cold",
+        about: "random reads of cold messages, alone and many together",
+        measure: read::random_cold,
+    },
+    Group {
         name: "tail",
         about: "from the start of an append to a tailing thread",
         measure: follow::latency,

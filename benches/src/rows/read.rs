@@ -244,6 +244,15 @@ pub(super) fn random(context: &mut Context) -> Outcome<Vec<Sample>> {
         std::hint::black_box(read_all(snapshot.get(*offset)?.value()));
     }
     let kept = start.elapsed().as_nanos() as f64 / (count / 4) as f64;
+    let many = |some: &[u64]| -> Outcome<()> {
+        for message in snapshot.get_many(some)? {
+            std::hint::black_box(read_all(message.value()));
+        }
+        Ok(())
+    };
+    let start = Instant::now();
+    offsets.chunks(MANY).try_for_each(many)?;
+    let together = start.elapsed().as_nanos() as f64 / count as f64;
     let bare = "the same bytes of a bare map at a known position";
     Ok(vec![
         Sample::cost(
@@ -267,6 +276,68 @@ pub(super) fn random(context: &mut Context) -> Outcome<Vec<Sample>> {
             kept,
             whole.1,
             bare,
+        ),
+        Sample::cost(
+            "random reads as counted bytes, 256 together (Snapshot::get_many)",
+            "ns",
+            together,
+            whole.1,
+            bare,
+        ),
+    ])
+}
+
+/// How many messages are asked for in one call.
+const MANY: usize = 256;
+
+/// Reads of messages at random that no cache has, beside reads of single pages.
+pub(super) fn random_cold(context: &mut Context) -> Outcome<Vec<Sample>> {
+    let library = context.library()?;
+    let files = bare::slab_files(&library.path)?;
+    let count = context.pick(20_000, 2_000);
+    let mut random = Random::new(99 + context.round as u64);
+    let offsets: Vec<u64> = (0..count).map(|_| random.next_u64() % library.messages).collect();
+    let lengths = files
+        .iter()
+        .map(|file| Ok(std::fs::metadata(file)?.len()))
+        .collect::<Outcome<Vec<u64>>>()?;
+    let pages: Vec<(usize, u64)> = (0..count)
+        .map(|_| bare::page_at(&lengths, random.next_u64()))
+        .collect();
+    let ours = |many: usize| -> Outcome<f64> {
+        bare::drop_caches(&files)?;
+        let store = context::open(&library.path, Options::new())?;
+        let snapshot = store.snapshot(LOG)?;
+        let start = Instant::now();
+        for some in offsets.chunks(many) {
+            for message in snapshot.get_many(some)? {
+                std::hint::black_box(read_all(message.value()));
+            }
+        }
+        let rate = count as f64 / 1e3 / start.elapsed().as_secs_f64();
+        drop(snapshot);
+        store.close()?;
+        Ok(rate)
+    };
+    let limit = |in_flight: usize| -> Outcome<f64> {
+        let start = Instant::now();
+        bare::ring_read_pages(&files, &pages, in_flight)?;
+        Ok(count as f64 / 1e3 / start.elapsed().as_secs_f64())
+    };
+    Ok(vec![
+        Sample::rate(
+            "random reads, cold, one after the other",
+            "K/s",
+            ours(1)?,
+            limit(1)?,
+            "direct reads of 4 KiB, one after the other",
+        ),
+        Sample::rate(
+            "random reads, cold, 256 together (Snapshot::get_many)",
+            "K/s",
+            ours(MANY)?,
+            limit(32)?,
+            "direct reads of 4 KiB, 32 in flight",
         ),
     ])
 }

@@ -142,6 +142,13 @@ impl SlabBytes {
         }
     }
 
+    /// Has the system begin to read `range` (bytes of the slab), for who prepares it soon. A hint; refused, it costs speed only.
+    pub(crate) fn announce(&self, range: Range<usize>) {
+        if let Memory::Map { part, .. } = &self.memory {
+            let _advised = part.map().advise(self.in_memory(range), Advice::WillNeed);
+        }
+    }
+
     /// Brings `range` (bytes of the slab) into memory before its first touch, because asking the kernel gives an
     /// error where a bare touch of a page that cannot be read is a signal. Does nothing for memory of our own.
     ///

@@ -109,12 +109,17 @@ impl SlabHandle {
 }
 
 impl Opened<'_> {
+    /// The slab as whoever holds it for longer would count it.
+    pub(crate) fn counted(&self) -> &Arc<OpenSlab> {
+        match self {
+            Self::Mapped(slab) => slab,
+            Self::Passing(slab) => slab,
+        }
+    }
+
     /// The slab by a count of its own, for who outlives the handle's borrow.
     pub(crate) fn share(&self) -> Arc<OpenSlab> {
-        match self {
-            Self::Mapped(slab) => Arc::clone(slab),
-            Self::Passing(slab) => Arc::clone(slab),
-        }
+        Arc::clone(self.counted())
     }
 }
 
@@ -123,9 +128,6 @@ impl Deref for Opened<'_> {
 
     #[inline]
     fn deref(&self) -> &OpenSlab {
-        match self {
-            Self::Mapped(slab) => slab,
-            Self::Passing(slab) => slab,
-        }
+        self.counted()
     }
 }

@@ -26,6 +26,9 @@ const BUFFER_HEADER_BYTES: u32 = 8;
 /// What the processor fetches at once.
 const CACHE_LINE_BYTES: usize = 64;
 
+/// How much of a message is fetched before it is looked at; the processor foresees by itself what follows.
+const FETCHED_BYTES: usize = 1 << 10;
+
 /// A slab that can be read.
 #[derive(Debug)]
 pub(crate) struct OpenSlab {
@@ -293,14 +296,27 @@ impl OpenSlab {
         prefetch(self.first.bytes.as_slice().get(at..).unwrap_or_default());
     }
 
-    /// Has the processor fetch the beginning of a message, which the index leads to. A hint, which touches nothing of it.
-    #[inline]
-    pub(crate) fn foresee_message(&self, relative_offset: u64) {
-        if let Ok(found) = self.find_unasked(relative_offset) {
-            let at = found.position as usize;
-            let message = self.first.bytes.as_slice().get(at..).unwrap_or_default();
-            prefetch(message);
-            prefetch(message.get(CACHE_LINE_BYTES..).unwrap_or_default());
+    /// Has a message fetched, by the processor or, where it is not in memory, by the system. A hint, which waits for nothing.
+    pub(crate) fn announce(&self, relative_offset: u64) {
+        let Ok(found) = self.find_unasked(relative_offset) else {
+            return;
+        };
+        let bytes = self.first.bytes.as_slice();
+        let behind = self.layout.entry_position(bytes, found.entry.saturating_add(1));
+        let end = behind.unwrap_or(self.layout.body_end()).max(found.position);
+        let groups = self.groups_of(found.position..end);
+        if self.first.prepared.first_missing(groups.clone()).is_some() {
+            self.first.bytes.announce(self.range_of(groups));
+            return;
+        }
+        let message = bytes
+            .get(found.position as usize..end as usize)
+            .unwrap_or_default();
+        for line in message
+            .chunks(CACHE_LINE_BYTES)
+            .take(FETCHED_BYTES / CACHE_LINE_BYTES)
+        {
+            prefetch(line);
         }
     }
 
