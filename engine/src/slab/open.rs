@@ -24,7 +24,7 @@ use crate::sys::prefetch::prefetch;
 const BUFFER_HEADER_BYTES: u32 = 8;
 
 /// What the processor fetches at once.
-const CACHE_LINE_BYTES: usize = 64;
+pub(super) const CACHE_LINE_BYTES: usize = 64;
 
 /// How much of a message is fetched before it is looked at; the processor foresees by itself what follows.
 const FETCHED_BYTES: usize = 1 << 10;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use lanterman_format::BufferView;
 
-use super::open::broken_bounds;
+use super::open::{CACHE_LINE_BYTES, broken_bounds};
 use super::{OpenSlab, ReadContext, SlabError};
 use crate::sys::prefetch::prefetch;
 
@@ -17,6 +17,10 @@ const AHEAD_BYTES: u32 = 64 << 10;
 
 /// How many messages ahead of the walk the processor is asked to fetch.
 const PREFETCH_MESSAGES: usize = 6;
+
+/// How many lines of each, at most: with eight, who reads all of 1 KiB is a third faster than with one, and who looks at its first bytes
+/// alone is as fast as a bare walk (decision 20).
+const PREFETCH_LINES: usize = 8;
 
 /// A place in a slab where a walk can be taken up again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +64,8 @@ impl WalkPlace {
         // is, which keeps the processor from running ahead by itself.
         let later = (stored_bytes as usize).saturating_mul(PREFETCH_MESSAGES);
         if let Some(later) = checked.get(later..) {
-            prefetch(later);
+            let lines = (stored_bytes as usize / CACHE_LINE_BYTES).clamp(1, PREFETCH_LINES);
+            later.chunks(CACHE_LINE_BYTES).take(lines).for_each(prefetch);
         }
         let walked = Walked {
             relative_offset: self.relative_offset,
