@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::atomics::barrier_available;
 use crate::core::Core;
 use crate::error::Error;
 use crate::flush::Progress;
@@ -73,6 +74,8 @@ impl Background {
 
     /// Starts the thread for `core`, which it does not keep alive.
     pub(crate) fn start(core: &Arc<Core>) -> Result<(), std::io::Error> {
+        // Gates of logs need it. The kernel answers at once while a process has one thread, and takes 15 ms afterwards.
+        barrier_available();
         let weak = Arc::downgrade(core);
         let thread = std::thread::Builder::new()
             .name("lanterman".into())

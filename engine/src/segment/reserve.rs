@@ -40,7 +40,7 @@ impl MakingRoom {
         MakingRoom(())
     }
 
-    fn is_going_on() -> bool {
+    pub(super) fn is_going_on() -> bool {
         MAKING_ROOM.with(Cell::get) > 0 && !weakened!("reserve-untouchable")
     }
 }
