@@ -104,6 +104,7 @@ mod lost;
 mod memory;
 mod message;
 mod named;
+mod number_map;
 mod options;
 mod pins;
 mod prefetch;

@@ -69,6 +69,38 @@ fn a_transaction_waits_for_no_reservation_and_says_so() {
 }
 
 #[test]
+fn what_was_appended_before_a_transaction_is_committed_with_it_and_counted_once() {
+    let store = open_on(memory());
+    let mut writer = store.writer("events").unwrap();
+    for number in 0..10_u8 {
+        writer.append(&[number]).unwrap();
+    }
+    store
+        .transaction(|transaction| {
+            transaction.append("other", b"first")?;
+            transaction.append("events", b"last")
+        })
+        .unwrap();
+    assert_eq!(writer.committed_end().get(), 11);
+    assert_eq!(writer.durable_end().get(), 11);
+    let ends: Vec<_> = store.logs().iter().map(|log| log.end.get()).collect();
+    assert_eq!(ends, [11, 1]);
+}
+
+#[test]
+fn every_checkpoint_has_the_logs_that_changed_since_the_one_before() {
+    let store = open_on(memory());
+    for changed in [3, 2, 3, 1] {
+        store
+            .transaction(|transaction| {
+                (0..changed).try_for_each(|log| transaction.append(&format!("log {log}"), b"again"))
+            })
+            .unwrap();
+        assert_eq!(store.checkpoint().unwrap().unwrap().logs, changed);
+    }
+}
+
+#[test]
 fn nobody_ever_sees_half_a_transaction() {
     let directory = tempfile::tempdir().unwrap();
     let store = Options::new()
