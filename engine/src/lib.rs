@@ -106,6 +106,7 @@ mod message;
 mod named;
 mod number_map;
 mod options;
+mod parts;
 mod pins;
 mod prefetch;
 mod publication;
