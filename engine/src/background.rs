@@ -187,6 +187,7 @@ impl Core {
         // Roots that were replaced hold chunks until nobody can look at them any more.
         destroy_replaced();
         self.pool.trim();
+        self.spare_parts.free();
     }
 
     /// Sees to it that full chunks are ready: first those that no reader needs, then new ones.

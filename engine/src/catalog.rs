@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lanterman_format::ids::{LogId, Version};
 use lanterman_format::name::LogName;
+use lanterman_format::weakened;
 use parking_lot::{Condvar, Mutex, RwLock};
-use rpds::RedBlackTreeMapSync;
 
 use crate::error::Damage;
 use crate::log::LogState;
+use crate::number_map::NumberMap;
 
 /// One log in one version of the store.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ pub(crate) struct Committed {
 #[derive(Debug, Clone)]
 pub(crate) struct Cut {
     pub(crate) version: Version,
-    pub(crate) logs: RedBlackTreeMapSync<u64, Committed>,
+    pub(crate) logs: NumberMap<Committed>,
 }
 
 impl Committed {
@@ -81,13 +82,47 @@ pub(crate) struct Catalog {
     newest: Mutex<Cut>,
     version: AtomicU64,
     next_log: AtomicU64,
-    /// Logs that changed since the last checkpoint took them; in order, so that the same work writes the same bytes.
-    dirty: Mutex<BTreeMap<u64, Arc<LogState>>>,
+    dirty: Mutex<Dirty>,
     /// Pages that could not be read when the store was opened for reading. A name that is not known may be on one.
     lost_pages: Vec<Damage>,
     /// The logs of a store that is only read as they were before it began anew at a checkpoint; those that are found
     /// again leave.
     former: Mutex<BTreeMap<u64, Arc<LogState>>>,
+}
+
+/// Logs that changed since the last checkpoint took them, each once.
+#[derive(Debug)]
+struct Dirty {
+    logs: Vec<Arc<LogState>>,
+    /// Rises with each checkpoint that takes them. A log whose own number is the same is among them: so a commit looks at the
+    /// log alone, and taking all of them is one step, however many there are.
+    turn: u64,
+}
+
+impl Dirty {
+    fn add(&mut self, log: &Arc<LogState>) {
+        if log.listed_in() != self.turn {
+            log.set_listed_in(self.turn);
+            self.logs.push(Arc::clone(log));
+        }
+    }
+
+    fn take(&mut self) -> Vec<Arc<LogState>> {
+        if !weakened!("changed-logs-not-taken-anew") {
+            self.turn = self.turn.saturating_add(1);
+        }
+        std::mem::take(&mut self.logs)
+    }
+}
+
+impl Default for Dirty {
+    fn default() -> Self {
+        // No log is listed in turn 0.
+        Dirty {
+            logs: Vec::new(),
+            turn: 1,
+        }
+    }
 }
 
 /// A name that nobody else can give to a log; it is let go of when this is dropped.
@@ -120,7 +155,7 @@ impl Catalog {
             former: Mutex::default(),
             newest: Mutex::new(Cut {
                 version,
-                logs: RedBlackTreeMapSync::new_sync(),
+                logs: NumberMap::default(),
             }),
             version: AtomicU64::new(version.get()),
             next_log: AtomicU64::new(next_log),
@@ -221,13 +256,13 @@ impl Catalog {
             created: version,
             modified: version,
         };
-        newest.logs.insert_mut(log.id.get(), committed);
-        dirty.insert(log.id.get(), Arc::clone(log));
+        newest.logs.insert(log.id.get(), committed);
+        dirty.add(log);
     }
 
     /// Takes back what [`Self::insert_nameless`] did.
     pub(crate) fn forget(&self, log: &Arc<LogState>) {
-        self.newest.lock().logs.remove_mut(&log.id.get());
+        self.newest.lock().logs.remove(log.id.get());
     }
 
     /// All named snapshots, by label and log.
@@ -261,7 +296,7 @@ impl Catalog {
         for (id, log) in std::mem::take(&mut *self.former.lock()) {
             log.set_dropped();
             self.hide(&log);
-            self.newest.lock().logs.remove_mut(&id);
+            self.newest.lock().logs.remove(id);
         }
     }
 
@@ -271,7 +306,7 @@ impl Catalog {
             .fetch_max(log.id.get().saturating_add(1), Ordering::AcqRel);
         self.reveal(&log);
         let id = log.id.get();
-        self.newest.lock().logs.insert_mut(
+        self.newest.lock().logs.insert(
             id,
             Committed {
                 log,
@@ -290,8 +325,8 @@ impl Catalog {
         for (log, end) in changed {
             let id = log.id.get();
             if log.is_dropped() {
-                newest.logs.remove_mut(&id);
-            } else if let Some(entry) = newest.logs.get_mut(&id) {
+                newest.logs.remove(id);
+            } else if let Some(entry) = newest.logs.get_mut(id) {
                 entry.end = *end;
                 entry.modified = version;
             } else {
@@ -301,9 +336,9 @@ impl Catalog {
                     created: version,
                     modified: version,
                 };
-                newest.logs.insert_mut(id, entry);
+                newest.logs.insert(id, entry);
             }
-            dirty.entry(id).or_insert_with(|| Arc::clone(log));
+            dirty.add(log);
         }
         drop(newest);
         self.version.store(version.get(), Ordering::Release);
@@ -314,13 +349,13 @@ impl Catalog {
         self.newest
             .lock()
             .logs
-            .get(&id)
+            .get(id)
             .map(|committed| Arc::clone(&committed.log))
     }
 
     /// Notes that a log differs from what the newest checkpoint has of it.
     pub(crate) fn mark_dirty(&self, log: &Arc<LogState>) {
-        self.dirty.lock().insert(log.id.get(), Arc::clone(log));
+        self.dirty.lock().add(log);
     }
 
     /// Jumps to a version that a checkpoint has.
@@ -340,22 +375,20 @@ impl Catalog {
     }
 
     /// The newest cut, and the logs that changed since this was last called.
-    pub(crate) fn cut_for_checkpoint(&self) -> (Cut, BTreeMap<u64, Arc<LogState>>) {
+    pub(crate) fn cut_for_checkpoint(&self) -> (Cut, Vec<Arc<LogState>>) {
         let mut dirty = self.dirty.lock();
         let cut = self.newest.lock().clone();
-        (cut, std::mem::take(&mut *dirty))
+        (cut, dirty.take())
     }
 
     /// Gives back the logs of a checkpoint that failed, so that the next one takes them.
     pub(crate) fn still_dirty(&self, logs: BTreeMap<u64, Arc<LogState>>) {
         let mut dirty = self.dirty.lock();
-        for (id, log) in logs {
-            dirty.entry(id).or_insert(log);
-        }
+        logs.values().for_each(|log| dirty.add(log));
     }
 
     pub(crate) fn has_dirty(&self) -> bool {
-        !self.dirty.lock().is_empty()
+        !self.dirty.lock().logs.is_empty()
     }
 
     /// Sees to it that new logs get numbers from `next` on.

@@ -204,6 +204,8 @@ impl Core {
         if dirty.is_empty() && cut.version == state.version && !always {
             return Ok(None);
         }
+        // In order, so that the same work writes the same bytes; sorted here, where no commit waits for it.
+        let dirty: BTreeMap<u64, Arc<LogState>> = dirty.into_iter().map(|log| (log.id.get(), log)).collect();
         let edits = (!weakened!("checkpoint-beside-edits")).then_some(edits);
         if weakened!("segment-reused-early") {
             self.journal_is_covered(end.segment.as_ref().map(|segment| segment.id), replayed)?;
@@ -245,7 +247,7 @@ impl Core {
         let mut dropped = Vec::new();
         let mut edit_counts = BTreeMap::new();
         for log in dirty.values() {
-            let Some(committed) = cut.logs.get(&log.id.get()) else {
+            let Some(committed) = cut.logs.get(log.id.get()) else {
                 dropped.push(log.id);
                 continue;
             };
@@ -296,7 +298,7 @@ impl Core {
         // A log that did not change has the tail slab that the checkpoint before gave it.
         changed.keep(&mut state.entries, |log| {
             let new = tails.get(&log.get()).map(|tail| Arc::clone(&tail.slab));
-            let known = || cut.logs.get(&log.get())?.log.persisted_tail();
+            let known = || cut.logs.get(log.get())?.log.persisted_tail();
             new.or_else(known)
         });
         self.apply_tails(dirty, &tails, &edit_counts, cut);
@@ -321,7 +323,7 @@ impl Core {
         let mut gathering: Vec<GatheredTail> = Vec::new();
         let mut gathering_bytes = 0usize;
         for log in dirty.values() {
-            let Some(committed) = cut.logs.get(&log.id.get()) else {
+            let Some(committed) = cut.logs.get(log.id.get()) else {
                 continue;
             };
             self.fit_slab(log, committed.end);
@@ -525,11 +527,11 @@ impl Core {
         for (id, log) in dirty {
             let mut persisted = log.persisted.lock();
             persisted.edits = edit_counts.get(id).copied().unwrap_or_default();
-            persisted.end = cut.logs.get(id).map_or(0, |committed| committed.end);
+            persisted.end = cut.logs.get(*id).map_or(0, |committed| committed.end);
             persisted.tail = tails.get(id).cloned();
             drop(persisted);
             let tree_end = tails.get(id).map_or_else(
-                || cut.logs.get(id).map_or(0, |entry| entry.end),
+                || cut.logs.get(*id).map_or(0, |entry| entry.end),
                 |tail| tail.first,
             );
             self.note_adopted(log, tree_end);

@@ -122,6 +122,11 @@ impl Request {
 }
 
 impl StagedLog {
+    /// Whether something stands before the staged messages that the journal does not have, if only that there is such a log.
+    fn has_more_before(&self) -> bool {
+        self.first > self.log.journaled_end() || !self.log.is_created()
+    }
+
     fn bytes(&self) -> u64 {
         self.tail
             .writer
@@ -341,7 +346,7 @@ impl Core {
                     }
                     let edits = edits.into_iter().map(|edit| (edit, Arc::clone(&outcome)));
                     gathered.edits.extend(edits);
-                    for part in &staged {
+                    for part in staged.iter().filter(|part| part.has_more_before()) {
                         let entry = ends
                             .entry(part.log.id.get())
                             .or_insert_with(|| (Arc::clone(&part.log), 0));
@@ -459,6 +464,8 @@ impl Core {
         durability: Durability,
     ) -> Result<Version> {
         let mut content = CommitContent::default();
+        let frames = gathered.parts.len().saturating_add(gathered.staged.len());
+        content.frames.reserve_exact(frames);
         for (log, _, _) in &gathered.ends {
             if !log.is_created() {
                 let name = log.name.as_str();
@@ -547,6 +554,7 @@ impl Core {
             changed.note(&staged.log, staged.first.saturating_add(staged.count));
         }
         drop(window);
+        changed.settle();
         let mut messages = 0u64;
         for (log, end) in &changed.ends {
             messages = messages.saturating_add(end.saturating_sub(log.journaled_end()));
@@ -579,6 +587,9 @@ impl Core {
                 .apply_edit(edit, version, held.map(|staged| &mut *staged.tail), &mut changed)
                 .map_err(|error| self.poison(error))?;
             outcome.lock().destroyed.push(destroyed);
+        }
+        if !gathered.edits.is_empty() {
+            changed.settle();
         }
         if version > self.catalog.version() {
             self.catalog.advance(version, &changed.ends);

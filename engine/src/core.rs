@@ -33,6 +33,7 @@ use crate::log::LogState;
 use crate::lost::Holes;
 use crate::named::HistoryTurn;
 use crate::options::Options;
+use crate::parts::SpareParts;
 use crate::pins::PinTable;
 use crate::prefetch::PrefetchMemory;
 use crate::publication::Publication;
@@ -56,8 +57,10 @@ pub(crate) struct Core {
     pub(crate) time: StoreTime,
     pub(crate) segments: Arc<SegmentTable>,
     pub(crate) source: Arc<StoreSource>,
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) pool: Arc<Pool>,
+    /// What the last transaction needed.
+    pub(crate) spare_parts: SpareParts,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) groups: GroupCommit<Request>,
     /// Held by whoever writes a version with edits, and by a checkpoint while it takes the values of logs. Taken before
@@ -132,8 +135,9 @@ impl Core {
             clock,
             segments: parts.segments,
             source: parts.source,
-            catalog: parts.catalog,
+            catalog: Arc::new(parts.catalog),
             pool: parts.pool,
+            spare_parts: SpareParts::default(),
             journal: Mutex::new(parts.journal),
             groups: GroupCommit::new(),
             edits: Mutex::new(()),

@@ -292,6 +292,8 @@ pub(crate) struct LogState {
     open_end: AtomicU32,
     /// Set once the log is dropped: its name may be another's by now.
     dropped: AtomicBool,
+    /// The turn in which the catalog listed it last for a checkpoint; looked at and changed under that list's lock alone.
+    listed_in: AtomicU64,
     /// Whether the settings have constraints, and whether the log is keyed: one load for each append.
     demands: AtomicU32,
 }
@@ -340,6 +342,7 @@ impl LogState {
             created: AtomicBool::new(false),
             open_end: AtomicU32::new(0),
             dropped: AtomicBool::new(false),
+            listed_in: AtomicU64::new(0),
             snapshot: settings.snapshot.clone().map(Box::new),
             demands: AtomicU32::new(demands_of(&settings)),
             slab_size: SlabSize::default(),
@@ -614,6 +617,15 @@ impl LogState {
 
     pub(crate) fn set_created(&self) {
         self.created.store(true, Ordering::Release);
+    }
+
+    /// The turn in which the catalog listed it last. Who asks holds the lock of that list, which orders it all.
+    pub(crate) fn listed_in(&self) -> u64 {
+        self.listed_in.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_listed_in(&self, turn: u64) {
+        self.listed_in.store(turn, Ordering::Relaxed);
     }
 
     pub(crate) fn first_offset(&self) -> Offset {

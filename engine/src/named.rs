@@ -157,7 +157,7 @@ impl Core {
         let edit_of = |log: &Arc<LogState>| {
             let name = log.name.clone();
             // Dropped since it was found, perhaps.
-            let committed = cut.logs.get(&log.id.get()).ok_or_else(|| Error::UnknownLog {
+            let committed = cut.logs.get(log.id.get()).ok_or_else(|| Error::UnknownLog {
                 name: name.as_str().to_owned(),
             })?;
             let settings = Settings {

@@ -555,7 +555,7 @@ impl StoreSnapshot {
     /// [`Error::UnknownLog`] if the version has no log of that name, [`Error::Damaged`] as [`Store::log`](crate::Store::log).
     pub fn log(&self, name: &str) -> Result<Snapshot> {
         let newest = self.core.find_log(name);
-        let known = |state: &Arc<LogState>| self.cut.logs.get(&state.id.get());
+        let known = |state: &Arc<LogState>| self.cut.logs.get(state.id.get());
         let committed = newest
             .as_ref()
             .ok()

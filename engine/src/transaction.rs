@@ -1,6 +1,5 @@
 //! Many logs, one version: all or nothing.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
@@ -11,35 +10,28 @@ use lanterman_format::ids::Version;
 use lanterman_format::name::LogName;
 use lanterman_format::settings::Settings;
 
+use crate::catalog::Catalog;
 use crate::commit::{Request, StagedLog};
-use crate::constrained::{Judged, Turned, fields_of};
+use crate::constrained::{Judge, Judged, Turned, fields_of};
 use crate::constraints::Constraints;
 use crate::core::Core;
 use crate::deletion::{DeletionReceipt, WantedRange};
 use crate::edit::{Destroyed, Edit, EditOutcome, Rehearsal};
 use crate::error::{Error, Result, Violation};
 use crate::formats::Formats;
-use crate::log::{LogState, Root};
+use crate::log::{LogState, Root, TailState};
 use crate::memory::Room;
 use crate::options::Durability;
+use crate::parts::{Messages, Part, Parts};
+use crate::region::gated::Intruder;
 use crate::writer::{NewMessage, check_fields, encode, key_required};
 
 /// Largest transaction in bytes of stored messages: it is one block of the journal, which must stay within its limit.
 pub const TRANSACTION_BYTES_MAX: u64 = 64 << 20;
 
-/// Messages of one log, in their stored form.
-#[derive(Debug, Default)]
-struct Part {
+/// What goes into a log where rules had a say.
+struct Judgements {
     body: Vec<u8>,
-    count: u64,
-    /// Messages that rules of other logs sent here, which no rule judges once more.
-    turned: Vec<u8>,
-    turned_count: u64,
-}
-
-/// A part as it goes into its log.
-struct Ready<'a> {
-    body: Cow<'a, [u8]>,
     count: u64,
     judged: Judged,
 }
@@ -47,9 +39,9 @@ struct Ready<'a> {
 /// Collects what a transaction does; see [`crate::Store::transaction`].
 #[derive(Debug)]
 pub struct Transaction {
-    parts: BTreeMap<LogName, Part>,
+    catalog: Arc<Catalog>,
+    parts: Parts,
     deletions: Vec<(LogName, WantedRange)>,
-    bytes: u64,
     message_bytes_max: usize,
     formats: Arc<Formats>,
     durability: Durability,
@@ -81,26 +73,16 @@ impl Transaction {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn append_message(&mut self, log: &str, message: &NewMessage<'_>) -> Result<()> {
-        let name = LogName::parse(log)?;
         check_fields(&message.fields, self.message_bytes_max)?;
         self.formats.check(&message.fields)?;
-        let part = self.parts.entry(name).or_default();
-        let before = part.body.len();
-        encode(&message.fields, &mut part.body)?;
-        let bytes = self
-            .bytes
-            .saturating_add(part.body.len().saturating_sub(before) as u64);
-        if bytes > TRANSACTION_BYTES_MAX {
-            part.body.truncate(before);
-            return Err(Error::TooLarge {
-                part: "transaction",
-                bytes,
-                limit_bytes: TRANSACTION_BYTES_MAX,
-            });
-        }
-        part.count = part.count.saturating_add(1);
-        self.bytes = bytes;
-        Ok(())
+        let fields = &message.fields;
+        self.parts.append(
+            &self.catalog,
+            log,
+            fields.key.is_none(),
+            TRANSACTION_BYTES_MAX,
+            |stored| encode(fields, stored),
+        )
     }
 
     /// Adds a message that a rule turned away to the log that the rule names.
@@ -110,8 +92,8 @@ impl Transaction {
         fields: &BufferFields<'_>,
         violation: &Violation,
     ) -> Result<()> {
-        let part = self.parts.entry(LogName::parse(log)?).or_default();
-        part.turn_in(fields, violation)
+        let messages = self.parts.of_log(&self.catalog, log)?;
+        turn_in(messages, fields, violation)
     }
 
     /// Deletes the messages of a range of offsets of `log`. What the same transaction appends is not concerned: a range
@@ -131,26 +113,24 @@ impl Transaction {
     }
 }
 
-impl Part {
-    /// Takes a message that a rule turned away, with headers that say which rule it was.
-    fn turn_in(&mut self, fields: &BufferFields<'_>, violation: &Violation) -> Result<()> {
-        let told: [(&[u8], &[u8]); 3] = [
-            (b"lanterman-log", violation.log.as_bytes()),
-            (b"lanterman-rule", violation.rule.as_bytes()),
-            (b"lanterman-place", violation.place.as_bytes()),
-        ];
-        let mut headers: Vec<(&[u8], &[u8])> = fields.headers.to_vec();
-        headers.extend(told);
-        let mut turned = *fields;
-        turned.headers = &headers;
-        if check_fields(&turned, usize::MAX).is_err() {
-            // There is no room beside its own.
-            turned.headers = &told;
-        }
-        encode(&turned, &mut self.turned)?;
-        self.turned_count = self.turned_count.saturating_add(1);
-        Ok(())
+/// Takes a message that a rule turned away, with headers that say which rule it was.
+fn turn_in(messages: &mut Messages, fields: &BufferFields<'_>, violation: &Violation) -> Result<()> {
+    let told: [(&[u8], &[u8]); 3] = [
+        (b"lanterman-log", violation.log.as_bytes()),
+        (b"lanterman-rule", violation.rule.as_bytes()),
+        (b"lanterman-place", violation.place.as_bytes()),
+    ];
+    let mut headers: Vec<(&[u8], &[u8])> = fields.headers.to_vec();
+    headers.extend(told);
+    let mut turned = *fields;
+    turned.headers = &headers;
+    if check_fields(&turned, usize::MAX).is_err() {
+        // There is no room beside its own.
+        turned.headers = &told;
     }
+    encode(&turned, &mut messages.turned)?;
+    messages.turned_count = messages.turned_count.saturating_add(1);
+    Ok(())
 }
 
 impl Drop for StagedLog {
@@ -170,17 +150,20 @@ impl Core {
     ) -> Result<TransactionReceipt> {
         self.check_writable("commit a transaction")?;
         let mut transaction = Transaction {
-            parts: BTreeMap::new(),
+            catalog: Arc::clone(&self.catalog),
+            parts: self.spare_parts.take(),
             deletions: Vec::new(),
-            bytes: 0,
             message_bytes_max: usize::try_from(self.options.message_bytes_max).unwrap_or(usize::MAX),
             formats: Arc::clone(&self.options.formats),
             durability: Durability::Disk,
         };
-        work(&mut transaction)?;
-        transaction
-            .parts
-            .retain(|_, part| part.count > 0 || part.turned_count > 0);
+        let outcome = work(&mut transaction).and_then(|()| self.commit_collected(&mut transaction));
+        self.spare_parts.give_back(transaction.parts);
+        outcome
+    }
+
+    fn commit_collected(&self, transaction: &mut Transaction) -> Result<TransactionReceipt> {
+        transaction.parts.resolve(|name| self.log_named(name));
         let (edits, deleted) = self.edits_of(std::mem::take(&mut transaction.deletions))?;
         if transaction.parts.is_empty() && edits.is_empty() {
             return Ok(TransactionReceipt {
@@ -189,14 +172,8 @@ impl Core {
                 deletions: Vec::new(),
             });
         }
-        let mut logs: Vec<(Arc<LogState>, Part)> = std::mem::take(&mut transaction.parts)
-            .into_iter()
-            .map(|(name, part)| (self.log_named(&name), part))
-            .collect();
-        self.add_diverted(&mut logs)?;
-        // One order for everybody: two transactions over the same logs never wait for each other in a circle.
-        logs.sort_by_key(|(log, _)| log.id);
-        let staged = self.stage(&logs)?;
+        self.add_diverted(&mut transaction.parts)?;
+        let staged = self.stage(&transaction.parts)?;
         let offsets = staged
             .iter()
             .map(|staged| {
@@ -306,89 +283,64 @@ impl Core {
     }
 
     /// Adds the logs that rules may send messages to.
-    fn add_diverted(&self, logs: &mut Vec<(Arc<LogState>, Part)>) -> Result<()> {
+    fn add_diverted(&self, parts: &mut Parts) -> Result<()> {
         let mut wanted = BTreeSet::new();
-        for (log, _) in logs
-            .iter()
-            .filter(|(log, part)| log.is_constrained() && part.count > 0)
-        {
-            if let Some(told) = &log.settings().constraints {
+        for part in parts.list() {
+            if part.log.is_constrained()
+                && part.messages.count > 0
+                && let Some(told) = &part.log.settings().constraints
+            {
                 let constraints = Constraints::stored(&told.document)?;
                 wanted.extend(constraints.diverted_to().map(str::to_owned));
             }
         }
         for name in wanted {
-            if !logs.iter().any(|(log, _)| log.name.as_str() == name) {
-                logs.push((self.log_named(&LogName::parse(&name)?), Part::default()));
-            }
+            parts.add_log(self.log_named(&LogName::parse(&name)?));
         }
         Ok(())
     }
 
-    /// Judges the messages of a transaction, the gates of their logs held; gives each log what goes into it.
-    fn judge_parts<'a>(&self, logs: &'a [(Arc<LogState>, Part)]) -> Result<Vec<Ready<'a>>> {
-        let mut ready = Vec::with_capacity(logs.len());
-        let mut diverted: BTreeMap<String, Part> = BTreeMap::new();
-        // Constraints that were set a moment ago may name a log whose gate is not held: then the transaction is refused.
-        let is_held = |name: &str| logs.iter().any(|(log, _)| log.name.as_str() == name);
-        for (log, part) in logs {
-            let mut taken = Ready {
-                body: Cow::Borrowed(&part.body),
-                count: part.count,
-                judged: Judged::default(),
+    /// Judges the messages of a transaction, the gates of their logs held; says what goes into the logs that rules concern,
+    /// by their places in the list. All others get what was collected.
+    fn judge_parts(&self, parts: &Parts) -> Result<BTreeMap<usize, Judgements>> {
+        let mut judgements = BTreeMap::new();
+        let mut diverted: BTreeMap<String, Messages> = BTreeMap::new();
+        for (place, part) in parts.list().iter().enumerate() {
+            if let Some(judge) = self.judge_of(&part.log)?.filter(|_| part.messages.count > 0) {
+                let judged = judge_part(parts, part, judge, &mut diverted)?;
+                judgements.insert(place, judged);
+            }
+        }
+        for (place, Part { log, messages }) in parts.list().iter().enumerate() {
+            let from_others = match diverted.is_empty() {
+                true => None,
+                false => diverted.remove(log.name.as_str()),
             };
-            if let Some(mut judge) = self.judge_of(log)?.filter(|_| part.count > 0) {
-                let end = log.end();
-                let mut kept = Vec::with_capacity(part.body.len());
-                taken.count = 0;
-                for found in buffer::walk(&part.body) {
-                    let (position, message) = found.map_err(|_| Error::Internal {
-                        what: "a message that was encoded parses",
-                    })?;
-                    let headers: Vec<(&[u8], &[u8])> = message.headers().collect();
-                    let fields = fields_of(&message, &headers);
-                    match judge.judge(&fields, end.saturating_add(taken.count)) {
-                        Ok(()) => {
-                            let at = position as usize;
-                            let stored = at..at.saturating_add(message.stored_bytes() as usize);
-                            kept.extend_from_slice(part.body.get(stored).unwrap_or_default());
-                            taken.count = taken.count.saturating_add(1);
-                        }
-                        Err(Turned {
-                            violation,
-                            divert: Some(log),
-                        }) if is_held(&log) => {
-                            diverted.entry(log).or_default().turn_in(&fields, &violation)?
-                        }
-                        Err(turned) => return Err(turned.into()),
-                    }
-                }
-                taken.body = Cow::Owned(kept);
-                taken.judged = judge.done();
-            }
-            ready.push(taken);
-        }
-        for ((log, part), taken) in logs.iter().zip(&mut ready) {
-            let from_others = diverted.remove(log.name.as_str());
-            for (body, count) in [
-                (&part.turned, part.turned_count),
-                from_others
-                    .as_ref()
-                    .map_or((&Vec::new(), 0), |part| (&part.turned, part.turned_count)),
-            ] {
-                if count > 0 {
-                    taken.body.to_mut().extend_from_slice(body);
-                    taken.count = taken.count.saturating_add(count);
+            for turned in [Some(messages), from_others.as_ref()].into_iter().flatten() {
+                if turned.turned_count > 0 {
+                    let taken = judgements.entry(place).or_insert_with(|| Judgements {
+                        body: messages
+                            .runs()
+                            .flat_map(|run| parts.stored(run))
+                            .copied()
+                            .collect(),
+                        count: messages.count,
+                        judged: Judged::default(),
+                    });
+                    taken.body.extend_from_slice(&turned.turned);
+                    taken.count = taken.count.saturating_add(turned.turned_count);
                 }
             }
         }
-        Ok(ready)
+        Ok(judgements)
     }
 
     /// Refuses what takes more memory than all tails may have, for which nobody could wait.
-    fn check_memory_for(&self, logs: &[(Arc<LogState>, Part)]) -> Result<()> {
-        let parts = logs.iter().filter(|(_, part)| part.count > 0);
-        let chunks = parts.map(|(_, part)| self.pool.capacity_for(part.body.len() as u64, part.count));
+    fn check_memory_for(&self, parts: &Parts) -> Result<()> {
+        let messages = parts.list().iter().map(|part| &part.messages);
+        let chunks = messages
+            .filter(|messages| messages.count > 0)
+            .map(|messages| self.pool.capacity_for(messages.bytes, messages.count));
         match self.pool.beyond_budget(chunks) {
             Some(bytes) => Err(Error::TooLarge {
                 part: "transaction, with a chunk in the memory of tails for each of its logs,",
@@ -400,58 +352,150 @@ impl Core {
     }
 
     /// Puts the messages behind the ends of their logs, unseen, and keeps the gates closed.
-    fn stage(&self, logs: &[(Arc<LogState>, Part)]) -> Result<Vec<StagedLog>> {
+    fn stage(&self, parts: &Parts) -> Result<Vec<StagedLog>> {
         loop {
-            let mut staged: Vec<StagedLog> = Vec::with_capacity(logs.len());
-            if let Some((log, _)) = logs.iter().find(|(log, _)| log.filling.load(Ordering::Acquire)) {
+            let logs = || parts.list().iter().map(|part| &part.log);
+            if let Some(log) = logs().find(|log| log.filling.load(Ordering::Acquire)) {
                 return Err(reserved(log));
             }
+            let mut staged: Vec<StagedLog> = Vec::with_capacity(parts.list().len());
+            let tails = LogState::intrude_all(logs());
+            let mut judgements = self.judge_parts(parts)?;
             let mut has_memory = true;
-            let tails = LogState::intrude_all(logs.iter().map(|(log, _)| log));
-            let ready = self.judge_parts(logs)?;
-            for (((log, _), part), mut tail) in logs.iter().zip(ready).zip(tails) {
-                if tail.reserved {
-                    return Err(reserved(log));
+            for (place, (part, tail)) in parts.list().iter().zip(tails).enumerate() {
+                match self.stage_part(parts, part, tail, judgements.remove(&place))? {
+                    Staging::Staged(part) => staged.push(part),
+                    Staging::Nothing => {}
+                    Staging::NoMemory => {
+                        has_memory = false;
+                        break;
+                    }
                 }
-                if part.count == 0 {
-                    continue;
-                }
-                if log.is_keyed() && !have_keys(&part.body) {
-                    return Err(key_required(log));
-                }
-                let room = self.make_room(log, &mut tail, part.body.len() as u64, part.count)?;
-                if room == Room::NoMemory {
-                    has_memory = false;
-                    break;
-                }
-                let writer = tail.writer.as_mut().ok_or(Error::Internal {
-                    what: "room has a chunk",
-                })?;
-                let first = writer.next_offset();
-                writer.stage_stored(&part.body, part.count)?;
-                staged.push(StagedLog {
-                    log: Arc::clone(log),
-                    tail,
-                    first,
-                    count: part.count,
-                    judged: part.judged,
-                });
             }
-            if !has_memory {
-                // Memory comes back only when no gate is held.
-                drop(staged);
-                self.check_memory_for(logs)?;
-                self.wait_for_memory()?;
-                continue;
+            if has_memory {
+                return Ok(staged);
             }
-            return Ok(staged);
+            // Memory comes back only when no gate is held.
+            drop(staged);
+            self.check_memory_for(parts)?;
+            self.wait_for_memory()?;
+        }
+    }
+
+    /// Puts the messages of one log behind its end: those that were judged, or all that were collected.
+    fn stage_part(
+        &self,
+        parts: &Parts,
+        Part { log, messages }: &Part,
+        mut tail: Intruder<TailState>,
+        judgements: Option<Judgements>,
+    ) -> Result<Staging> {
+        if tail.reserved {
+            return Err(reserved(log));
+        }
+        let (bytes, count, lacks_key) = match &judgements {
+            Some(told) => (told.body.len() as u64, told.count, lacks_key(&told.body)),
+            None => (messages.bytes, messages.count, messages.lacks_key),
+        };
+        if count == 0 {
+            return Ok(Staging::Nothing);
+        }
+        if lacks_key && log.is_keyed() {
+            return Err(key_required(log));
+        }
+        if self.make_room(log, &mut tail, bytes, count)? == Room::NoMemory {
+            return Ok(Staging::NoMemory);
+        }
+        let writer = tail.writer.as_mut().ok_or_else(no_chunk)?;
+        // From here on it takes back what it staged when it is dropped.
+        let mut staged = StagedLog {
+            log: Arc::clone(log),
+            first: writer.next_offset(),
+            tail,
+            count,
+            judged: Judged::default(),
+        };
+        match judgements {
+            Some(told) => {
+                staged.judged = told.judged;
+                staged.stage(&told.body, count)?;
+            }
+            None => messages
+                .runs()
+                .try_for_each(|run| staged.stage(parts.stored(run), run.count))?,
+        }
+        Ok(Staging::Staged(staged))
+    }
+}
+
+/// What became of the messages of one log.
+enum Staging {
+    Staged(StagedLog),
+    /// There were none.
+    Nothing,
+    /// Memory is used up.
+    NoMemory,
+}
+
+impl StagedLog {
+    fn stage(&mut self, body: &[u8], count: u64) -> Result<()> {
+        match self.tail.writer.as_mut() {
+            Some(writer) => writer.stage_stored(body, count),
+            None => Err(no_chunk()),
         }
     }
 }
 
-/// Whether all stored messages have keys.
-fn have_keys(body: &[u8]) -> bool {
-    lanterman_format::buffer::walk(body).all(|found| found.is_ok_and(|(_, message)| message.key().is_some()))
+fn no_chunk() -> Error {
+    Error::Internal {
+        what: "room has a chunk",
+    }
+}
+
+/// Judges the messages of one log; what its rules send elsewhere goes to `diverted`.
+fn judge_part(
+    parts: &Parts,
+    Part { log, messages }: &Part,
+    mut judge: Judge<'_>,
+    diverted: &mut BTreeMap<String, Messages>,
+) -> Result<Judgements> {
+    // Constraints that were set a moment ago may name a log whose gate is not held: then the transaction is refused.
+    let is_held = |name: &str| parts.list().iter().any(|part| part.log.name.as_str() == name);
+    let end = log.end();
+    let mut body = Vec::with_capacity(usize::try_from(messages.bytes).unwrap_or(0));
+    let mut count = 0_u64;
+    for stored in messages.runs().map(|run| parts.stored(run)) {
+        for found in buffer::walk(stored) {
+            let (position, message) = found.map_err(|_| Error::Internal {
+                what: "a message that was encoded parses",
+            })?;
+            let headers: Vec<(&[u8], &[u8])> = message.headers().collect();
+            let fields = fields_of(&message, &headers);
+            match judge.judge(&fields, end.saturating_add(count)) {
+                Ok(()) => {
+                    let at = position as usize;
+                    let whole = at..at.saturating_add(message.stored_bytes() as usize);
+                    body.extend_from_slice(stored.get(whole).unwrap_or_default());
+                    count = count.saturating_add(1);
+                }
+                Err(Turned {
+                    violation,
+                    divert: Some(log),
+                }) if is_held(&log) => turn_in(diverted.entry(log).or_default(), &fields, &violation)?,
+                Err(turned) => return Err(turned.into()),
+            }
+        }
+    }
+    Ok(Judgements {
+        body,
+        count,
+        judged: judge.done(),
+    })
+}
+
+/// Whether some stored message has no key.
+fn lacks_key(body: &[u8]) -> bool {
+    buffer::walk(body).any(|found| found.is_ok_and(|(_, message)| message.key().is_none()))
 }
 
 /// The error for a log in which a message is being filled in place.

@@ -68,6 +68,105 @@ fn a_transaction_waits_for_no_reservation_and_says_so() {
     );
 }
 
+fn values(store: &lanterman::Store, log: &str) -> Vec<String> {
+    let mut cursor = store.log(log).unwrap().cursor(0_u64).unwrap();
+    let mut values = Vec::new();
+    while let Some(message) = cursor.next().unwrap() {
+        values.push(String::from_utf8(message.value().to_vec()).unwrap());
+    }
+    values
+}
+
+#[test]
+fn messages_of_logs_in_between_each_other_keep_the_order_in_which_each_log_got_them() {
+    let store = open_on(memory());
+    store
+        .transaction(|transaction| transaction.append("known", b"0"))
+        .unwrap();
+    let receipt = store
+        .transaction(|transaction| {
+            for number in 1..50 {
+                let log = ["known", "new", "newer"][number * 7 % 3];
+                transaction.append(log, number.to_string().as_bytes())?;
+                if number % 5 == 0 {
+                    transaction.append(log, b"behind")?;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    for (place, log) in ["known", "new", "newer"].into_iter().enumerate() {
+        let mut expected: Vec<String> = (log == "known").then(|| "0".to_owned()).into_iter().collect();
+        let before = expected.len() as u64;
+        for number in (1..50).filter(|number| number * 7 % 3 == place) {
+            expected.push(number.to_string());
+            expected.extend((number % 5 == 0).then(|| "behind".to_owned()));
+        }
+        assert_eq!(values(&store, log), expected);
+        assert_eq!(receipt.offsets[log], before..expected.len() as u64);
+    }
+}
+
+#[test]
+fn a_log_that_is_dropped_while_a_transaction_collects_is_made_anew_with_all_its_messages() {
+    for is_made_between in [false, true] {
+        let store = open_on(memory());
+        let append = |value: &[u8]| {
+            let done = store.transaction(|transaction| transaction.append("events", value));
+            done.unwrap();
+        };
+        append(b"gone");
+        let receipt = store
+            .transaction(|transaction| {
+                transaction.append("events", b"one")?;
+                store.drop_log("events")?;
+                if is_made_between {
+                    append(b"zero");
+                }
+                transaction.append("events", b"two")
+            })
+            .unwrap();
+        let expected: &[&str] = match is_made_between {
+            true => &["zero", "one", "two"],
+            false => &["one", "two"],
+        };
+        assert_eq!(values(&store, "events"), expected);
+        assert_eq!(receipt.offsets["events"].end, expected.len() as u64);
+    }
+}
+
+#[test]
+fn what_was_appended_before_a_transaction_is_committed_with_it_and_counted_once() {
+    let store = open_on(memory());
+    let mut writer = store.writer("events").unwrap();
+    for number in 0..10_u8 {
+        writer.append(&[number]).unwrap();
+    }
+    store
+        .transaction(|transaction| {
+            transaction.append("other", b"first")?;
+            transaction.append("events", b"last")
+        })
+        .unwrap();
+    assert_eq!(writer.committed_end().get(), 11);
+    assert_eq!(writer.durable_end().get(), 11);
+    let ends: Vec<_> = store.logs().iter().map(|log| log.end.get()).collect();
+    assert_eq!(ends, [11, 1]);
+}
+
+#[test]
+fn every_checkpoint_has_the_logs_that_changed_since_the_one_before() {
+    let store = open_on(memory());
+    for changed in [3, 2, 3, 1] {
+        store
+            .transaction(|transaction| {
+                (0..changed).try_for_each(|log| transaction.append(&format!("log {log}"), b"again"))
+            })
+            .unwrap();
+        assert_eq!(store.checkpoint().unwrap().unwrap().logs, changed);
+    }
+}
+
 #[test]
 fn nobody_ever_sees_half_a_transaction() {
     let directory = tempfile::tempdir().unwrap();

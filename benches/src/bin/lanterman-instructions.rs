@@ -55,6 +55,8 @@ enum HotPath {
     ReadByOffset,
     #[value(name = "scan-step-1-KiB")]
     ScanStep,
+    #[value(name = "log-of-a-transaction")]
+    TransactionLog,
 }
 
 /// A line of the table.
@@ -73,6 +75,9 @@ const MORE: u64 = 22_000;
 const LIBRARY_MESSAGES: u64 = 8_000;
 /// Messages of a batch.
 const BATCH: u64 = 100;
+/// Logs of the store with transactions, and of one of them.
+const LOGS: usize = 1_000;
+const LOGS_TOUCHED: usize = 100;
 const TOLERANCE_PERCENT: f64 = 2.0;
 
 fn main() -> ExitCode {
@@ -103,6 +108,7 @@ fn run(path: HotPath, count: u64, directory: &Path) -> Outcome<()> {
         HotPath::AppendBatch => append_batches(directory, &payload(100), count),
         HotPath::ReadByOffset => read_by_offset(directory, count),
         HotPath::ScanStep => scan(directory, count),
+        HotPath::TransactionLog => transactions(directory, &payload(100), count),
     }
 }
 
@@ -132,6 +138,28 @@ fn append_batches(directory: &Path, value: &[u8], count: u64) -> Outcome<()> {
         writer.append_batch((0..BATCH).map(|_| NewMessage::new(std::hint::black_box(value))))?;
     }
     std::mem::forget((writer, store));
+    Ok(())
+}
+
+/// Durable transactions that put a message into each of a hundred logs of a thousand; counted by logs.
+fn transactions(directory: &Path, value: &[u8], count: u64) -> Outcome<()> {
+    let store = data::open(directory, options())?;
+    let names: Vec<String> = (0..LOGS).map(|log| format!("log {log}")).collect();
+    let commit = |first: usize, value: &[u8]| {
+        store.transaction(|transaction| {
+            let logs = names.iter().cycle().skip(first % LOGS);
+            logs.take(LOGS_TOUCHED)
+                .try_for_each(|name| transaction.append(name, value))
+        })
+    };
+    // Room for all that follows, so that no chunk grows meanwhile.
+    for turn in 0..LOGS / LOGS_TOUCHED {
+        commit(turn * LOGS_TOUCHED, &[1; 4096])?;
+    }
+    for turn in 0..usize::try_from(count)? / LOGS_TOUCHED {
+        commit(turn * LOGS_TOUCHED, std::hint::black_box(value))?;
+    }
+    std::mem::forget(store);
     Ok(())
 }
 

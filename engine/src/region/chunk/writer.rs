@@ -243,11 +243,11 @@ impl ChunkWriter {
 
     /// Puts `count` stored buffers behind the others without publishing them.
     pub(crate) fn stage_stored(&mut self, body: &[u8], count: u64) -> Result<()> {
-        let broken = Error::Internal {
+        let broken = || Error::Internal {
             what: "stored buffers are whole and fit their room",
         };
         self.spare(body.len(), count, true)
-            .ok_or_else(|| broken.clone())?
+            .ok_or_else(broken)?
             .copy_from_slice(body);
         let before = (self.position, self.entries);
         let mut are_single = true;
@@ -267,7 +267,7 @@ impl ChunkWriter {
         if !are_single || noted != count {
             // Nothing of it was published: what was noted is forgotten.
             (self.position, self.entries) = before;
-            return Err(broken);
+            return Err(broken());
         }
         Ok(())
     }
