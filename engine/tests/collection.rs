@@ -223,7 +223,9 @@ fn a_process_that_reads_keeps_its_checkpoint_until_it_has_moved_on() {
 #[test]
 fn a_collection_that_is_cut_short_anywhere_is_done_again() {
     let disk = memory();
-    let store = open_on(disk.clone());
+    // Many segments, so that there are many places to be cut short at.
+    let options = small().slab_segment_bytes(64 << 10, 256 << 10);
+    let store = options.disk(disk.clone()).open_copying(common::PATH).unwrap();
     filled(&store);
     store.delete("events", 100..1400).unwrap();
     let mut images: Vec<MemoryDisk> = Vec::new();

@@ -229,7 +229,9 @@ fn messages_of_a_mapped_store_are_uncompressed_too_and_can_be_kept() {
 
 /// Bytes of the slabs of a store with one log of this content.
 fn slab_bytes(compression: Option<Compression>, value: impl Fn(u64) -> Vec<u8>) -> u64 {
-    let store = common::open_on(memory());
+    // All in one segment, which takes a page itself.
+    let options = small().slab_segment_bytes(8 << 20, 8 << 20);
+    let store = options.disk(memory()).open_copying(common::PATH).unwrap();
     store.set_compression(PACKED, compression.as_ref()).unwrap();
     let mut writer = store.writer(PACKED).unwrap();
     for number in 0..3_000 {

@@ -314,8 +314,10 @@ fn the_background_makes_room_in_a_full_log_by_itself() {
 #[test]
 fn where_there_is_no_reserve_compacting_a_full_log_says_so_and_changes_nothing() {
     let shape = Shape { reserve: 0, ..FEW };
-    let (_disk, store) = narrow(&shape);
+    let (disk, store) = narrow(&shape);
     fill(&mut store.writer(LOG).unwrap(), &shape);
+    // Not even room for a smaller segment than appends ask for.
+    disk.set_space(Some(disk.used_bytes()));
     let table = table(end(&store), &shape);
     let before = common::offsets(&store, LOG);
     let error = store.compact(LOG).unwrap_err();
