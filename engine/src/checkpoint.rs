@@ -84,7 +84,7 @@ impl BlockSink<'_> {
     fn allocate(&mut self, bytes: usize) -> Result<(Allocated, BlockIdentity)> {
         let time_ms = self.core.clock.wall_ms();
         let mut allocator = self.core.allocator.lock();
-        let place = allocator.allocate(&self.core.segments, bytes as u64, 0, self.version, time_ms)?;
+        let place = allocator.allocate(&self.core.segments, bytes as u64, self.version, time_ms)?;
         let identity = place.identity(&self.core.segments, self.version);
         Ok((place, identity))
     }

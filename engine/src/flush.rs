@@ -174,19 +174,8 @@ impl Flusher {
         !self.jobs.is_empty() || !core.incoming.is_empty()
     }
 
-    /// Bytes of the slabs that have no place yet, but for those that compression will make smaller by an unknown part.
-    fn waiting_bytes(&self) -> u64 {
-        let waits = |job: &&Job| matches!(job.state, JobState::Queued) && job.log.compression().is_none();
-        self.jobs
-            .iter()
-            .filter(waits)
-            .map(|job| job.chunk.sealed_bytes_max())
-            .sum()
-    }
-
     fn submit(&mut self, core: &Core) -> Result<()> {
         core.check_poison()?;
-        let waiting = self.waiting_bytes();
         for job in &mut self.jobs {
             if self.bulk.in_flight() >= IN_FLIGHT_MAX {
                 break;
@@ -224,7 +213,7 @@ impl Flusher {
             let place = core
                 .allocator
                 .lock()
-                .allocate(&core.segments, bytes, waiting, version, time_ms)
+                .allocate(&core.segments, bytes, version, time_ms)
                 .map_err(|error| core.poison_if_sync_failed(error))?;
             let identity = place.identity(&core.segments, version);
             let (sealed, image) = match &builder {

@@ -1,8 +1,6 @@
-//! Promise: a store that lives writes its journal over blocks that were written before, in segments of full size; a store that
-//! is filled in a hurry does not make one small segment of slabs after the other.
+//! Promise: a store that lives writes its journal over blocks that were written before, in segments of full size.
 //!
-//! Shown by what lies ready for reuse after the journal has grown and gone round several times, and by the files of a bulk of
-//! messages.
+//! Shown by what lies ready for reuse after the journal has grown and gone round several times.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::path::Path;
@@ -75,33 +73,4 @@ fn the_next_segment_of_the_journal_lies_ready_before_the_one_in_use_is_full() {
     (0..6).for_each(|_| commit());
     assert_eq!(lengths(&path, "journal"), [64 << 10, 128 << 10]);
     assert!(lengths(&path, "free").is_empty(), "the second is what lay ready");
-}
-
-#[test]
-fn one_segment_has_room_for_all_slabs_that_wait_together_and_for_as_much_again() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    let options = Options::new().background(Background::Manual).reserve_bytes(0);
-    let store = options.open_copying(&path).unwrap();
-    let mut writer = store.writer("log").unwrap();
-    let mut append = |count| {
-        for _ in 0..count {
-            writer.append(&[7; 64 << 10]).unwrap();
-        }
-        while store.step().unwrap() {}
-        lengths(&path, "slabs")
-    };
-    // Sixteen whole slabs, the last of which is still open.
-    let first = append(16 * 16);
-    let [bytes] = first[..] else {
-        panic!("segments of {first:?} bytes")
-    };
-    assert!((24 << 20..36 << 20).contains(&bytes), "{bytes} bytes");
-    assert_eq!(append(8 * 16), first, "the same amount once more, but for less");
-    // What comes in small portions doubles, as before.
-    let mut grown = Vec::new();
-    for _ in 0..12 {
-        grown = append(16);
-    }
-    assert_eq!(grown, [bytes, 2 * bytes]);
 }

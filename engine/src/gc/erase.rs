@@ -276,7 +276,7 @@ impl Core {
         let place = self
             .allocator
             .lock()
-            .allocate(&self.segments, bytes as u64, 0, version, self.now_ms())
+            .allocate(&self.segments, bytes as u64, version, self.now_ms())
             .map_err(|error| self.poison_if_sync_failed(error))?;
         let mut buffer = AlignedBuffer::new(bytes.next_multiple_of(BLOCK_ALIGNMENT))
             .map_err(|source| Error::io("allocate a buffer for", self.segments.directory(), source))?;

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use lanterman_format::block::BlockIdentity;
 use lanterman_format::ids::{Position, Version};
 use lanterman_format::segment::SegmentKind;
-use lanterman_format::weakened;
 
-use super::sizes::bytes_for_waiting;
-use super::{FIRST_BLOCK_POSITION, MakingRoom, SegmentFile, SegmentTable, next_segment_bytes};
-use crate::error::{Error, Result};
+use super::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, next_segment_bytes};
+use crate::error::Result;
 
 /// Room for one block: where it goes, and what its checksums must cover.
 #[derive(Debug, Clone)]
@@ -55,16 +53,14 @@ impl SlabAllocator {
         }
     }
 
-    /// Room for `bytes`, rounded up to whole pages; rolls to a new segment when the active one has too little left, one that
-    /// is large enough for all the bytes that are known to be `waiting`.
+    /// Room for `bytes`, rounded up to whole pages; rolls to a new segment when the active one has too little left.
     ///
     /// # Errors
-    /// [`Error::StorageFull`] when a new segment finds no room; the allocator is as before then.
+    /// [`crate::Error::StorageFull`] when a new segment finds no room; the allocator is as before then.
     pub(crate) fn allocate(
         &mut self,
         table: &SegmentTable,
         bytes: u64,
-        waiting: u64,
         version: Version,
         time_ms: i64,
     ) -> Result<Allocated> {
@@ -73,7 +69,9 @@ impl SlabAllocator {
         let segment = match self.active.as_ref().filter(|segment| fits(segment)) {
             Some(segment) => Arc::clone(segment),
             None => {
-                let segment = self.roll(table, bytes, waiting, version, time_ms)?;
+                let previous = self.active.as_ref().map(|segment| segment.bytes);
+                let size = next_segment_bytes(previous, self.bytes_first, self.bytes_max, bytes);
+                let segment = table.create(SegmentKind::Slabs, size, bytes, version, time_ms)?;
                 self.position = FIRST_BLOCK_POSITION;
                 self.active = Some(Arc::clone(&segment));
                 segment
@@ -86,29 +84,6 @@ impl SlabAllocator {
             position,
             bytes,
         })
-    }
-
-    /// A new segment for a block of `bytes` and, where there is room for that, for all that waits behind it.
-    fn roll(
-        &self,
-        table: &SegmentTable,
-        bytes: u64,
-        waiting: u64,
-        version: Version,
-        time_ms: i64,
-    ) -> Result<Arc<SegmentFile>> {
-        let create = |size| table.create(SegmentKind::Slabs, size, bytes, version, time_ms);
-        let previous = self.active.as_ref().map(|segment| segment.bytes);
-        let grown = next_segment_bytes(previous, self.bytes_first, self.bytes_max, bytes);
-        let hurried = bytes_for_waiting(waiting, self.bytes_max);
-        // The reserve is not given up for more than need be.
-        if hurried > grown && !MakingRoom::is_going_on() {
-            match create(hurried) {
-                Err(Error::StorageFull { .. }) if !weakened!("no-less-than-what-waits") => {}
-                made => return made,
-            }
-        }
-        create(grown)
     }
 
     /// Takes back what a block did not need of its room, if nothing was given out since.
@@ -127,53 +102,5 @@ impl SlabAllocator {
     /// The segment being filled and the first free byte of it.
     pub(crate) fn active(&self) -> Option<(&Arc<SegmentFile>, u64)> {
         self.active.as_ref().map(|segment| (segment, self.position))
-    }
-}
-
-#[cfg(test)]
-#[cfg(not(loom))]
-mod tests {
-    use std::path::Path;
-
-    use lanterman_format::ids::StoreId;
-
-    use super::*;
-    use crate::disk::{Disk, MemoryDisk};
-
-    const FIRST: u64 = 256 << 10;
-    const MAX: u64 = 64 << 20;
-
-    fn table(disk: &Arc<MemoryDisk>) -> SegmentTable {
-        disk.create_directory(Path::new("store")).unwrap();
-        disk.create_directory(Path::new("store/segments")).unwrap();
-        let disk = Arc::clone(disk) as Arc<dyn Disk>;
-        SegmentTable::new(disk, Path::new("store"), StoreId::from_bytes([7; 16]), true)
-    }
-
-    fn segment_bytes(table: &SegmentTable, waiting: u64) -> Result<u64> {
-        let mut allocator = SlabAllocator::new(None, FIRST, MAX);
-        let place = allocator.allocate(table, 4096, waiting, Version::new(1), 0)?;
-        Ok(place.segment.bytes)
-    }
-
-    #[test]
-    fn a_segment_has_room_for_twice_what_waits_within_the_limits() {
-        let table = table(&Arc::new(MemoryDisk::new()));
-        let bytes = |waiting| segment_bytes(&table, waiting).unwrap();
-        assert_eq!(bytes(0), FIRST);
-        assert_eq!(bytes(4096), FIRST);
-        assert_eq!(bytes((1 << 20) + 1), (2 << 20) + 4096);
-        assert_eq!(bytes(u64::MAX), MAX);
-    }
-
-    #[test]
-    fn a_disk_without_room_for_what_waits_gets_a_segment_as_large_as_the_last_one_asks_for() {
-        let disk = Arc::new(MemoryDisk::new());
-        let table = table(&disk);
-        disk.set_space(Some(1 << 20));
-        assert_eq!(segment_bytes(&table, 8 << 20).unwrap(), FIRST);
-        disk.set_space(Some(0));
-        let full = segment_bytes(&table, 8 << 20);
-        assert!(matches!(full, Err(Error::StorageFull { .. })), "{full:?}");
     }
 }

@@ -40,7 +40,7 @@ impl MakingRoom {
         MakingRoom(())
     }
 
-    pub(super) fn is_going_on() -> bool {
+    fn is_going_on() -> bool {
         MAKING_ROOM.with(Cell::get) > 0 && !weakened!("reserve-untouchable")
     }
 }

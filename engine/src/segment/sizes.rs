@@ -1,7 +1,5 @@
 //! How large segments are.
 
-use lanterman_format::weakened;
-
 use super::FIRST_BLOCK_POSITION;
 
 /// Size of the next segment of a kind: twice the newest one, within the options' limits, and large enough for `needed`.
@@ -10,18 +8,6 @@ pub(crate) fn next_segment_bytes(previous: Option<u64>, first: u64, max: u64, ne
         .map_or(first, |bytes| bytes.saturating_mul(2))
         .clamp(first, max);
     doubled.max(bytes_for_block(needed))
-}
-
-/// How large the next segment of slabs should be for what waits to be written: twice as much, so that a store that is filled
-/// in a hurry does not make one segment after the other while the device has little to do.
-pub(super) fn bytes_for_waiting(waiting: u64, max: u64) -> u64 {
-    if weakened!("waiting-slabs-uncounted") {
-        return 0;
-    }
-    waiting
-        .saturating_mul(2)
-        .min(max)
-        .next_multiple_of(FIRST_BLOCK_POSITION)
 }
 
 /// How large a segment must be at least for a block of `needed` bytes.
