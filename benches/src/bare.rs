@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU8;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 use lanterman_format::block::BlockKind;
 use lanterman_format::error::Found;
 use lanterman_format::scan::scan;
@@ -93,16 +93,72 @@ pub fn durable_write(file: &File, position: u64, bytes: &[u8]) -> Outcome<()> {
     }
 }
 
-/// Takes what is done of reads or writes of `bytes` each, and waits for one.
-fn finish_one(ring: &mut IoUring, bytes: usize, free: &mut Vec<usize>) -> Outcome<()> {
-    ring.submit_and_wait(1)?;
-    for completion in ring.completion() {
-        if completion.result() != bytes as i32 {
-            return Err(format!("a bare write or read gave {}", completion.result()).into());
-        }
-        free.push(completion.user_data() as usize);
+/// Reads or writes of one length, each in memory of its own, some in flight at once.
+struct InFlight {
+    // Before the memory: the ring is gone when that is.
+    ring: IoUring,
+    memory: MmapMut,
+    bytes: usize,
+    count: usize,
+    free: Vec<usize>,
+}
+
+impl InFlight {
+    fn new(bytes: usize, count: usize) -> Outcome<Self> {
+        Ok(InFlight {
+            memory: huge_memory(bytes * count)?,
+            ring: IoUring::new(count as u32 * 2)?,
+            bytes,
+            count,
+            free: (0..count).collect(),
+        })
     }
-    Ok(())
+
+    /// One that is not in flight, when there is one.
+    fn free_slot(&mut self) -> Outcome<usize> {
+        while self.free.is_empty() {
+            self.finish_one()?;
+        }
+        Ok(self.free.pop().unwrap_or_default())
+    }
+
+    /// The memory of one that is not in flight.
+    fn memory(&mut self, slot: usize) -> &mut [u8] {
+        &mut self.memory[slot * self.bytes..(slot + 1) * self.bytes]
+    }
+
+    /// Has a read or write begin.
+    ///
+    /// # Safety
+    ///
+    /// It is of the memory of `slot`, which nobody looks at until its completion put it back among those that are free, and its
+    /// file lives until all completions are taken.
+    unsafe fn submit(&mut self, slot: usize, entry: squeue::Entry) -> Outcome<()> {
+        // SAFETY: as the caller says; and the memory lives as long as the ring.
+        unsafe { self.ring.submission().push(&entry.user_data(slot as u64))? };
+        self.ring.submit()?;
+        Ok(())
+    }
+
+    /// Takes what is done, and waits for one.
+    fn finish_one(&mut self) -> Outcome<()> {
+        self.ring.submit_and_wait(1)?;
+        for completion in self.ring.completion() {
+            if completion.result() != self.bytes as i32 {
+                return Err(format!("a bare write or read gave {}", completion.result()).into());
+            }
+            self.free.push(completion.user_data() as usize);
+        }
+        Ok(())
+    }
+
+    /// Waits for all.
+    fn finish(&mut self) -> Outcome<()> {
+        while self.free.len() < self.count {
+            self.finish_one()?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes `total` bytes in pieces from huge pages, some in flight, and syncs.
@@ -112,30 +168,20 @@ fn finish_one(ring: &mut IoUring, bytes: usize, free: &mut Vec<usize>) -> Outcom
 /// What the operating system gives.
 pub fn ring_write(path: &Path, total: u64, filling: Filling<'_>) -> Outcome<()> {
     let file = open_direct(path)?;
-    let mut memory = huge_memory(PIECE_BYTES * DEPTH)?;
-    let mut ring = IoUring::new(DEPTH as u32 * 2)?;
-    let mut free: Vec<usize> = (0..DEPTH).collect();
+    let mut writes = InFlight::new(PIECE_BYTES, DEPTH)?;
     for piece in 0..total / PIECE_BYTES as u64 {
-        while free.is_empty() {
-            finish_one(&mut ring, PIECE_BYTES, &mut free)?;
-        }
-        let slot = free.pop().unwrap_or_default();
-        let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
+        let slot = writes.free_slot()?;
+        let bytes = writes.memory(slot);
         if let Filling::Records(record) = filling {
             fill(bytes, record);
         }
         let write = opcode::Write::new(types::Fd(file.as_raw_fd()), bytes.as_ptr(), PIECE_BYTES as u32)
             .offset(piece * PIECE_BYTES as u64)
-            .build()
-            .user_data(slot as u64);
-        // SAFETY: the slot is not written to until its completion put it back into `free`, and memory, file and ring
-        // live until all completions are taken below.
-        unsafe { ring.submission().push(&write)? };
-        ring.submit()?;
+            .build();
+        // SAFETY: the slot is not written to until it is free again, and the file lives until all have finished below.
+        unsafe { writes.submit(slot, write)? };
     }
-    while free.len() < DEPTH {
-        finish_one(&mut ring, PIECE_BYTES, &mut free)?;
-    }
+    writes.finish()?;
     file.sync_data()?;
     Ok(())
 }
@@ -189,20 +235,15 @@ pub fn copy_shared(target: &[AtomicU8], source: &[u8]) {
 ///
 /// What the operating system gives.
 pub fn ring_read(paths: &[PathBuf], mut visit: impl FnMut(&[u8])) -> Outcome<u64> {
-    let mut memory = huge_memory(PIECE_BYTES * DEPTH)?;
-    let mut ring = IoUring::new(DEPTH as u32 * 2)?;
+    let mut reads = InFlight::new(PIECE_BYTES, DEPTH)?;
     let mut total = 0;
     for path in paths {
         let file = open_direct(path)?;
         let pieces = file.metadata()?.len() / PIECE_BYTES as u64;
-        let mut free: Vec<usize> = (0..DEPTH).collect();
         let mut is_filled = [false; DEPTH];
         for piece in 0..pieces {
-            while free.is_empty() {
-                finish_one(&mut ring, PIECE_BYTES, &mut free)?;
-            }
-            let slot = free.pop().unwrap_or_default();
-            let bytes = &mut memory[slot * PIECE_BYTES..(slot + 1) * PIECE_BYTES];
+            let slot = reads.free_slot()?;
+            let bytes = reads.memory(slot);
             if std::mem::replace(&mut is_filled[slot], true) {
                 visit(bytes);
             }
@@ -212,19 +253,14 @@ pub fn ring_read(paths: &[PathBuf], mut visit: impl FnMut(&[u8])) -> Outcome<u64
                 PIECE_BYTES as u32,
             )
             .offset(piece * PIECE_BYTES as u64)
-            .build()
-            .user_data(slot as u64);
-            // SAFETY: as for writes: nobody looks at the slot before its completion, and all are taken below.
-            unsafe { ring.submission().push(&read)? };
-            ring.submit()?;
+            .build();
+            // SAFETY: as for writes: nobody looks at the slot before it is free again, and all have finished below.
+            unsafe { reads.submit(slot, read)? };
         }
-        while free.len() < DEPTH {
-            finish_one(&mut ring, PIECE_BYTES, &mut free)?;
-        }
-        let filled = memory.chunks_exact(PIECE_BYTES).zip(is_filled);
-        filled
-            .filter(|(_, is_filled)| *is_filled)
-            .for_each(|(bytes, _)| visit(bytes));
+        reads.finish()?;
+        (0..DEPTH)
+            .filter(|slot| is_filled[*slot])
+            .for_each(|slot| visit(reads.memory(slot)));
         total += pieces * PIECE_BYTES as u64;
     }
     Ok(total)
@@ -250,33 +286,21 @@ pub fn page_at(lengths: &[u64], number: u64) -> (usize, u64) {
 ///
 /// What the operating system gives.
 pub fn ring_read_pages(paths: &[PathBuf], places: &[(usize, u64)], in_flight: usize) -> Outcome<()> {
-    let page_bytes = PAGE_BYTES as usize;
-    let mut memory = huge_memory(page_bytes * in_flight)?;
-    let mut ring = IoUring::new(in_flight as u32 * 2)?;
+    let mut reads = InFlight::new(PAGE_BYTES as usize, in_flight)?;
     let files = paths
         .iter()
         .map(|path| open_direct(path))
         .collect::<std::io::Result<Vec<_>>>()?;
-    let mut free: Vec<usize> = (0..in_flight).collect();
     for (file, position) in places {
-        while free.is_empty() {
-            finish_one(&mut ring, page_bytes, &mut free)?;
-        }
-        let slot = free.pop().unwrap_or_default();
-        let page = &mut memory[slot * page_bytes..(slot + 1) * page_bytes];
-        let fd = types::Fd(files[*file].as_raw_fd());
-        let read = opcode::Read::new(fd, page.as_mut_ptr(), PAGE_BYTES as u32)
+        let slot = reads.free_slot()?;
+        let page = reads.memory(slot).as_mut_ptr();
+        let read = opcode::Read::new(types::Fd(files[*file].as_raw_fd()), page, PAGE_BYTES as u32)
             .offset(*position)
-            .build()
-            .user_data(slot as u64);
-        // SAFETY: as for writes: nobody looks at the slot before its completion, and all are taken below.
-        unsafe { ring.submission().push(&read)? };
-        ring.submit()?;
+            .build();
+        // SAFETY: as for writes: nobody looks at the slot before it is free again, and all have finished below.
+        unsafe { reads.submit(slot, read)? };
     }
-    while free.len() < in_flight {
-        finish_one(&mut ring, page_bytes, &mut free)?;
-    }
-    Ok(())
+    reads.finish()
 }
 
 /// The slabs of a store that nobody writes to, mapped, with the places of their bodies.
