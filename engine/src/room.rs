@@ -1,11 +1,12 @@
-//! Which segments of slabs an opened store has, and where it writes on.
+//! Which segments of slabs an opened store has, where it writes on, and what a close gives back of that.
 
 use lanterman_format::ids::ByteLength;
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::weakened;
 
 use crate::core::Core;
 use crate::error::Result;
-use crate::segment::{Listing, SlabAllocator};
+use crate::segment::{KEPT_BYTES, Listing, SlabAllocator};
 
 /// Where the next slab goes: behind everything that the checkpoint or the journal refers to.
 pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator> {
@@ -51,4 +52,14 @@ pub(crate) fn find_room(core: &Core, listing: &Listing) -> Result<SlabAllocator>
     }
     core.segments.find_reserve(core.options.reserve_bytes_max());
     Ok(SlabAllocator::new(newest, first, max))
+}
+
+/// Gives back the room that nothing was written to, when all is durable: who opens the store again does without. A failure costs
+/// nobody's data, and is only told.
+pub(crate) fn give_room_back(core: &Core) {
+    if !weakened!("rest-kept-at-close")
+        && let Err(error) = core.allocator.lock().give_back_rest(KEPT_BYTES)
+    {
+        tracing::warn!(%error, "the unused room of a closed store stays reserved");
+    }
 }

@@ -141,7 +141,7 @@ impl RootFile {
         let file = disk
             .open(&temporary, OpenMode::CreateNew)
             .map_err(|source| Error::io("create", &temporary, source))?;
-        file.reserve(2 * ROOT_SLOT_BYTES as u64)
+        file.reserve(0..2 * ROOT_SLOT_BYTES as u64)
             .map_err(|source| Error::io("reserve", &temporary, source))?;
         let mut root = RootFile {
             path: temporary.clone(),

@@ -33,7 +33,7 @@ use crate::reader_table::{ReaderSlot, ReaderTable, ReaderView};
 use crate::readers::{open_table, register};
 use crate::recover::{Chosen, Loaded, choose_checkpoint, restore_logs};
 use crate::retention::Retention;
-use crate::room::find_room;
+use crate::room::{find_room, give_room_back};
 use crate::root_file::{FoundSlots, RootFile};
 use crate::segment::{SegmentTable, SlabAllocator};
 use crate::snapshot::{Log, Snapshot, StoreSnapshot};
@@ -472,7 +472,9 @@ impl Core {
         self.check_poison()?;
         self.commit_everything(Durability::Disk)?;
         self.flush_all()?;
-        self.checkpoint().map(|_| ())
+        self.checkpoint()?;
+        give_room_back(self);
+        Ok(())
     }
 }
 

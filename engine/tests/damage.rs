@@ -61,7 +61,7 @@ fn disk_of(files: &Files) -> Arc<MemoryDisk> {
     for (path, bytes) in files {
         let file = disk.open(path, OpenMode::CreateNew).unwrap();
         // Zeros need not be written; most of a small store is room for more.
-        file.reserve(bytes.len() as u64).unwrap();
+        file.reserve(0..bytes.len() as u64).unwrap();
         for (page, bytes) in bytes
             .chunks(4096)
             .enumerate()

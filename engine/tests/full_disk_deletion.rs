@@ -112,6 +112,37 @@ fn deleting_and_collecting_makes_room_on_a_full_disk_again_and_again() {
 }
 
 #[test]
+fn deleting_makes_room_when_others_took_what_a_close_gave_back() {
+    let disk = Arc::new(MemoryDisk::new());
+    let open = || {
+        let disk: Arc<dyn Disk> = Arc::<MemoryDisk>::clone(&disk);
+        let options = options().slab_segment_bytes(128 << 20, 128 << 20);
+        options.disk(disk).open_copying(PATH).unwrap()
+    };
+    let store = open();
+    common::append(&store, "events", 0..150_000);
+    store.close().unwrap();
+    disk.set_space(Some(disk.used_bytes()));
+    let store = open();
+    let mut writer = store.writer("events").unwrap();
+    // Checkpoints take the little that was kept.
+    let error = loop {
+        let next = writer.next_offset().get();
+        writer.append(&value(next)).unwrap();
+        if let Err(error) = store.checkpoint() {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::FreeSpace, "{error}");
+    let end = writer.next_offset().get();
+    drop(writer);
+    let start = make_room(&store, 0, 150_000, 0);
+    check(&store, start, end, "on the full disk");
+    store.close().unwrap();
+    check(&open(), start, end, "opened again");
+}
+
+#[test]
 fn dropping_a_log_makes_room_on_a_full_disk() {
     let disk = narrow();
     let store = open(&disk);

@@ -220,9 +220,9 @@ impl DiskFile for FlatFile {
         Ok(self.content.read().1)
     }
 
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         let mut held = self.content.write();
-        held.1 = held.1.max(bytes);
+        held.1 = held.1.max(range.end);
         Ok(())
     }
 

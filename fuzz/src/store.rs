@@ -160,7 +160,7 @@ pub fn open_mutated(input: &[u8]) {
     }
     for (path, bytes) in &files {
         let file = disk.open(path, OpenMode::CreateNew).expect("a new file");
-        file.reserve(bytes.len() as u64).expect("room");
+        file.reserve(0..bytes.len() as u64).expect("room");
         file.write_at(0, bytes, Sync::No).expect("a write");
     }
     let opened = options(disk.clone()).read_only(true).open_copying(PATH);

@@ -336,9 +336,9 @@ impl DiskFile for FaultyFile {
         self.inner.bytes()
     }
 
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         begin(&self.plan, OperationKind::Reserve)?;
-        self.inner.reserve(bytes)
+        self.inner.reserve(range)
     }
 
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {

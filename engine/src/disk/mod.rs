@@ -217,13 +217,15 @@ pub trait DiskFile: Send + std::marker::Sync + Debug {
     /// What the system answers.
     fn bytes(&self) -> io::Result<u64>;
 
-    /// Reserves blocks for the first `bytes` of the file, which becomes at least that long. What is new reads as zeros.
-    /// A file never shrinks: fewer bytes than it has change nothing of its length. Not durable before a sync.
+    /// Reserves blocks for a range of the file, which becomes at least as long as the range's end. What is new reads as zeros;
+    /// what the range holds already stays. A file never shrinks: an end before its own changes nothing of its length. Not
+    /// durable before a sync.
     ///
     /// # Errors
     ///
-    /// `StorageFull`: the file then has its old length and the disk its old free space.
-    fn reserve(&self, bytes: u64) -> io::Result<()>;
+    /// `StorageFull`: the file then has its old length, and no new block behind that. Blocks that were found for a part of the
+    /// range before that length may be kept: who knows that nothing is there [punches](Self::punch) it.
+    fn reserve(&self, range: Range<u64>) -> io::Result<()>;
 
     /// Reads into the front of `bytes` and says how many came: zero at the end of the file, fewer than asked for at any
     /// time. The caller loops.

@@ -85,8 +85,8 @@ pub enum Operation {
     Reserve {
         /// The file.
         file: FileId,
-        /// Its length, at least.
-        bytes: u64,
+        /// Which part of it.
+        range: Range<u64>,
     },
     /// A file was synced.
     SyncData {
@@ -297,12 +297,12 @@ impl DiskFile for RecordingFile {
         self.inner.bytes()
     }
 
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         self.done(
-            |file| file.reserve(bytes),
+            |file| file.reserve(range.clone()),
             Operation::Reserve {
                 file: self.file,
-                bytes,
+                range: range.clone(),
             },
         )
     }
@@ -409,7 +409,7 @@ impl Replay {
                 bytes,
                 sync,
             } => self.file(*file)?.write_at(*position, bytes, *sync),
-            Operation::Reserve { file, bytes } => self.file(*file)?.reserve(*bytes),
+            Operation::Reserve { file, range } => self.file(*file)?.reserve(range.clone()),
             Operation::SyncData { file } => self.file(*file)?.sync_data(),
             Operation::Punch { file, range } => self.file(*file)?.punch(range.clone()),
         }

@@ -253,8 +253,8 @@ impl DiskFile for SystemFile {
         self.file.bytes()
     }
 
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
-        self.file.reserve(bytes)
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        self.file.reserve(range)
     }
 
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {

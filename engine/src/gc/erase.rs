@@ -359,15 +359,13 @@ impl Core {
             self.blank(segment, journal.end().position..segment.bytes)?;
         }
         drop(journal);
-        let allocator = self.allocator.lock();
-        if let Some((segment, position)) = allocator.active() {
-            self.blank(segment, position..segment.bytes)?;
+        if let Some(segment) = self.allocator.lock().give_back_rest(0)? {
+            segment.note_written();
         }
-        drop(allocator);
         self.segments.sync_slabs().map_err(|error| self.poison(error))
     }
 
-    /// Zeros a range of a file, which keeps its blocks.
+    /// Zeros a range of a file, for which blocks are reserved afterwards as before.
     fn blank(&self, segment: &SegmentFile, range: Range<u64>) -> Result<()> {
         let failed = |source| Error::io("blank a part of", &segment.path, source);
         if range.is_empty() {
@@ -375,7 +373,7 @@ impl Core {
         }
         match segment.file.punch(range.clone()) {
             Ok(()) => {
-                segment.file.reserve(segment.bytes).map_err(failed)?;
+                segment.file.reserve(range).map_err(failed)?;
                 segment.note_written();
                 segment.sync().map_err(|error| self.poison_if_sync_failed(error))
             }

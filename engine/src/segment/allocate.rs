@@ -1,13 +1,24 @@
 //! Where the next slab or node goes: a bump pointer in the newest segment of slabs.
+//!
+//! A segment is reserved whole when it is made, and the next is twice as large, so half of what a store takes could be room
+//! that nobody uses. A close gives that back, but for a little; who goes on in such a segment has its blocks reserved again before
+//! anything is written to them, in steps that double, so that a short visit costs nothing and a long one few calls.
 
 use std::sync::Arc;
 
 use lanterman_format::block::BlockIdentity;
 use lanterman_format::ids::{Position, Version};
 use lanterman_format::segment::SegmentKind;
+use lanterman_format::weakened;
 
 use super::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, next_segment_bytes};
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// What stays reserved behind the end of a closed store: room for the checkpoint of who opens it again and appends a little.
+pub(crate) const KEPT_BYTES: u64 = 1 << 20;
+
+/// What is reserved at once where an earlier life gave the rest of a segment back, the first time.
+const STEP_BYTES_FIRST: u64 = KEPT_BYTES;
 
 /// Room for one block: where it goes, and what its checksums must cover.
 #[derive(Debug, Clone)]
@@ -34,6 +45,10 @@ impl Allocated {
 pub(crate) struct SlabAllocator {
     active: Option<Arc<SegmentFile>>,
     position: u64,
+    /// Up to where the blocks of the active segment are known to be reserved.
+    reserved_end: u64,
+    /// How far beyond that the next reservation goes.
+    step_bytes: u64,
     bytes_first: u64,
     bytes_max: u64,
 }
@@ -48,6 +63,8 @@ impl SlabAllocator {
         SlabAllocator {
             active,
             position,
+            reserved_end: position,
+            step_bytes: STEP_BYTES_FIRST,
             bytes_first,
             bytes_max,
         }
@@ -65,14 +82,14 @@ impl SlabAllocator {
         time_ms: i64,
     ) -> Result<Allocated> {
         let bytes = bytes.next_multiple_of(FIRST_BLOCK_POSITION);
-        let fits = |segment: &Arc<SegmentFile>| self.position.saturating_add(bytes) <= segment.bytes;
-        let segment = match self.active.as_ref().filter(|segment| fits(segment)) {
-            Some(segment) => Arc::clone(segment),
+        let segment = match self.room_in_active(table, bytes)? {
+            Some(segment) => segment,
             None => {
                 let previous = self.active.as_ref().map(|segment| segment.bytes);
                 let size = next_segment_bytes(previous, self.bytes_first, self.bytes_max, bytes);
                 let segment = table.create(SegmentKind::Slabs, size, bytes, version, time_ms)?;
                 self.position = FIRST_BLOCK_POSITION;
+                self.reserved_end = segment.bytes;
                 self.active = Some(Arc::clone(&segment));
                 segment
             }
@@ -84,6 +101,42 @@ impl SlabAllocator {
             position,
             bytes,
         })
+    }
+
+    /// The active segment, if it has reserved room for `bytes` more, or can have it.
+    fn room_in_active(&mut self, table: &SegmentTable, bytes: u64) -> Result<Option<Arc<SegmentFile>>> {
+        let end = self.position.saturating_add(bytes);
+        let Some(segment) = self.active.as_ref().filter(|segment| end <= segment.bytes) else {
+            return Ok(None);
+        };
+        if end > self.reserved_end && !weakened!("room-given-back-believed-reserved") {
+            let step = self.reserved_end.saturating_add(self.step_bytes);
+            let wanted = end.max(step).min(segment.bytes);
+            match table.reserve_again(segment, self.reserved_end, end, wanted) {
+                Ok(reserved_end) => self.reserved_end = reserved_end,
+                // A new segment may find room where this one does not: that is where a full disk is dealt with.
+                Err(Error::StorageFull { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            self.step_bytes = self.step_bytes.saturating_mul(2);
+        }
+        Ok(Some(Arc::clone(segment)))
+    }
+
+    /// Gives the blocks of the active segment back that nothing was put into, but for the first `kept` bytes of them; names the
+    /// segment if there were any. Where the file system cannot do that, they stay.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn give_back_rest(&mut self, kept: u64) -> Result<Option<Arc<SegmentFile>>> {
+        let from = self.position.saturating_add(kept);
+        let Some(segment) = self.active.as_ref().filter(|segment| from < segment.bytes) else {
+            return Ok(None);
+        };
+        segment.give_back(from..segment.bytes)?;
+        self.reserved_end = self.reserved_end.min(from);
+        self.step_bytes = STEP_BYTES_FIRST;
+        Ok(Some(Arc::clone(segment)))
     }
 
     /// Takes back what a block did not need of its room, if nothing was given out since.
@@ -102,5 +155,66 @@ impl SlabAllocator {
     /// The segment being filled and the first free byte of it.
     pub(crate) fn active(&self) -> Option<(&Arc<SegmentFile>, u64)> {
         self.active.as_ref().map(|segment| (segment, self.position))
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::path::Path;
+
+    use lanterman_format::ids::StoreId;
+
+    use super::*;
+    use crate::disk::{Disk, MemoryDisk, Sync};
+
+    const SEGMENT_BYTES: u64 = 16 << 20;
+    const BLOCK: &[u8] = &[0; 256 << 10];
+    const BLOCK_BYTES: u64 = BLOCK.len() as u64;
+
+    fn blocks_until_full(allocator: &mut SlabAllocator, table: &SegmentTable) -> u64 {
+        let mut count = 0;
+        loop {
+            match allocator.allocate(table, BLOCK_BYTES, Version::new(1), 0) {
+                // What was given out can be written, however full the disk is.
+                Ok(place) => place.segment.write(place.position, BLOCK, Sync::No).unwrap(),
+                Err(error) => {
+                    assert!(matches!(error, Error::StorageFull { .. }), "{error}");
+                    return count;
+                }
+            }
+            count += 1;
+        }
+    }
+
+    #[test]
+    fn room_that_was_given_back_is_reserved_again_before_it_is_given_out() {
+        let disk = Arc::new(MemoryDisk::new());
+        disk.create_directory(Path::new("store")).unwrap();
+        disk.create_directory(Path::new("store/segments")).unwrap();
+        let table = SegmentTable::new(
+            Arc::clone(&disk) as Arc<dyn Disk>,
+            Path::new("store"),
+            StoreId::from_bytes([7; 16]),
+            true,
+        );
+        let mut allocator = SlabAllocator::new(None, SEGMENT_BYTES, SEGMENT_BYTES);
+        let place = allocator
+            .allocate(&table, BLOCK_BYTES, Version::new(1), 0)
+            .unwrap();
+        let whole = disk.used_bytes();
+        allocator.give_back_rest(KEPT_BYTES).unwrap().unwrap();
+        let kept = FIRST_BLOCK_POSITION + BLOCK_BYTES + KEPT_BYTES;
+        assert_eq!(disk.used_bytes(), whole - SEGMENT_BYTES + kept);
+
+        let next = place.position + place.bytes;
+        let mut allocator = SlabAllocator::new(Some((place.segment, next)), SEGMENT_BYTES, SEGMENT_BYTES);
+        disk.set_space(Some(disk.used_bytes() + 3 * BLOCK_BYTES + 4096));
+        let blocks = KEPT_BYTES / BLOCK_BYTES + 3;
+        assert_eq!(blocks_until_full(&mut allocator, &table), blocks);
+        disk.set_space(Some(disk.used_bytes() + 2 * SEGMENT_BYTES));
+        // All that the segment holds, and another segment.
+        let all = (SEGMENT_BYTES - FIRST_BLOCK_POSITION) / BLOCK_BYTES;
+        assert_eq!(blocks_until_full(&mut allocator, &table), all - 1 - blocks + all);
     }
 }

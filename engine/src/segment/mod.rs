@@ -3,7 +3,8 @@
 //! Invariants:
 //! - a file under its final name has a whole, synced header, and its directory entry is durable: headers are written
 //!   under a `.free` name, synced, renamed, and the directory synced;
-//! - a segment's blocks are reserved before anybody uses it, so a full disk is an error of creating a segment;
+//! - blocks are reserved before anybody writes to them, so a full disk is an error of creating a segment, or of going on in
+//!   one whose rest an earlier life gave back;
 //! - a segment never shrinks, and it is renamed or unlinked only when nothing refers to it.
 
 mod ahead;
@@ -38,7 +39,7 @@ use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
 
 use ahead::Ahead;
-pub(crate) use allocate::{Allocated, SlabAllocator};
+pub(crate) use allocate::{Allocated, KEPT_BYTES, SlabAllocator};
 pub(crate) use reserve::MakingRoom;
 use reserve::Reserve;
 pub(crate) use sizes::{next_segment_bytes, small_segment_bytes};
@@ -165,6 +166,30 @@ impl SegmentFile {
             self.note_written();
         }
         Ok(())
+    }
+
+    /// Reserves blocks again for a part of the file that nothing is in.
+    ///
+    /// # Errors
+    /// [`Error::StorageFull`]: the part then has no more blocks than before.
+    fn reserve(&self, range: Range<u64>) -> Result<()> {
+        self.file.reserve(range.clone()).map_err(|source| {
+            // The kernel keeps what it got before the disk was full.
+            if let Err(error) = self.give_back(range) {
+                tracing::warn!(%error, "room that was not enough could not be given back");
+            }
+            Error::io("reserve a part of", &self.path, source)
+        })
+    }
+
+    /// Gives the blocks of a part of the file back, which then reads as zeros; they stay where the file system cannot.
+    fn give_back(&self, range: Range<u64>) -> Result<()> {
+        match self.file.punch(range) {
+            Err(source) if source.kind() != std::io::ErrorKind::Unsupported => {
+                Err(Error::io("give back a part of", &self.path, source))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Notes that a write of somebody else to the file has ended, without a sync.
@@ -530,7 +555,7 @@ impl SegmentTable {
             .disk
             .open(&path, OpenMode::CreateNew)
             .map_err(|source| Error::io("create", &path, source))?;
-        if let Err(source) = file.reserve(bytes) {
+        if let Err(source) = file.reserve(0..bytes) {
             drop(file);
             // A partly reserved file would keep the very space that is short.
             if let Err(left) = self.disk.unlink(&path) {
@@ -610,12 +635,7 @@ impl SegmentTable {
     pub(crate) fn remove_slabs(&self, id: SegmentId) -> Result<u64> {
         let segment = self.get(id, SegmentKind::Slabs)?;
         // Another process may have the file open, and keep its blocks when only the name goes.
-        match segment.file.punch(FIRST_BLOCK_POSITION..segment.bytes) {
-            Err(source) if source.kind() != std::io::ErrorKind::Unsupported => {
-                return Err(Error::io("give back", &segment.path, source));
-            }
-            _ => {}
-        }
+        segment.give_back(FIRST_BLOCK_POSITION..segment.bytes)?;
         self.disk
             .unlink(&segment.path)
             .map_err(|source| Error::io("remove", &segment.path, source))?;

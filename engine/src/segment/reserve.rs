@@ -17,7 +17,7 @@ use lanterman_format::ids::{Generation, SegmentId};
 use lanterman_format::weakened;
 
 use super::sizes::{bytes_for_block, small_segment_bytes};
-use super::{FIRST_BLOCK_POSITION, SegmentTable, Spare, SpareFor};
+use super::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, Spare, SpareFor};
 use crate::error::{Error, Result};
 
 /// A reserve smaller than this helps nobody, and a store that would have one is small.
@@ -182,6 +182,29 @@ impl SegmentTable {
         }
         let least = bytes_for_block(block_bytes).min(bytes);
         Ok((self.reserve_new(id, least)?, least))
+    }
+
+    /// Has the blocks of a segment that an earlier life gave back reserved again, from `from` up to `wanted`, or only up to `end`
+    /// where there is not room for more, or where room is being made; says up to where.
+    ///
+    /// # Errors
+    /// [`Error::StorageFull`], for those who make no room also while the reserve is used up.
+    pub(super) fn reserve_again(
+        &self,
+        segment: &SegmentFile,
+        from: u64,
+        end: u64,
+        wanted: u64,
+    ) -> Result<u64> {
+        let mut reserve = self.reserve.lock();
+        if !MakingRoom::is_going_on() {
+            self.check(&mut reserve)?;
+            match segment.reserve(from..wanted) {
+                Err(Error::StorageFull { .. }) => {}
+                reserved => return reserved.map(|()| wanted),
+            }
+        }
+        segment.reserve(from..end).map(|()| end)
     }
 
     /// Fails while the reserve is used up and cannot be had again, for what takes memory now and room later. Takes no lock

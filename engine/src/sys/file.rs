@@ -318,7 +318,7 @@ impl KernelFile {
         }
     }
 
-    /// Reserves real blocks for the first `bytes` and makes the file at least that long. It never shrinks a file.
+    /// Reserves real blocks for `range` and makes the file at least as long as its end. It never shrinks a file.
     ///
     /// On file systems that cannot reserve, zeros are written behind the present end. Copy-on-write file systems reserve,
     /// yet may still run full when the blocks are written.
@@ -326,20 +326,24 @@ impl KernelFile {
     /// # Errors
     ///
     /// `StorageFull` when the disk is full: the file then has its old length and keeps no block beyond it.
-    pub(crate) fn reserve(&self, bytes: u64) -> io::Result<()> {
-        check_end(bytes, 0)?;
+    pub(crate) fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        check_end(range.end, 0)?;
+        let length = range
+            .end
+            .checked_sub(range.start)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let old_bytes = self.bytes()?;
-        if bytes == 0 {
+        if length == 0 {
             return Ok(());
         }
         let answer = loop {
             let answer = self
                 .calls
                 .begin(Call::Reserve)
-                .and_then(|_| fs::fallocate(&self.buffered, FallocateFlags::empty(), 0, bytes));
+                .and_then(|_| fs::fallocate(&self.buffered, FallocateFlags::empty(), range.start, length));
             match answer {
                 Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break self.write_zeros(old_bytes, bytes),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break self.write_zeros(old_bytes, range.end),
                 other => break other.map_err(io::Error::from),
             }
         };

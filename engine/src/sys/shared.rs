@@ -43,7 +43,7 @@ impl SharedWords {
         let length = words * size_of::<u64>();
         // Once is enough: on a full disk some file systems refuse to reserve again what a file has.
         if file.bytes()? < length as u64 {
-            file.reserve(length as u64)?;
+            file.reserve(0..length as u64)?;
         }
         let map = MmapOptions::new().len(length).map_raw(file.buffered())?;
         let guard = if guarded {

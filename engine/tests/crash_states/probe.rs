@@ -126,9 +126,9 @@ impl DiskFile for ProbeFile {
         self.inner.bytes()
     }
 
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         self.shared.check()?;
-        self.inner.reserve(bytes)
+        self.inner.reserve(range)
     }
 
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {

@@ -78,7 +78,7 @@ fn in_memory(case: &Case) -> Arc<MemoryDisk> {
     }
     for (path, bytes, length) in &case.files {
         let file = disk.open(path, OpenMode::CreateNew).expect("a new file");
-        file.reserve(*length).expect("room");
+        file.reserve(0..*length).expect("room");
         file.write_at(0, bytes, Sync::No).expect("a write");
     }
     disk

@@ -141,7 +141,7 @@ impl Disk for MemoryDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => state.create_file(path)?,
             other => other?,
         };
-        state.reserve(file, words as u64 * 8)?;
+        state.reserve(file, 0..words as u64 * 8)?;
         let inode = state.inode(file)?;
         let table = match &inode.table {
             // Growing would part those who have it open from those who come.
@@ -271,9 +271,9 @@ impl DiskFile for MemoryFile {
         self.contents.bytes()
     }
 
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
+    fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         self.check_writable()?;
-        self.state.lock().reserve(self.file, bytes)
+        self.state.lock().reserve(self.file, range)
     }
 
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {

@@ -367,9 +367,10 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn reserve(&mut self, file: u64, bytes: u64) -> io::Result<()> {
+    pub(super) fn reserve(&mut self, file: u64, range: Range<u64>) -> io::Result<()> {
+        let bytes = range.end;
         i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.allocate(file, 0..bytes)?;
+        self.allocate(file, range)?;
         let contents = Arc::clone(&self.inode(file)?.contents);
         if bytes > contents.bytes()? {
             contents.lengthen(bytes)?;

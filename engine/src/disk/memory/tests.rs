@@ -140,7 +140,7 @@ fn every_subset_of_unsynced_units_makes_a_disk_that_works() {
     let disk = MemoryDisk::new();
     disk.create_directory(Path::new("/store")).unwrap();
     let file = create(&disk, "/store/a");
-    file.reserve(12_288).unwrap();
+    file.reserve(0..12_288).unwrap();
     file.write_at(4096, &[5; 4096], Sync::No).unwrap();
     disk.rename(Path::new("/store/a"), Path::new("/store/b")).unwrap();
     file.punch(0..8192).unwrap();
@@ -198,9 +198,9 @@ fn a_full_disk_refuses_whole_reservations_and_has_room_again_after_freeing() {
     let disk = MemoryDisk::new();
     disk.set_space(Some(64 * 1024));
     let file = create(&disk, "/file");
-    file.reserve(48 * 1024).unwrap();
+    file.reserve(0..48 * 1024).unwrap();
     let other = create(&disk, "/other");
-    let error = other.reserve(32 * 1024).unwrap_err();
+    let error = other.reserve(0..32 * 1024).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert_eq!((other.bytes().unwrap(), disk.used_bytes()), (0, 48 * 1024));
     assert_eq!(disk.free_bytes(Path::new(ROOT)).unwrap(), 16 * 1024);
@@ -212,20 +212,20 @@ fn a_full_disk_refuses_whole_reservations_and_has_room_again_after_freeing() {
         io::ErrorKind::StorageFull
     );
     file.punch(0..8192).unwrap();
-    other.reserve(8192).unwrap();
+    other.reserve(0..8192).unwrap();
     disk.unlink(Path::new("/file")).unwrap();
-    assert!(other.reserve(12_288).is_err(), "an open file keeps its space");
+    assert!(other.reserve(0..12_288).is_err(), "an open file keeps its space");
     drop(file);
-    other.reserve(48 * 1024).unwrap();
+    other.reserve(0..48 * 1024).unwrap();
     disk.set_space(None);
-    other.reserve(1 << 20).unwrap();
+    other.reserve(0..1 << 20).unwrap();
 }
 
 #[test]
 fn the_medium_keeps_no_page_that_was_never_written() {
     let disk = MemoryDisk::new();
     let file = create(&disk, "/file");
-    file.reserve(64 << 20).unwrap();
+    file.reserve(0..64 << 20).unwrap();
     file.write_at(32 << 20, &[1; 4096], Sync::Data).unwrap();
     file.sync_data().unwrap();
     let state = disk.state.lock();

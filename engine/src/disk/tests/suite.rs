@@ -43,7 +43,7 @@ fn a_file_is_created_once_and_reads_back_what_was_written() {
 fn direct_reads_and_plain_reads_see_the_same_bytes() {
     on_every_disk(|disk, root| {
         let file = disk.open(&root.join("file"), OpenMode::CreateNew).unwrap();
-        file.reserve(65_536).unwrap();
+        file.reserve(0..65_536).unwrap();
         let bytes = pattern(65_536, 5);
         file.write_at(0, &bytes, Sync::Data).unwrap();
         file.write_at(4096, b"over it", Sync::No).unwrap();
@@ -64,15 +64,15 @@ fn a_reservation_lengthens_with_zeros_and_never_shrinks() {
     on_every_disk(|disk, root| {
         let file = disk.open(&root.join("file"), OpenMode::CreateNew).unwrap();
         file.write_at(0, b"first", Sync::No).unwrap();
-        file.reserve(1 << 20).unwrap();
+        file.reserve(0..1 << 20).unwrap();
         assert_eq!(file.bytes().unwrap(), 1 << 20);
-        file.reserve(4096).unwrap();
-        file.reserve(0).unwrap();
+        file.reserve(0..4096).unwrap();
+        file.reserve(0..0).unwrap();
         let all = contents(&*file);
         assert_eq!(all.len(), 1 << 20);
         assert_eq!(&all[..5], b"first");
         assert!(all[5..].iter().all(|&byte| byte == 0));
-        assert!(file.reserve(u64::MAX).is_err());
+        assert!(file.reserve(0..u64::MAX).is_err());
         assert_eq!(file.bytes().unwrap(), 1 << 20);
     });
 }
@@ -104,7 +104,7 @@ fn a_map_shows_what_is_written_after_it_was_made() {
     on_every_disk(|disk, root| {
         let path = root.join("file");
         let file = disk.open(&path, OpenMode::CreateNew).unwrap();
-        file.reserve(1 << 20).unwrap();
+        file.reserve(0..1 << 20).unwrap();
         let map = file.map(1 << 20).unwrap();
         map.populate(0..1 << 20).unwrap();
         assert_eq!(map.slice(0..4096).unwrap(), [0; 4096]);
@@ -143,7 +143,7 @@ fn a_map_is_refused_beyond_the_file_and_so_are_ranges_beyond_the_map() {
         let file = disk.open(&root.join("file"), OpenMode::CreateNew).unwrap();
         assert!(file.map(0).is_err());
         assert_eq!(file.map(1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        file.reserve(8192).unwrap();
+        file.reserve(0..8192).unwrap();
         assert!(file.map(8193).is_err());
         assert!(file.map(u64::MAX).is_err());
         let map = file.map(5000).unwrap();
@@ -222,7 +222,7 @@ fn a_file_opened_for_reading_cannot_be_written() {
         let file = disk.open(&path, OpenMode::Read).unwrap();
         assert!(file.write_at(0, b"lost", Sync::No).is_err());
         assert!(file.write_at(0, &pattern(4096, 1), Sync::Data).is_err());
-        assert!(file.reserve(4096).is_err());
+        assert!(file.reserve(0..4096).is_err());
         assert!(file.punch(0..4096).is_err());
         assert_eq!(contents(&*file), b"kept");
     });
@@ -296,7 +296,7 @@ fn bulk_writes_of_any_size_and_alignment_arrive_and_each_is_reported_once() {
     on_every_disk(|disk, root| {
         let file = disk.open(&root.join("file"), OpenMode::CreateNew).unwrap();
         let image = pattern(6 << 20, 8);
-        file.reserve(7 << 20).unwrap();
+        file.reserve(0..7 << 20).unwrap();
         let bytes = shared(pattern(6 << 20, 8));
         for depth in [1, 3, 64] {
             file.punch(0..7 << 20).ok();

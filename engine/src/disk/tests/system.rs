@@ -141,7 +141,7 @@ fn a_map_needs_the_right_to_map() {
     let file = disk
         .open(&directory.path().join("file"), OpenMode::CreateNew)
         .unwrap();
-    file.reserve(4096).unwrap();
+    file.reserve(0..4096).unwrap();
     assert_eq!(file.map(4096).unwrap_err().kind(), io::ErrorKind::Unsupported);
 }
 
@@ -150,7 +150,7 @@ fn a_file_cut_short_behind_a_map_is_an_error_of_populating_and_no_signal() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     let file = system().open(&path, OpenMode::CreateNew).unwrap();
-    file.reserve(65_536).unwrap();
+    file.reserve(0..65_536).unwrap();
     let map = file.map(65_536).unwrap();
     map.populate(0..65_536).unwrap();
     Command::new("truncate")
@@ -170,7 +170,7 @@ fn a_reservation_takes_real_blocks() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     let file = system().open(&path, OpenMode::CreateNew).unwrap();
-    file.reserve(1 << 20).unwrap();
+    file.reserve(0..1 << 20).unwrap();
     assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
     file.punch(0..1 << 20).unwrap();
     assert!(std::fs::metadata(&path).unwrap().blocks() * 512 < 65_536);
@@ -222,7 +222,7 @@ fn fill_and_free(disk: &dyn Disk, root: &Path) {
     assert!(free_bytes < 64 << 20, "this would fill a real disk");
     for wanted in [free_bytes * 2, free_bytes + (1 << 20)] {
         assert_eq!(
-            kept.reserve(wanted).unwrap_err().kind(),
+            kept.reserve(0..wanted).unwrap_err().kind(),
             io::ErrorKind::StorageFull
         );
         assert_eq!(kept.bytes().unwrap(), 8192);
@@ -250,7 +250,7 @@ fn fill_and_free(disk: &dyn Disk, root: &Path) {
     drop(filler);
     disk.unlink(&path).unwrap();
     disk.sync_directory(root).unwrap();
-    kept.reserve(8 << 20).unwrap();
+    kept.reserve(0..8 << 20).unwrap();
 }
 
 #[test]
@@ -336,9 +336,9 @@ fn short_and_interrupted_calls_are_continued_until_all_is_done() {
     assert!(file.sync_data().is_err());
     assert_eq!((plan.calls().last(), plan.failed_syncs()), (Some(&Call::Sync), 1));
     plan.fail_from(next, CallFault::Error(libc::EIO));
-    assert!(file.reserve(4096).is_err());
+    assert!(file.reserve(0..4096).is_err());
     plan.clear_faults();
-    file.reserve(4096).unwrap();
+    file.reserve(0..4096).unwrap();
 }
 
 /// What recovery reads after a failed sync must not come out of the page cache, also where writing through it was chosen.

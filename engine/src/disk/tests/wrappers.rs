@@ -34,9 +34,9 @@ fn the_planned_operation_fails_and_no_other() {
     disk.clear_faults();
     file.sync_data().unwrap();
     disk.fail_kind(OperationKind::Reserve, 1, Fault::Error(EIO));
-    file.reserve(4096).unwrap();
-    assert!(file.reserve(8192).is_err());
-    file.reserve(8192).unwrap();
+    file.reserve(0..4096).unwrap();
+    assert!(file.reserve(0..8192).is_err());
+    file.reserve(0..8192).unwrap();
     assert_eq!(
         disk.operation_kinds()[..2],
         [OperationKind::Open, OperationKind::Write]
@@ -111,7 +111,7 @@ fn a_recording_played_again_gives_the_same_disk_at_every_step() {
     let root = Path::new("/store");
     disk.create_directory(root).unwrap();
     let file = disk.open(&root.join("a"), OpenMode::CreateNew).unwrap();
-    file.reserve(16_384).unwrap();
+    file.reserve(0..16_384).unwrap();
     file.write_at(0, &pattern(8192, 1), Sync::No).unwrap();
     file.sync_data().unwrap();
     disk.sync_directory(root).unwrap();

@@ -26,7 +26,7 @@ impl MappedSource {
         let path = directory.path().join("segment");
         let disk = SystemDisk::new(SystemOptions::for_tests()).unwrap();
         let file = disk.open(&path, OpenMode::CreateNew).unwrap();
-        file.reserve(FILE_BYTES).unwrap();
+        file.reserve(0..FILE_BYTES).unwrap();
         for (position, bytes) in blocks {
             file.write_at(*position, bytes, Sync::No).unwrap();
         }
