@@ -417,12 +417,18 @@ impl Catalog {
 
     /// All logs and all named snapshots, also those that nobody finds yet, in the order of their ids.
     pub(crate) fn everything(&self) -> Vec<Arc<LogState>> {
-        let mut all: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
-        let mut take = |log: &Arc<LogState>| drop(all.insert(log.id.get(), Arc::clone(log)));
-        self.cut().logs.values().for_each(|entry| take(&entry.log));
-        self.names.read().iter().for_each(|found| take(&found.0));
-        self.snapshots.read().values().for_each(&mut take);
-        all.into_values().collect()
+        let cut = self.cut();
+        // Of the size that it will have for the most part: growing would need the same again.
+        let mut all = Vec::with_capacity(self.names.read().len());
+        all.extend(cut.logs.values().map(|entry| Arc::clone(&entry.log)));
+        let is_new = |log: &&Arc<LogState>| cut.logs.get(log.id.get()).is_none();
+        let names = self.names.read();
+        all.extend(names.iter().map(|found| &found.0).filter(is_new).cloned());
+        drop(names);
+        all.extend(self.snapshots.read().values().filter(is_new).cloned());
+        let mut all = in_order(all);
+        all.dedup_by_key(|log| log.id.get());
+        all
     }
 
     /// All logs that this process knows, committed or not, in the order of their ids.

@@ -1,5 +1,6 @@
 //! Promise: a log that nobody uses costs little memory, whether it was written to by this process or found when the store
-//! was opened. Shown by counting what is allocated while many logs are made and come to rest.
+//! was opened, and looking for garbage takes little more. Shown by counting what is allocated while many logs are made and
+//! come to rest, and what a collection takes at its height.
 //!
 //! This is a test program of its own, since the count is that of the whole process.
 #![allow(
@@ -9,6 +10,7 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lanterman::{Background, Options, Store};
@@ -17,6 +19,8 @@ use lanterman::{Background, Options, Store};
 struct Counting;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+/// The most that it was since it was last asked for.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 /// What an allocator keeps for each piece.
 const PIECE_BYTES: usize = 16;
@@ -24,7 +28,9 @@ const PIECE_BYTES: usize = 16;
 // SAFETY: every call is handed on as it came, and the system's allocator keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size() + PIECE_BYTES, Ordering::Relaxed);
+        let bytes = layout.size() + PIECE_BYTES;
+        let allocated = ALLOCATED.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        PEAK.fetch_max(allocated, Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
@@ -42,6 +48,11 @@ static COUNTING: Counting = Counting;
 const LOGS: usize = 16_000;
 /// What one log may take, a little less than a kilobyte of resident memory: pages have holes.
 const BYTES_A_LOG_MAX: usize = 940;
+/// What looking for garbage may take for one log beside the log itself: a place in a list of all logs, with room to spare.
+const COLLECTED_BYTES_A_LOG_MAX: usize = 12;
+
+/// The count is that of the whole process: one store at a time.
+static ONE: Mutex<()> = Mutex::new(());
 
 fn allocated() -> usize {
     ALLOCATED.load(Ordering::Relaxed)
@@ -71,6 +82,7 @@ fn fill(store: &Store) {
 
 #[test]
 fn an_idle_log_takes_less_than_a_kilobyte() {
+    let _one = ONE.lock();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let options = || Options::new().background(Background::Manual);
@@ -90,4 +102,24 @@ fn an_idle_log_takes_less_than_a_kilobyte() {
         "{written} bytes a log that was written to"
     );
     assert!(found <= BYTES_A_LOG_MAX, "{found} bytes a log that was found");
+}
+
+#[test]
+fn a_look_for_garbage_takes_next_to_nothing_for_an_idle_log() {
+    let _one = ONE.lock();
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new().background(Background::Manual);
+    let store = options.open_copying(directory.path().join("store")).unwrap();
+    fill(&store);
+    // The first one also opens all tails, for what may have been deleted before the store was opened.
+    store.collect().unwrap();
+    let before = allocated();
+    PEAK.store(before, Ordering::Relaxed);
+    store.collect().unwrap();
+    let taken = PEAK.load(Ordering::Relaxed).saturating_sub(before) / LOGS;
+    store.close().unwrap();
+    assert!(
+        taken <= COLLECTED_BYTES_A_LOG_MAX,
+        "{taken} bytes a log for a collection"
+    );
 }

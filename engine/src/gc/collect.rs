@@ -15,7 +15,7 @@ use lanterman_format::weakened;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::erase::Cuts;
-use super::reached::{Reached, length, unite, without};
+use super::reached::{Detail, Pages, Reached, length, unite, without};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::keys::KeyRun;
@@ -178,7 +178,7 @@ impl State {
 /// What is reached, and where garbage ends.
 pub(super) struct Findings {
     /// What the newest checkpoint and the newest roots reach.
-    pub(super) live: Reached,
+    pub(super) live: Pages,
     /// That, and what pins reach.
     pub(super) kept: Reached,
     pub(super) oldest_pin: Option<OldestPin>,
@@ -226,7 +226,7 @@ impl Core {
         }
         // The journal may adopt what was written anew just now; behind a checkpoint nothing refers to it.
         self.write_checkpoint_anyway()?;
-        if let Some(findings) = self.look(&mut Vec::new())?
+        if let Some(findings) = self.look(Detail::Blocks, &mut Vec::new())?
             && self.move_neighbours(&findings)?
         {
             self.write_checkpoint_anyway()?;
@@ -377,7 +377,7 @@ impl Core {
         let mut held = Vec::new();
         let mut waiting = VecDeque::new();
         if self.catalog.version().get() > 0 {
-            match self.look(&mut held)? {
+            match self.look(Detail::Pages, &mut held)? {
                 Some(findings) => {
                     self.list_garbage(&findings, &mut held, &mut waiting)?;
                 }
@@ -391,7 +391,7 @@ impl Core {
     }
 
     /// Finds out what is reached; nothing if logs are edited all the time, or readers are in the way.
-    pub(super) fn look(&self, held: &mut Vec<HeldBack>) -> Result<Option<Findings>> {
+    pub(super) fn look(&self, detail: Detail, held: &mut Vec<HeldBack>) -> Result<Option<Findings>> {
         for attempt in 0..ATTEMPTS_MAX {
             // A checkpoint that this process wrote: both slots name it.
             if attempt > 0 || !self.checkpoint_is_good() {
@@ -404,22 +404,19 @@ impl Core {
             }
             let Some(checkpoint) = state.written else { continue };
             if !self.readers_are_past(state.version, held)? {
-                return Ok(Some(self.everything_is_reached()));
+                return Ok(Some(everything_is_reached(detail)));
             }
+            let mut reached = Reached::new(detail);
             let frontier = {
                 let flusher = self.flusher.lock();
-                let mut places = Reached::default();
                 for (segment, position, bytes) in flusher.places() {
-                    places.add_bytes(segment, position, bytes);
+                    reached.add_bytes(segment, position, bytes);
                 }
-                let active = self
-                    .allocator
+                self.allocator
                     .lock()
                     .active()
-                    .map(|(segment, position)| (segment.id.get(), position));
-                (places, active)
+                    .map(|(segment, position)| (segment.id.get(), position))
             };
-            let (mut live, active) = frontier;
             // Roots from before edits that no snapshot of an older version needs any more.
             let newest = self.catalog.version();
             let logs = self.catalog.everything();
@@ -429,44 +426,34 @@ impl Core {
             // Pins before roots: a pin that comes later finds a root that is looked at here, or a newer one.
             let pins = self.pins.kept();
             let oldest_pin = self.pins.oldest(self.clock.monotonic());
-            live.add(&checkpoint);
-            state.pages.values().for_each(|page| live.add(page));
+            reached.add(&checkpoint);
+            state.pages.values().for_each(|page| reached.add(page));
             let entries = state.entries.values().flatten();
             for entry in entries.filter(|_| !weakened!("checkpoint-unreached")) {
-                self.reach_entry(&entry.entry(), &mut live)?;
+                self.reach_entry(&entry.entry(), &mut reached)?;
             }
             for log in &logs {
-                self.reach_root(log, &log.root(), &mut live)?;
+                self.reach_root(log, &log.root(), &mut reached)?;
                 if let Some(tail) = &log.persisted.lock().tail {
-                    live.add(tail.slab.reference());
+                    reached.add(tail.slab.reference());
                 }
             }
             drop(edits);
             drop(state);
-            let mut kept = live.clone();
+            let live = reached.pages().clone();
             if !weakened!("pin-ignored") {
                 for pin in pins {
-                    self.reach_pin(&pin, &mut kept)?;
+                    self.reach_pin(&pin, &mut reached)?;
                 }
             }
             return Ok(Some(Findings {
                 live,
-                kept,
+                kept: reached,
                 oldest_pin,
-                frontier: active,
+                frontier,
             }));
         }
         Ok(None)
-    }
-
-    /// The answer where nothing may be given back.
-    fn everything_is_reached(&self) -> Findings {
-        Findings {
-            live: Reached::default(),
-            kept: Reached::default(),
-            oldest_pin: None,
-            frontier: Some((0, 0)),
-        }
     }
 
     /// Takes up what the newest checkpoint tells of a log.
@@ -579,12 +566,13 @@ impl Core {
             } else {
                 whole_pages(&segment.open_windows())
             };
-            let kept = findings.kept.pages(number);
+            let kept = findings.kept.pages().of(number);
             pinned = pinned.saturating_add(
                 findings
                     .kept
-                    .page_bytes(number)
-                    .saturating_sub(findings.live.page_bytes(number)),
+                    .pages()
+                    .bytes(number)
+                    .saturating_sub(findings.live.bytes(number)),
             );
             if kept.is_empty() && windows.is_empty() && !findings.is_active(number) {
                 waiting.push_back(Piece::Segment { segment: number });
@@ -684,6 +672,16 @@ impl Core {
             file.protect(range)?;
         }
         Ok(())
+    }
+}
+
+/// The answer where nothing may be given back.
+fn everything_is_reached(detail: Detail) -> Findings {
+    Findings {
+        live: Pages::default(),
+        kept: Reached::new(detail),
+        oldest_pin: None,
+        frontier: Some((0, 0)),
     }
 }
 

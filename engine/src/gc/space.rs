@@ -6,7 +6,7 @@ use lanterman_format::ids::SegmentId;
 use lanterman_format::segment::SegmentKind;
 
 use super::collect::{HeldBack, Piece};
-use super::reached::{length, unite, without};
+use super::reached::{Detail, length, unite, without};
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
 use crate::segment::{FIRST_BLOCK_POSITION, MakingRoom};
@@ -66,7 +66,7 @@ impl Core {
         if self.catalog.version().get() == 0 {
             return Ok(check);
         }
-        let Some(findings) = self.look(&mut held)? else {
+        let Some(findings) = self.look(Detail::Blocks, &mut held)? else {
             return Ok(check);
         };
         if let Some((segment, position)) = findings.kept.overlap() {
@@ -101,8 +101,8 @@ impl Core {
             }
             let space = &mut check.space;
             let bound = findings.bound(number, segment.bytes);
-            let live = findings.live.page_bytes(number);
-            let kept = findings.kept.pages(number);
+            let live = findings.live.bytes(number);
+            let kept = findings.kept.pages().of(number);
             let mut given = self.free_pages(number);
             unite(&mut given, bound.max(FIRST_BLOCK_POSITION)..segment.bytes);
             let free: u64 = given
@@ -110,7 +110,7 @@ impl Core {
                 .flat_map(|range| without(range.clone(), &kept))
                 .map(|range| length(&range))
                 .sum();
-            let pinned = findings.kept.page_bytes(number).saturating_sub(live);
+            let pinned = findings.kept.pages().bytes(number).saturating_sub(live);
             space.segments = space.segments.saturating_add(1);
             space.bytes = space.bytes.saturating_add(segment.bytes);
             space.live = space
