@@ -27,7 +27,7 @@ use crate::catalog::Catalog;
 use crate::core::Core;
 use crate::error::{Damage, Error, Result};
 use crate::few::Few;
-use crate::journal::replay::{Scan, Step};
+use crate::journal::replay::{SLABS_AHEAD_MAX, Scan, Step};
 use crate::keys::KeyRun;
 use crate::log::{LogState, Persisted, Root, TailSlab};
 use crate::memory::Room;
@@ -36,6 +36,10 @@ use crate::segment::SegmentTable;
 use crate::slab::SlabHandle;
 use crate::source::tree_error;
 use crate::tree::{SlabEntry, Tree};
+
+/// A checkpoint writes its nodes, its pages of the catalog and its own block one behind the other, mostly in so many bytes; all
+/// are needed to open the store and its writers.
+const WRITTEN_BEFORE_BYTES: u64 = 64 << 10;
 
 /// What the newest checkpoint says.
 #[derive(Debug)]
@@ -226,8 +230,9 @@ fn read_block<T>(
     decode: impl FnOnce(&[u8], &Place) -> Found<T>,
 ) -> Result<T> {
     let bytes_wanted = reference.bytes.get();
-    let segment = table.get(reference.segment, SegmentKind::Slabs)?;
     let position = reference.position.get();
+    let near = position.saturating_sub(WRITTEN_BEFORE_BYTES)..position.saturating_add(bytes_wanted);
+    let segment = table.get_to_read(reference.segment, SegmentKind::Slabs, near)?;
     let fits = position
         .checked_add(bytes_wanted)
         .is_some_and(|end| end <= segment.bytes);
@@ -342,7 +347,9 @@ impl Core {
         let mut versions = 0u64;
         loop {
             match scan.next()? {
-                Step::Version(view, header) => {
+                Step::Version(view, header, soon) => {
+                    // What an adopted slab holds, it alone can tell; one after the other each would be waited for.
+                    self.source.announce_ends(&soon);
                     self.replay_version(&view, &header)?;
                     versions = versions.saturating_add(1);
                 }
@@ -362,7 +369,17 @@ impl Core {
             }
         }
         let mut changed: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
-        for adoption in view.adoptions() {
+        for (number, adoption) in view.adoptions().enumerate() {
+            // The first of them were announced together with other versions'.
+            if number % SLABS_AHEAD_MAX == 0 && number > 0 && view.adoptions_durable() {
+                let soon: Vec<_> = view
+                    .adoptions()
+                    .skip(number)
+                    .take(SLABS_AHEAD_MAX)
+                    .map(|next| next.slab)
+                    .collect();
+                self.source.announce_ends(&soon);
+            }
             let offsets = (adoption.first_offset.get(), adoption.offset_count);
             let Some(log) = self.replayed_ordinary_log(adoption.log, offsets, header)? else {
                 self.note_adopted_slab(&adoption.slab);

@@ -18,10 +18,12 @@ use crate::disk::{Disk, DiskFile, OpenMode, Sync, forget_cached, read_full_at, r
 use crate::error::{Error, Result};
 use crate::sys::memory::AlignedBuffer;
 
-/// The slots as found in a root file.
+/// The slots as found in a root file, and the file.
 #[derive(Debug)]
 pub(crate) struct FoundSlots {
     pub(crate) slots: [Found<RootSlot>; 2],
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
 }
 
 impl FoundSlots {
@@ -63,68 +65,57 @@ pub(crate) struct RootFile {
 impl RootFile {
     /// Reads both slots of the root file in `directory`.
     pub(crate) fn read(disk: &Arc<dyn Disk>, directory: &Path) -> Result<FoundSlots> {
-        Self::find_slots(disk, directory, false)
+        Self::find_slots(disk, directory, OpenMode::Read)
     }
 
     /// As [`Self::read`], for whoever is to write: what is found is durable, and nothing that only the page cache has
     /// since a sync failed.
     pub(crate) fn read_settled(disk: &Arc<dyn Disk>, directory: &Path) -> Result<FoundSlots> {
-        Self::find_slots(disk, directory, !weakened!("cache-believed"))
+        Self::find_slots(disk, directory, OpenMode::ReadWrite)
     }
 
-    fn find_slots(disk: &Arc<dyn Disk>, directory: &Path, settles: bool) -> Result<FoundSlots> {
+    fn find_slots(disk: &Arc<dyn Disk>, directory: &Path, mode: OpenMode) -> Result<FoundSlots> {
         let path = directory.join("root");
         let file = disk
-            .open(&path, OpenMode::Read)
+            .open(&path, mode)
             .map_err(|source| Error::io("open", &path, source))?;
+        let settles = mode != OpenMode::Read && !weakened!("cache-believed");
         if settles {
             file.sync_data()
                 .map_err(|source| Error::failed_sync(&path, source))?;
             forget_cached(file.as_ref()).map_err(|source| Error::io("drop the cache of", &path, source))?;
         }
-        let read = |slot: u32| -> Result<Found<RootSlot>> {
-            let mut buffer = AlignedBuffer::new(ROOT_SLOT_BYTES)
-                .map_err(|source| Error::io("allocate a buffer for", &path, source))?;
-            let page: &mut [u8; ROOT_SLOT_BYTES] = buffer.first_chunk_mut().ok_or(Error::Internal {
+        let mut buffer = AlignedBuffer::new(2 * ROOT_SLOT_BYTES)
+            .map_err(|source| Error::io("allocate a buffer for", &path, source))?;
+        // Both at once: each read of the device is waited for. What a file lacks that is shorter stays zeros.
+        if settles {
+            read_full_direct_at(file.as_ref(), 0, &mut buffer)
+        } else {
+            read_full_at(file.as_ref(), 0, &mut buffer)
+        }
+        .map_err(|source| Error::io("read", &path, source))?;
+        let (pages, _) = buffer.as_chunks::<ROOT_SLOT_BYTES>();
+        let [first, second, ..] = pages else {
+            return Err(Error::Internal {
                 what: "a root slot has its page",
-            })?;
-            let from = u64::from(slot) * ROOT_SLOT_BYTES as u64;
-            if settles {
-                read_full_direct_at(file.as_ref(), from, page)
-            } else {
-                read_full_at(file.as_ref(), from, page)
-            }
-            .map_err(|source| Error::io("read", &path, source))?;
-            Ok(RootSlot::decode(page, slot))
+            });
         };
         Ok(FoundSlots {
-            slots: [read(0)?, read(1)?],
+            slots: [RootSlot::decode(first, 0), RootSlot::decode(second, 1)],
+            path,
+            file,
         })
     }
 
-    /// Opens the root file for writing, to go on behind `sequence`.
-    pub(crate) fn open(
-        disk: &Arc<dyn Disk>,
-        directory: &Path,
-        store: StoreId,
-        sequence: Sequence,
-        writable: bool,
-    ) -> Result<Self> {
-        let path = directory.join("root");
-        let mode = if writable {
-            OpenMode::ReadWrite
-        } else {
-            OpenMode::Read
-        };
-        let file = disk
-            .open(&path, mode)
-            .map_err(|source| Error::io("open", &path, source))?;
-        Ok(RootFile {
-            path,
-            file,
+    /// The root file in which `found` stands, to go on behind `sequence`. To be written to only if it was
+    /// [opened for that](Self::read_settled).
+    pub(crate) fn behind(found: &FoundSlots, store: StoreId, sequence: Sequence) -> Self {
+        RootFile {
+            path: found.path.clone(),
+            file: Arc::clone(&found.file),
             store,
             sequence: sequence.get(),
-        })
+        }
     }
 
     /// Makes the root file of a new store: under another name first, so that a store is there whole or not at all.

@@ -11,12 +11,14 @@ use lanterman_format::segment::SegmentKind;
 use lanterman_format::slab::SLAB_BODY_POSITION;
 
 use crate::core::Core;
+use crate::disk::Advice;
 use crate::error::{Damage, Error, Unreadable};
 use crate::index_memory::IndexMemory;
 use crate::log::LogState;
 use crate::options::Options;
 use crate::segment::{SegmentFile, SegmentTable};
 use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
+use crate::sys::PAGE_BYTES;
 use crate::sys::memory::AlignedBuffer;
 use crate::tree::TreeError;
 
@@ -99,6 +101,26 @@ impl StoreSource {
         }
     }
 
+    /// As [`Self::announce`] for many, also where they are copied; where one slab ends and the next begins it is one read.
+    pub(crate) fn announce_ends(&self, slabs: &[Reference]) {
+        let mut pending: Option<(Arc<SegmentFile>, Range<u64>)> = None;
+        for slab in slabs.iter().filter(|slab| !slab.is_empty()) {
+            let Ok(segment) = self.segment(slab) else { continue };
+            let start = slab.position.get();
+            let end = start.saturating_add(slab.bytes.get());
+            let head = start..end.min(start.saturating_add(SLAB_BODY_POSITION as u64));
+            match &mut pending {
+                Some((file, range)) if Arc::ptr_eq(file, &segment) && follows(range, &head) => {
+                    range.end = head.end;
+                }
+                other => advise(other.replace((Arc::clone(&segment), head))),
+            }
+            let tail = end.saturating_sub(END_BYTES as u64).max(start)..end;
+            advise(pending.replace((segment, tail)));
+        }
+        advise(pending);
+    }
+
     fn copy(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {
         let segment = self.segment(reference)?;
         let bytes = length(reference);
@@ -115,6 +137,18 @@ impl StoreSource {
         SlabBytes::copied(Arc::new(Frozen(buffer)), 0..bytes).ok_or_else(|| SlabError::Missing {
             reference: Box::new(*reference),
         })
+    }
+}
+
+/// Whether `next` begins in the page in which `range` ends, or behind it.
+fn follows(range: &Range<u64>, next: &Range<u64>) -> bool {
+    next.start >= range.end && next.start.saturating_sub(range.end) < PAGE_BYTES as u64
+}
+
+/// A hint; refused, it costs speed only.
+fn advise(wanted: Option<(Arc<SegmentFile>, Range<u64>)>) {
+    if let Some((segment, range)) = wanted {
+        let _advised = segment.file.advise(range, Advice::WillNeed);
     }
 }
 

@@ -677,7 +677,7 @@ fn open_core(
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
         flusher: Flusher::new(bulk, options.tail_memory_bytes / 4),
-        checkpoint: checkpoint_state(disk, path, &options, newest, slot, loaded, &catalog)?,
+        checkpoint: checkpoint_state(slots, &options, newest, slot, loaded, &catalog),
         segments: Arc::clone(&table),
         source,
         catalog,
@@ -737,23 +737,21 @@ impl Core {
 }
 
 fn checkpoint_state(
-    disk: &Arc<dyn Disk>,
-    path: &Path,
+    slots: &FoundSlots,
     options: &Options,
     newest: &RootSlot,
     slot: &RootSlot,
     loaded: Loaded,
     catalog: &Catalog,
-) -> Result<CheckpointState> {
+) -> CheckpointState {
     // Of two slots that differ the one that is not used is written first: one good slot is there at any time.
     let spared = if slot.sequence == newest.sequence {
         newest.sequence
     } else {
         Sequence::new(newest.sequence.get().saturating_add(1))
     };
-    let root = RootFile::open(disk, path, slot.store, spared, !options.read_only)?;
-    Ok(CheckpointState {
-        root,
+    CheckpointState {
+        root: RootFile::behind(slots, slot.store, spared),
         written: None,
         journal_segment: slot.journal_segment,
         journal_position: slot.journal_position.get(),
@@ -764,7 +762,7 @@ fn checkpoint_state(
             true => None,
             false => catalog.by_id(log.get())?.persisted_tail(),
         }),
-    })
+    }
 }
 
 impl Core {

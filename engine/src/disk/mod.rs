@@ -27,6 +27,7 @@ mod plain;
 #[cfg(any(test, feature = "testing"))]
 mod recording;
 mod ring;
+mod ring_at_need;
 mod ring_reader;
 mod system;
 #[cfg(test)]

@@ -23,8 +23,8 @@ use crate::sys::shared::SharedWords;
 use crate::sys::{PAGE_BYTES, ring as kernel_ring};
 
 use super::bulk_read::PlainReader;
-use super::plain::PlainWriter;
 use super::ring::RingWriter;
+use super::ring_at_need::{RingUse, WriterAtNeed};
 use super::ring_reader::RingReader;
 use super::thread_reader::ReadThread;
 use super::{
@@ -61,7 +61,7 @@ impl SystemOptions {
 #[derive(Debug)]
 pub struct SystemDisk {
     options: SystemOptions,
-    ring: bool,
+    ring: Arc<RingUse>,
     calls: Calls,
     /// Reads ahead where there is no ring.
     read_thread: ReadThread,
@@ -90,14 +90,15 @@ impl SystemDisk {
     }
 
     fn with(options: SystemOptions, calls: Calls) -> io::Result<Self> {
-        let ring = match options.ring {
-            Choice::Off => false,
-            Choice::Auto => kernel_ring::probe(&calls).is_ok(),
-            Choice::Required => kernel_ring::probe(&calls).map(|()| true)?,
+        let known = match options.ring {
+            Choice::Off => Some(false),
+            // Asked when something is first written in bulk, or read ahead.
+            Choice::Auto => None,
+            Choice::Required => Some(kernel_ring::probe(&calls).map(|()| true)?),
         };
         Ok(Self {
             options,
-            ring,
+            ring: RingUse::new(known, calls.clone()),
             calls,
             read_thread: ReadThread::default(),
             direct: AtomicBool::new(options.direct != Choice::Off),
@@ -171,19 +172,14 @@ impl Disk for SystemDisk {
     }
 
     fn bulk_writer(&self, depth: usize) -> io::Result<Box<dyn BulkWriter>> {
-        if self.ring {
-            match RingWriter::new(depth, self.calls.clone()) {
-                Ok(writer) => return Ok(Box::new(writer)),
-                Err(error) if self.options.ring == Choice::Required => return Err(error),
-                // Rings are counted against a limit; the plain way has none.
-                Err(_) => {}
-            }
+        if self.options.ring == Choice::Required {
+            return Ok(Box::new(RingWriter::new(depth, self.calls.clone())?));
         }
-        Ok(Box::new(PlainWriter::default()))
+        Ok(Box::new(WriterAtNeed::new(depth, &self.ring)))
     }
 
     fn bulk_reader(&self, depth: usize, may_have_thread: bool) -> io::Result<Box<dyn BulkReader>> {
-        if self.ring {
+        if self.ring.is_possible() {
             match RingReader::new(depth, self.calls.clone()) {
                 Ok(reader) => return Ok(Box::new(reader)),
                 Err(error) if self.options.ring == Choice::Required => return Err(error),
@@ -204,7 +200,7 @@ impl Disk for SystemDisk {
     fn describe(&self) -> DiskDescription {
         DiskDescription {
             direct: self.direct.load(Ordering::Relaxed),
-            ring: self.ring,
+            ring: self.ring.is_possible(),
             alignment: u32::try_from(PAGE_BYTES).unwrap_or(u32::MAX),
             name: "system",
         }

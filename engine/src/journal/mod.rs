@@ -6,6 +6,7 @@
 //! - a block is durable before `durable` says so; what only the operating system has is listed in `unsynced`;
 //! - a failed write leaves version and position as they were: the next block goes to the same place.
 
+mod ahead;
 pub(crate) mod group;
 pub(crate) mod replay;
 

@@ -23,12 +23,15 @@ use lanterman_format::weakened;
 use lanterman_format::{SlabLayout, Structure};
 
 use super::JournalEnd;
+use super::ahead::LookedAhead;
 use crate::error::{Error, Result};
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable};
 use crate::sys::memory::AlignedBuffer;
 
 /// What is read at once; larger blocks make the window larger.
 const WINDOW_BYTES: usize = 1 << 20;
+/// How many adopted slabs are told of ahead of the version that is come to.
+pub(crate) const SLABS_AHEAD_MAX: usize = 256;
 
 /// Walks the journal from a place on.
 #[derive(Debug)]
@@ -48,12 +51,14 @@ pub(crate) struct Scan {
     looks_for_holes: bool,
     /// Whether a hole is passed over, or an error.
     steps_over_holes: bool,
+    ahead: LookedAhead,
     /// For a writer: segments whose page cache was dropped, so that what is found in them is durable.
     settled: Option<BTreeSet<u64>>,
 }
 
+/// A part of a segment in memory.
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     buffer: AlignedBuffer,
     segment: Option<SegmentId>,
     start: u64,
@@ -63,8 +68,8 @@ struct Window {
 
 /// What the scan found next.
 pub(crate) enum Step<'a> {
-    /// The next version.
-    Version(CommitView<'a>, BlockHeader),
+    /// The next version; and slabs that it and those behind it adopt, which nobody was told of before.
+    Version(CommitView<'a>, BlockHeader, Vec<Reference>),
     /// Versions that were durable are gone; what follows goes on behind them.
     Hole(Hole),
     /// Nothing follows that was ever acknowledged as durable.
@@ -126,6 +131,7 @@ impl Scan {
             slabs_begun: Vec::new(),
             looks_for_holes: true,
             steps_over_holes: false,
+            ahead: LookedAhead::default(),
             settled: None,
         })
     }
@@ -256,6 +262,7 @@ impl Scan {
         length: usize,
     ) -> Result<Step<'_>> {
         let stored = (length as u64).next_multiple_of(BLOCK_ALIGNMENT as u64);
+        let place = self.place(&segment, position);
         self.end = JournalEnd {
             segment: Some(segment),
             position: position.saturating_add(stored),
@@ -264,25 +271,30 @@ impl Scan {
         };
         self.replayed_bytes = self.replayed_bytes.saturating_add(stored);
         self.forget_begun();
+        let soon = self.ahead.look(&self.window, place, SLABS_AHEAD_MAX);
         let bytes = self.window.at(position, length).ok_or(Error::Internal {
             what: "a block was read whole",
         })?;
         let view = CommitView::parse(bytes, &header).map_err(|_| Error::Internal {
             what: "a block that was checked parses again",
         })?;
-        Ok(Step::Version(view, header))
+        Ok(Step::Version(view, header, soon))
+    }
+
+    fn place(&self, segment: &SegmentFile, position: u64) -> Place {
+        Place {
+            store: self.table.store(),
+            segment: segment.id,
+            generation: segment.generation,
+            position: Position::new(position),
+        }
     }
 
     /// A whole block at a place: header, directory and bodies; of version `wanted`, and the successor of the last, if
     /// that is asked for.
     fn at(&mut self, segment: &Arc<SegmentFile>, position: u64, wanted: Option<Version>) -> Result<At> {
         self.settle(segment)?;
-        let place = Place {
-            store: self.table.store(),
-            segment: segment.id,
-            generation: segment.generation,
-            position: Position::new(position),
-        };
+        let place = self.place(segment, position);
         let Some(head) = self.window.read(segment, position, BLOCK_HEADER_BYTES)? else {
             return Ok(At::Not(crate::rules::empty(Structure::Commit)));
         };
@@ -424,7 +436,7 @@ fn settle_once(settled: Option<&mut BTreeSet<u64>>, segment: &SegmentFile) -> Re
 }
 
 /// The slabs that a version adopts. A run of deleted offsets has none.
-fn adopted_slabs(view: &CommitView<'_>) -> impl Iterator<Item = Reference> {
+pub(super) fn adopted_slabs(view: &CommitView<'_>) -> impl Iterator<Item = Reference> {
     let slabs = view.adoptions().map(|adoption| adoption.slab);
     slabs.filter(|slab| !slab.is_empty())
 }
@@ -474,7 +486,7 @@ fn torn_slab(
 
 impl Window {
     /// Bytes that were read already.
-    fn at(&self, position: u64, length: usize) -> Option<&[u8]> {
+    pub(super) fn at(&self, position: u64, length: usize) -> Option<&[u8]> {
         let from = usize::try_from(position.checked_sub(self.start)?).ok()?;
         self.buffer
             .get(..self.length)?

@@ -81,7 +81,7 @@ impl SegmentTable {
                 self.spares.lock().push(Spare {
                     path: next.path,
                     bytes: next.bytes,
-                    generation: Generation::new(0),
+                    generation: Some(Generation::new(0)),
                     serves: SpareFor::Journal,
                 });
                 Ok(false)

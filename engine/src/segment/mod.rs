@@ -33,7 +33,7 @@ use lanterman_format::{FormatVersion, Structure};
 use parking_lot::{Mutex, RwLock};
 
 use crate::atomics::OnceLock;
-use crate::disk::{Disk, DiskFile, OpenMode, Sync, forget_cached};
+use crate::disk::{Advice, Disk, DiskFile, OpenMode, Sync, forget_cached};
 use crate::error::{Damage, Error, Result};
 use crate::sys::map::Mapping;
 use crate::sys::memory::AlignedBuffer;
@@ -330,43 +330,32 @@ impl SegmentTable {
         Ok(listing)
     }
 
-    /// A spare whose header cannot be read still serves: its next life rewrites the header. What cannot be opened for
-    /// writing, such as a link or a file with a second name, serves nothing and is left alone.
-    fn look_at_spare(&self, name: &str) -> Option<Spare> {
-        let path = self.directory.join(name);
-        let file = self.disk.open(&path, OpenMode::ReadWrite).ok()?;
-        // Whole pages, as a segment has them, whatever the file's length is.
-        let bytes = file.bytes().ok()?;
-        let bytes = bytes - bytes % FIRST_BLOCK_POSITION;
-        let mut header = [0u8; SEGMENT_HEADER_BYTES];
-        let whole = file.read_at(0, &mut header).is_ok_and(|got| got == header.len());
-        let generation = match SegmentHeader::decode(&header, Some(&self.store)) {
-            lanterman_format::error::Found::Valid(found) if whole => found.generation,
-            _ => Generation::new(0),
-        };
-        Some(Spare {
-            path,
-            bytes,
-            generation,
-            serves: SpareFor::Anything,
-        })
-    }
-
     /// The segment of that number and life, opened at the first call.
     ///
     /// # Errors
     /// Damage when the file is missing, shorter than its header says, or of another life.
     pub(crate) fn get(&self, id: SegmentId, kind: SegmentKind) -> Result<Arc<SegmentFile>> {
+        self.get_to_read(id, kind, 0..0)
+    }
+
+    /// As [`Self::get`], for who reads `soon` next: should the file have to be opened, the device is asked for these bytes
+    /// together with the header, and not after it. A hint.
+    pub(crate) fn get_to_read(
+        &self,
+        id: SegmentId,
+        kind: SegmentKind,
+        soon: Range<u64>,
+    ) -> Result<Arc<SegmentFile>> {
         if let Some(open) = self.open.read().get(&id.get()) {
             return Ok(Arc::clone(open));
         }
-        let opened = Arc::new(self.open_file(id, kind)?);
+        let opened = Arc::new(self.open_file(id, kind, soon)?);
         let mut table = self.open.write();
         Ok(Arc::clone(table.entry(id.get()).or_insert(opened)))
     }
 
     /// Reads a segment's header afresh; the answer says whether the file is still in the life that was asked for.
-    fn open_file(&self, id: SegmentId, kind: SegmentKind) -> Result<SegmentFile> {
+    fn open_file(&self, id: SegmentId, kind: SegmentKind, soon: Range<u64>) -> Result<SegmentFile> {
         let path = self.directory.join(segment_file_name(id, kind));
         let file = self
             .disk
@@ -382,6 +371,10 @@ impl SegmentTable {
         let length = file
             .bytes()
             .map_err(|source| Error::io("read the length of", &path, source))?;
+        if !soon.is_empty() {
+            // Refused, it costs speed only.
+            let _advised = file.advise(soon, Advice::WillNeed);
+        }
         let mut segment = SegmentFile {
             id,
             generation: Generation::new(0),
@@ -444,8 +437,9 @@ impl SegmentTable {
         let id = self.take_number()?;
         let spare = self.take_spare(kind, bytes);
         let (temporary, generation, bytes) = match spare {
-            Some(spare) => {
-                let next_life = Generation::new(spare.generation.get().wrapping_add(1).max(1));
+            Some(mut spare) => {
+                let last_life = self.generation_of(&mut spare);
+                let next_life = Generation::new(last_life.get().wrapping_add(1).max(1));
                 (spare.path, next_life, spare.bytes)
             }
             None => {
@@ -617,7 +611,7 @@ impl SegmentTable {
             retired.push(Spare {
                 path: spare,
                 bytes: segment.bytes,
-                generation: segment.generation,
+                generation: Some(segment.generation),
                 serves: SpareFor::Anything,
             });
         }

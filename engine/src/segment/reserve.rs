@@ -101,15 +101,15 @@ impl SegmentTable {
             .store(reserve.is_used_up(), Ordering::Release);
     }
 
-    /// A spare that has never been a segment, large enough to be a reserve.
+    /// A spare that has never been a segment, large enough to be a reserve: the largest one, which is the newest as a rule.
     fn take_unused_spare(&self) -> Option<Spare> {
-        let is_unused = |spare: &Spare| {
-            spare.serves == SpareFor::Anything
-                && spare.generation == Generation::new(0)
-                && spare.bytes >= RESERVE_BYTES_MIN
-        };
+        let serves = |spare: &Spare| spare.serves == SpareFor::Anything && spare.bytes >= RESERVE_BYTES_MIN;
         let mut spares = self.spares.lock();
-        let index = spares.iter().position(is_unused)?;
+        // Headers are read one by one, each from the device, so the likely ones first.
+        spares.sort_by_key(|spare| std::cmp::Reverse(spare.bytes));
+        let index = spares
+            .iter_mut()
+            .position(|spare| serves(spare) && self.generation_of(spare) == Generation::new(0))?;
         Some(spares.swap_remove(index))
     }
 
@@ -135,7 +135,7 @@ impl SegmentTable {
             Ok(Spare {
                 path,
                 bytes: reserve.wanted,
-                generation: Generation::new(0),
+                generation: Some(Generation::new(0)),
                 serves: SpareFor::Anything,
             })
         };
