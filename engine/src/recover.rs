@@ -369,15 +369,12 @@ impl Core {
             }
         }
         let mut changed: BTreeMap<u64, Arc<LogState>> = BTreeMap::new();
+        // The first of them were announced together with other versions'.
+        let mut unannounced = view.adoptions().skip(SLABS_AHEAD_MAX);
         for (number, adoption) in view.adoptions().enumerate() {
-            // The first of them were announced together with other versions'.
             if number % SLABS_AHEAD_MAX == 0 && number > 0 && view.adoptions_durable() {
-                let soon: Vec<_> = view
-                    .adoptions()
-                    .skip(number)
-                    .take(SLABS_AHEAD_MAX)
-                    .map(|next| next.slab)
-                    .collect();
+                let soon = unannounced.by_ref().take(SLABS_AHEAD_MAX);
+                let soon: Vec<_> = soon.map(|next| next.slab).collect();
                 self.source.announce_ends(&soon);
             }
             let offsets = (adoption.first_offset.get(), adoption.offset_count);

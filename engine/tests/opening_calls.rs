@@ -75,6 +75,27 @@ fn opening_a_closed_store_writes_nothing_and_makes_few_calls_however_large_it_is
     }
 }
 
+#[test]
+fn slabs_that_the_journal_adopts_are_asked_for_together_after_a_kill() {
+    let disk = memory();
+    let store = common::large_slabs()
+        .disk(Arc::clone(&disk) as Arc<_>)
+        .open_copying(PATH)
+        .unwrap();
+    common::append(&store, "log", 0..100_000);
+    let slabs = 100_000 * 200 / (1 << 20);
+    let counting = Arc::new(FaultyDisk::new(Arc::new(disk.kill_image().unwrap())));
+    let opened = common::large_slabs()
+        .disk(Arc::clone(&counting) as Arc<_>)
+        .open_copying(PATH)
+        .unwrap();
+    let calls = counting.operation_kinds();
+    // One hint for the end of each slab, with the beginning of the next.
+    let hints = count(&calls, OperationKind::Advise);
+    assert!(hints >= slabs, "{hints} hints for {slabs} slabs");
+    assert_eq!(common::check_values(&opened, "log", 0), 100_000);
+}
+
 fn on_the_system(path: &Path, plan: &Arc<CallPlan>) -> Store {
     let disk = SystemDisk::with_calls(SystemOptions::for_tests(), Arc::clone(plan)).unwrap();
     Options::new()

@@ -253,6 +253,7 @@ mod tests {
         reached.add_bytes(1, 12288, 64);
         assert_eq!(reached.overlap(), Some((1, 12288)));
     }
+
     #[test]
     fn each_node_is_gone_through_once_wherever_it_lies() {
         let mut reached = Reached::new(Detail::Pages);
