@@ -59,6 +59,8 @@ pub enum CallFault {
 struct Planned {
     calls: Vec<Call>,
     at: Vec<(u64, CallFault)>,
+    /// Of a kind, by its number among them.
+    nth: Vec<(Call, usize, CallFault)>,
     from: Option<(u64, CallFault)>,
     fired: u64,
     /// Syncs, and writes with one, that were answered with an error.
@@ -85,6 +87,11 @@ impl CallPlan {
         self.planned.lock().at.push((number, fault));
     }
 
+    /// The call with this number among those of its kind goes wrong.
+    pub fn fail_nth(&self, call: Call, number: usize, fault: CallFault) {
+        self.planned.lock().nth.push((call, number, fault));
+    }
+
     /// The call with this number goes wrong, and all that follow.
     pub fn fail_from(&self, number: u64, fault: CallFault) {
         self.planned.lock().from = Some((number, fault));
@@ -94,6 +101,7 @@ impl CallPlan {
     pub fn clear_faults(&self) {
         let mut planned = self.planned.lock();
         planned.at.clear();
+        planned.nth.clear();
         planned.from = None;
     }
 
@@ -118,10 +126,14 @@ impl CallPlan {
     fn next(&self, call: Call) -> rustix::io::Result<usize> {
         let mut planned = self.planned.lock();
         let number = planned.calls.len() as u64;
+        let is_nth = |(of, nth, _): &&(Call, usize, CallFault)| {
+            *of == call && planned.calls.iter().filter(|before| **before == call).count() == *nth
+        };
+        let nth = planned.nth.iter().find(is_nth).map(|(_, _, fault)| *fault);
         planned.calls.push(call);
         let from = planned.from.filter(|(from, _)| number >= *from);
         let at = planned.at.iter().find(|(at, _)| *at == number).copied();
-        let Some((_, fault)) = at.or(from) else {
+        let Some(fault) = nth.or(at.or(from).map(|(_, fault)| fault)) else {
             return Ok(usize::MAX);
         };
         planned.fired += 1;

@@ -3,9 +3,10 @@
 //! Memory is cut from arenas of 2 MiB. Those of full chunks ask for huge pages: direct writes from huge pages ran 1.6 to 2 times
 //! as fast as from small ones (decision 1). Smaller chunks do not: the first byte of a huge page waits until all of it is
 //! cleared, which took an appender 3 to 4 ms for each size that a log grows through (decision 18). What was used last is given
-//! out first, since it is warm.
+//! out first, since it is warm. A chunk for a message or a batch larger than a full slab has an arena of its own, of whole huge pages,
+//! which is kept for the next of its size.
 //!
-//! Invariant: `in_use` is the capacity of all chunks that are not retired; it exceeds the budget only by a message that is
+//! Invariant: `in_use` is the memory of all chunks that are not retired; it exceeds the budget only by a message that is
 //! larger than a full slab, by the newest messages that a fork or a splice copies, or during recovery.
 
 use std::collections::HashMap;
@@ -74,6 +75,7 @@ struct Arena {
 pub(crate) struct Pool {
     budget: u64,
     slab_bytes_max: u64,
+    /// By class, those larger than a full slab behind all others.
     free: Mutex<Vec<Vec<Piece>>>,
     in_use: AtomicU64,
     retired: AtomicU64,
@@ -139,35 +141,37 @@ impl Pool {
         unbounded: bool,
     ) -> Option<ChunkWriter> {
         let capacity = self.capacity_class(capacity);
+        let memory = self.memory_of(capacity);
         let in_use = if weakened!("memory-asked-then-counted") {
             let seen = self.in_use.load(Ordering::Acquire);
-            self.in_use.fetch_add(capacity, Ordering::AcqRel);
+            self.in_use.fetch_add(memory, Ordering::AcqRel);
             seen
         } else {
-            self.in_use.fetch_add(capacity, Ordering::AcqRel)
+            self.in_use.fetch_add(memory, Ordering::AcqRel)
         };
-        if !self.allows(in_use, capacity) && !unbounded {
-            self.in_use.fetch_sub(capacity, Ordering::AcqRel);
+        if !self.allows(in_use, memory) && !unbounded {
+            self.in_use.fetch_sub(memory, Ordering::AcqRel);
             return None;
         }
-        let Some(piece) = self.piece(capacity) else {
-            self.in_use.fetch_sub(capacity, Ordering::AcqRel);
+        let Some(piece) = self.piece(memory) else {
+            self.in_use.fetch_sub(memory, Ordering::AcqRel);
             return None;
         };
         let lease = Lease {
             pool: Arc::clone(self),
             piece: Some(piece),
             capacity,
+            memory,
             retired: AtomicBool::new(false),
         };
         Some(ChunkWriter::new(lease, first_offset, opened_ms))
     }
 
-    /// Whether a chunk of `capacity` bytes may be taken beside so much that is in use.
-    fn allows(&self, in_use: u64, capacity: u64) -> bool {
-        let fits = in_use.saturating_add(capacity) <= self.budget;
+    /// Whether a chunk of `memory` bytes may be taken beside so much that is in use.
+    fn allows(&self, in_use: u64, memory: u64) -> bool {
+        let fits = in_use.saturating_add(memory) <= self.budget;
         // One message larger than a slab may exceed the budget, or it could never be appended.
-        let large = capacity > self.slab_bytes_max && in_use <= self.budget;
+        let large = memory > self.slab_bytes_max && in_use <= self.budget;
         fits || large
     }
 
@@ -176,8 +180,9 @@ impl Pool {
     pub(crate) fn beyond_budget(&self, capacities: impl IntoIterator<Item = u64>) -> Option<u64> {
         let mut is_allowed = true;
         let bytes = capacities.into_iter().fold(0_u64, |in_use, capacity| {
-            is_allowed &= self.allows(in_use, capacity);
-            in_use.saturating_add(capacity)
+            let memory = self.memory_of(capacity);
+            is_allowed &= self.allows(in_use, memory);
+            in_use.saturating_add(memory)
         });
         (!is_allowed).then_some(bytes)
     }
@@ -195,13 +200,21 @@ impl Pool {
         class.unwrap_or_else(|| wanted.next_multiple_of(SMALLEST))
     }
 
+    /// What a chunk of a capacity takes: one larger than a full slab whole huge pages, unless that would double it.
+    fn memory_of(&self, capacity: u64) -> u64 {
+        match capacity > self.slab_bytes_max && capacity > ARENA_BYTES / 2 {
+            true => capacity.next_multiple_of(ARENA_BYTES),
+            false => capacity,
+        }
+    }
+
     fn class_index(&self, capacity: u64) -> Option<usize> {
         self.classes().position(|class| class == capacity)
     }
 
     fn piece(&self, capacity: u64) -> Option<Piece> {
         let Some(index) = self.class_index(capacity) else {
-            return self.cut(capacity, capacity, Touch::Later)?.pop();
+            return self.large_piece(capacity);
         };
         let mut free = self.free.lock();
         if free.len() <= index {
@@ -217,6 +230,19 @@ impl Pool {
         let piece = fresh.pop();
         free.get_mut(index)?.append(&mut fresh);
         piece
+    }
+
+    /// A piece larger than a full slab.
+    fn large_piece(&self, capacity: u64) -> Option<Piece> {
+        let kept = {
+            let mut free = self.free.lock();
+            let large = free.get_mut(self.classes().count());
+            large.and_then(|pieces| {
+                let newest = pieces.iter().rposition(|piece| piece.capacity == capacity)?;
+                Some(pieces.remove(newest))
+            })
+        };
+        kept.or_else(|| self.cut(capacity, capacity, Touch::Later)?.pop())
     }
 
     /// Whether fewer full chunks are ready than an appender in a hurry may want, and the budget has room for more.
@@ -291,12 +317,24 @@ impl Pool {
         if cfg!(lanterman_thread_sanitizer) {
             return;
         }
-        let Some(index) = self.class_index(piece.capacity) else {
-            return;
-        };
-        if let Some(list) = self.free.lock().get_mut(index) {
-            list.push(piece);
+        let large = self.classes().count();
+        let index = self.class_index(piece.capacity).unwrap_or(large);
+        let mut free = self.free.lock();
+        if free.len() <= index {
+            free.resize_with(index.saturating_add(1), Vec::new);
         }
+        let Some(list) = free.get_mut(index) else { return };
+        let is_too_much = || {
+            let kept: u64 = list.iter().map(|piece| piece.capacity).sum();
+            kept.saturating_add(piece.capacity) > self.budget / 2
+        };
+        if index == large && (is_too_much() || weakened!("large-pieces-go")) {
+            // Unmapped with the lock released.
+            drop(free);
+            drop(piece);
+            return;
+        }
+        list.push(piece);
     }
 
     /// Gives memory that no chunk uses back to the system, as far as whole arenas are free.
@@ -365,7 +403,10 @@ impl Pool {
 pub(crate) struct Lease {
     pool: Arc<Pool>,
     piece: Option<Piece>,
+    /// What the chunk may use.
     capacity: u64,
+    /// What it counts as.
+    memory: u64,
     retired: AtomicBool,
 }
 
@@ -395,8 +436,8 @@ impl Lease {
     /// Stops counting against the writers' budget.
     pub(crate) fn retire(&self) {
         if !self.retired.swap(true, Ordering::AcqRel) {
-            self.pool.in_use.fetch_sub(self.capacity, Ordering::AcqRel);
-            self.pool.retired.fetch_add(self.capacity, Ordering::AcqRel);
+            self.pool.in_use.fetch_sub(self.memory, Ordering::AcqRel);
+            self.pool.retired.fetch_add(self.memory, Ordering::AcqRel);
         }
     }
 
@@ -411,7 +452,7 @@ impl Lease {
         } else {
             &self.pool.in_use
         };
-        counter.fetch_sub(self.capacity, Ordering::AcqRel);
+        counter.fetch_sub(self.memory, Ordering::AcqRel);
         self.pool.give_back(piece);
     }
 }

@@ -94,6 +94,28 @@ fn a_message_larger_than_a_slab_gets_memory_of_its_own_that_goes_back_at_once() 
 }
 
 #[test]
+fn memory_larger_than_a_slab_serves_the_next_of_its_size_and_no_more_is_kept_than_half_of_the_budget() {
+    let pool = Pool::new(64 << 20, SLAB);
+    let capacity = pool.capacity_for(8 << 20, 1);
+    let take = |capacity| pool.take(capacity, 0, 0).unwrap();
+    let mut large = take(capacity);
+    let first_at = address(&mut large);
+    drop(large);
+    let mut another = take(pool.capacity_for(20 << 20, 1));
+    assert_ne!(address(&mut another), first_at, "it would not fit");
+    let mut again = take(capacity);
+    assert_eq!(address(&mut again), first_at);
+    let more: Vec<ChunkWriter> = (0..3).map(|_| take(capacity)).collect();
+    drop((again, another, more));
+    assert_eq!(pool.held_bytes(), (0, 0));
+    let kept = pool.free_bytes();
+    assert!(kept >= 2 * take(capacity).capacity(), "{kept}");
+    assert!(kept <= 32 << 20, "{kept}");
+    pool.trim();
+    assert_eq!(pool.free_bytes(), 0);
+}
+
+#[test]
 fn recovery_may_exceed_the_budget_and_writers_wait_until_it_is_kept_again() {
     let pool = Pool::new(SLAB, SLAB);
     pool.set_unbounded(true);
