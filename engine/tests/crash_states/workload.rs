@@ -109,6 +109,11 @@ impl Workload for Append {
         "append"
     }
 
+    /// Only a crash behind a recovery that gave an attempt up leaves blocks that must not be taken for the journal's.
+    fn states_per_recovery(&self) -> u64 {
+        20
+    }
+
     fn run(&self, disk: &Arc<RecordingDisk>) -> Box<dyn Oracle> {
         let (history, store) = begin(self, disk, |offset| 8 + offset as usize * 37 % 700);
         for round in 0..120 {
