@@ -145,20 +145,13 @@ impl SegmentTable {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use std::path::Path;
+    use lanterman_format::ids::Version;
 
-    use lanterman_format::ids::{StoreId, Version};
-
+    use super::super::testing::table;
     use super::*;
     use crate::disk::{Disk, MemoryDisk, Operation, RecordingDisk};
 
     const BYTES: u64 = (2 << 20) + 4096;
-
-    fn table(disk: Arc<dyn Disk>) -> SegmentTable {
-        disk.create_directory(Path::new("store")).unwrap();
-        disk.create_directory(Path::new("store/segments")).unwrap();
-        SegmentTable::new(disk, Path::new("store"), StoreId::from_bytes([7; 16]), true)
-    }
 
     fn prepare(table: &SegmentTable) {
         table.want_journal(BYTES);

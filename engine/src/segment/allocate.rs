@@ -161,10 +161,7 @@ impl SlabAllocator {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use std::path::Path;
-
-    use lanterman_format::ids::StoreId;
-
+    use super::super::testing::table;
     use super::*;
     use crate::disk::{Disk, MemoryDisk, Sync};
 
@@ -190,14 +187,7 @@ mod tests {
     #[test]
     fn room_that_was_given_back_is_reserved_again_before_it_is_given_out() {
         let disk = Arc::new(MemoryDisk::new());
-        disk.create_directory(Path::new("store")).unwrap();
-        disk.create_directory(Path::new("store/segments")).unwrap();
-        let table = SegmentTable::new(
-            Arc::clone(&disk) as Arc<dyn Disk>,
-            Path::new("store"),
-            StoreId::from_bytes([7; 16]),
-            true,
-        );
+        let table = table(Arc::clone(&disk) as Arc<dyn Disk>);
         let mut allocator = SlabAllocator::new(None, SEGMENT_BYTES, SEGMENT_BYTES);
         let place = allocator
             .allocate(&table, BLOCK_BYTES, Version::new(1), 0)

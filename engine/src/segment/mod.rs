@@ -13,6 +13,9 @@ mod reserve;
 mod sizes;
 mod spares;
 mod syncs;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod testing;
 mod windows;
 mod written;
 

@@ -70,6 +70,13 @@ struct Arena {
     cut_bytes: u64,
 }
 
+/// The capacities that pieces are kept of, rising, a full slab's last.
+fn classes(slab_bytes_max: u64) -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(SMALLEST), move |class| {
+        (*class < slab_bytes_max).then(|| class.saturating_mul(STEP).min(slab_bytes_max))
+    })
+}
+
 /// The memory of all tails of a store.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -84,10 +91,12 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(budget: u64, slab_bytes_max: u64) -> Arc<Self> {
+        // One list a class, and one for what is larger than a full slab.
+        let lists = classes(slab_bytes_max).count().saturating_add(1);
         Arc::new(Pool {
             budget,
             slab_bytes_max,
-            free: Mutex::new(Vec::new()),
+            free: Mutex::new(std::iter::repeat_with(Vec::new).take(lists).collect()),
             in_use: AtomicU64::new(0),
             retired: AtomicU64::new(0),
             unbounded: AtomicBool::new(false),
@@ -187,12 +196,8 @@ impl Pool {
         (!is_allowed).then_some(bytes)
     }
 
-    /// The capacities that pieces are kept of, rising, a full slab's last.
     fn classes(&self) -> impl Iterator<Item = u64> {
-        let full = self.slab_bytes_max;
-        std::iter::successors(Some(SMALLEST), move |class| {
-            (*class < full).then(|| class.saturating_mul(STEP).min(full))
-        })
+        classes(self.slab_bytes_max)
     }
 
     fn capacity_class(&self, wanted: u64) -> u64 {
@@ -217,9 +222,6 @@ impl Pool {
             return self.large_piece(capacity);
         };
         let mut free = self.free.lock();
-        if free.len() <= index {
-            free.resize_with(index.saturating_add(1), Vec::new);
-        }
         if let Some(piece) = free.get_mut(index)?.pop() {
             return Some(piece);
         }
@@ -302,9 +304,6 @@ impl Pool {
             return;
         };
         let mut free = self.free.lock();
-        if free.len() <= index {
-            free.resize_with(index.saturating_add(1), Vec::new);
-        }
         if let Some(list) = free.get_mut(index) {
             list.append(&mut fresh);
         }
@@ -320,9 +319,6 @@ impl Pool {
         let large = self.classes().count();
         let index = self.class_index(piece.capacity).unwrap_or(large);
         let mut free = self.free.lock();
-        if free.len() <= index {
-            free.resize_with(index.saturating_add(1), Vec::new);
-        }
         let Some(list) = free.get_mut(index) else { return };
         let is_too_much = || {
             let kept: u64 = list.iter().map(|piece| piece.capacity).sum();
