@@ -4,20 +4,29 @@
 //! copy before (a snapshot of the whole store, a checkpoint) keeps the cut of his version.
 //!
 //! Named snapshots are logs too, which no name leads to: they are found by their label.
+//!
+//! A log that nobody asked for since the store was opened is dormant ([`crate::dormant`]) and in no map: it belongs to each version
+//! of the store since, as it was found. Whoever asks for it has it made, and put into all versions that somebody holds.
+//!
+//! Order of locks: names that are reserved; dormant logs; the changed ones; then the newest version, held ones, names.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
+use lanterman_format::catalog::CatalogEntryView;
 use lanterman_format::ids::{LogId, Version};
 use lanterman_format::name::LogName;
+use lanterman_format::settings::Settings;
 use lanterman_format::weakened;
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::dormant::{Dormant, Woken, log_of};
 use crate::error::Damage;
-use crate::log::LogState;
+use crate::listed::ListedPages;
+use crate::log::{LogState, Root};
 use crate::number_map::NumberMap;
 
 /// One log in one version of the store.
@@ -29,11 +38,25 @@ pub(crate) struct Committed {
     pub(crate) modified: Version,
 }
 
-/// All logs in one version of the store; cheap to clone.
+/// All logs in one version of the store, but for those that are dormant; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Cut {
     pub(crate) version: Version,
     pub(crate) logs: NumberMap<Committed>,
+}
+
+/// A version that somebody holds: logs that are made later are put into it.
+#[derive(Debug)]
+pub(crate) struct HeldCut {
+    pub(crate) version: Version,
+    logs: Mutex<NumberMap<Committed>>,
+}
+
+impl HeldCut {
+    /// Its logs, but for those that are dormant at the moment.
+    pub(crate) fn logs(&self) -> NumberMap<Committed> {
+        self.logs.lock().clone()
+    }
 }
 
 impl Committed {
@@ -42,6 +65,9 @@ impl Committed {
         self.log.is_created() && self.log.named_snapshot().is_none()
     }
 }
+
+/// So many dormant logs are looked at in one turn.
+const DORMANT_AT_ONCE: usize = 128;
 
 /// What a named snapshot is listed by: whether the store made it by itself, its label, the name of its log, and the
 /// version.
@@ -80,6 +106,9 @@ pub(crate) struct Catalog {
     reserved: Mutex<HashSet<LogName>>,
     released: Condvar,
     newest: Mutex<Cut>,
+    dormant: RwLock<Dormant>,
+    /// Versions that are held and lack dormant logs, and some that are not held any more.
+    held: Mutex<Vec<Weak<HeldCut>>>,
     version: AtomicU64,
     next_log: AtomicU64,
     dirty: Mutex<Dirty>,
@@ -146,7 +175,7 @@ impl Drop for Reserved<'_> {
 }
 
 impl Catalog {
-    pub(crate) fn new(version: Version, next_log: u64, lost_pages: Vec<Damage>) -> Self {
+    pub(crate) fn new(version: Version, next_log: u64, lost_pages: Vec<Damage>, dormant: Dormant) -> Self {
         Catalog {
             names: RwLock::default(),
             snapshots: RwLock::default(),
@@ -157,6 +186,8 @@ impl Catalog {
                 version,
                 logs: NumberMap::default(),
             }),
+            dormant: RwLock::new(dormant),
+            held: Mutex::default(),
             version: AtomicU64::new(version.get()),
             next_log: AtomicU64::new(next_log),
             dirty: Mutex::default(),
@@ -169,8 +200,120 @@ impl Catalog {
         &self.lost_pages
     }
 
+    /// The log of that name, made now if it is dormant.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<LogState>> {
-        self.names.read().get(name).map(|found| Arc::clone(&found.0))
+        let found = || self.names.read().get(name).map(|found| Arc::clone(&found.0));
+        found().or_else(|| {
+            let dormant = self.dormant.read().find(name);
+            // Or somebody else has made it just now.
+            dormant.and_then(|log| self.wake(log)).or_else(found)
+        })
+    }
+
+    /// Makes a dormant log, in all versions that there are.
+    fn wake(&self, log: LogId) -> Option<Arc<LogState>> {
+        let mut dormant = self.dormant.write();
+        let Woken {
+            log,
+            end,
+            created,
+            modified,
+        } = dormant.wake(log)?;
+        let committed = Committed {
+            log: Arc::clone(&log),
+            end,
+            created,
+            modified,
+        };
+        let id = log.id.get();
+        if !weakened!("woken-log-missing-in-held-versions") {
+            let held = self.held.lock();
+            for cut in held.iter().filter_map(Weak::upgrade) {
+                cut.logs.lock().insert(id, committed.clone());
+            }
+        }
+        self.newest.lock().logs.insert(id, committed);
+        self.names.write().insert(ByName(Arc::clone(&log)));
+        Some(log)
+    }
+
+    /// Makes those dormant logs of which `is_wanted` says so.
+    pub(crate) fn wake_if(&self, is_wanted: impl Fn(&LogState) -> bool) {
+        let mut wanted = Vec::new();
+        self.look_at_dormant(|log| wanted.extend(is_wanted(log).then_some(log.id)));
+        wanted.into_iter().for_each(|log| drop(self.wake(log)));
+    }
+
+    /// Shows all logs, each once: dormant ones as logs that are let go of again.
+    pub(crate) fn look_at_all(&self, mut look: impl FnMut(&Arc<LogState>)) {
+        let mut seen = Vec::new();
+        self.look_at_dormant(|log| {
+            look(log);
+            seen.push(log.id);
+        });
+        for log in self.awake() {
+            // By now it may have been woken.
+            if seen.binary_search(&log.id).is_err() {
+                look(&log);
+            }
+        }
+    }
+
+    /// Shows dormant logs as logs that are let go of again, by rising ids; nobody waits for `look`.
+    fn look_at_dormant(&self, mut look: impl FnMut(&Arc<LogState>)) {
+        let mut next = Some(LogId::new(0));
+        while let Some(from) = next {
+            let some = self.dormant.read().made_from(from, DORMANT_AT_ONCE);
+            next = some.last().map(|log| LogId::new(log.id.get().saturating_add(1)));
+            some.iter().for_each(&mut look);
+        }
+    }
+
+    /// Makes all dormant logs.
+    fn wake_all(&self) {
+        let mut dormant = self.dormant.read().ids();
+        dormant.sort_unstable();
+        for log in dormant {
+            self.wake(log);
+        }
+    }
+
+    /// Pages were written anew, with the same entries of dormant logs.
+    pub(crate) fn renew_pages(&self, pages: &ListedPages) {
+        let mut dormant = self.dormant.write();
+        pages.values().for_each(|page| dormant.renew(page));
+    }
+
+    /// The newest version, to be held.
+    pub(crate) fn hold_cut(&self) -> Arc<HeldCut> {
+        // No log wakes between the copy and its being known.
+        let dormant = self.dormant.read();
+        let Cut { version, logs } = self.cut();
+        let cut = Arc::new(HeldCut {
+            version,
+            logs: Mutex::new(logs),
+        });
+        if !dormant.is_empty() {
+            let mut held = self.held.lock();
+            if held.len() == held.capacity() {
+                held.retain(|cut| cut.strong_count() > 0);
+            }
+            held.push(Arc::downgrade(&cut));
+        }
+        cut
+    }
+
+    /// Names of the logs of a version that is held.
+    pub(crate) fn names_in(&self, cut: &HeldCut) -> Vec<String> {
+        // None wakes between the two looks.
+        let dormant = self.dormant.read();
+        let logs = cut.logs();
+        let named = logs.values().filter(|committed| committed.is_named());
+        let mut names: Vec<_> = named
+            .map(|committed| committed.log.name.as_str().to_owned())
+            .collect();
+        names.extend(dormant.entries().map(|entry| entry.name.to_owned()));
+        names
     }
 
     /// The log of that name, made by `make` if there is none; and whether it was made.
@@ -200,6 +343,11 @@ impl Catalog {
     /// a log of that name meanwhile waits.
     pub(crate) fn reserve(&self, name: &LogName) -> Option<Reserved<'_>> {
         let mut reserved = self.reserved.lock();
+        // In this order: a log that wakes in between is found among the names.
+        let is_dormant = self.dormant.read().find(name.as_str()).is_some();
+        if is_dormant && !weakened!("name-of-dormant-log-free") {
+            return None;
+        }
         if self.names.read().contains(name.as_str()) || !reserved.insert(name.clone()) {
             return None;
         }
@@ -300,6 +448,21 @@ impl Catalog {
         }
     }
 
+    /// Makes the log of an entry of a checkpoint, with this root. A reader that jumps to a newer checkpoint has it already: whoever
+    /// holds the log goes on with the same one.
+    pub(crate) fn restore_entry(&self, entry: &CatalogEntryView<'_>, root: Root, settings: Settings) {
+        self.dormant.write().forget(entry.log);
+        if let Some(known) = self.by_id(entry.log.get()) {
+            self.found_again(entry.log);
+            let end = root.end();
+            known.replace_root(root);
+            known.set_settings(settings);
+            self.restore(known, end, entry.created_version, entry.modified_version);
+        } else if let Some(woken) = log_of(entry, root, settings) {
+            self.restore(woken.log, woken.end, woken.created, woken.modified);
+        }
+    }
+
     /// Takes up a log that a checkpoint or the journal knows.
     pub(crate) fn restore(&self, log: Arc<LogState>, end: u64, created: Version, modified: Version) {
         self.next_log
@@ -344,13 +507,13 @@ impl Catalog {
         self.version.store(version.get(), Ordering::Release);
     }
 
-    /// The log of that number.
+    /// The log of that number, made now if it is dormant.
     pub(crate) fn by_id(&self, id: u64) -> Option<Arc<LogState>> {
-        self.newest
-            .lock()
-            .logs
-            .get(id)
-            .map(|committed| Arc::clone(&committed.log))
+        let found = || {
+            let newest = self.newest.lock();
+            newest.logs.get(id).map(|committed| Arc::clone(&committed.log))
+        };
+        found().or_else(|| self.wake(LogId::new(id)).or_else(found))
     }
 
     /// Notes that a log differs from what the newest checkpoint has of it.
@@ -369,7 +532,7 @@ impl Catalog {
         Version::new(self.version.load(Ordering::Acquire))
     }
 
-    /// All logs as of the newest version.
+    /// All logs as of the newest version, but for those that are dormant.
     pub(crate) fn cut(&self) -> Cut {
         self.newest.lock().clone()
     }
@@ -415,7 +578,7 @@ impl Catalog {
         in_order(held)
     }
 
-    /// All logs and all named snapshots, also those that nobody finds yet, in the order of their ids.
+    /// All logs and all named snapshots, also those that nobody finds yet, but for dormant ones; in the order of their ids.
     pub(crate) fn everything(&self) -> Vec<Arc<LogState>> {
         let cut = self.cut();
         // Of the size that it will have for the most part: growing would need the same again.
@@ -431,8 +594,14 @@ impl Catalog {
         all
     }
 
-    /// All logs that this process knows, committed or not, in the order of their ids.
+    /// All logs that this process knows, committed or not, in the order of their ids; dormant ones are made.
     pub(crate) fn all(&self) -> Vec<Arc<LogState>> {
+        self.wake_all();
+        self.awake()
+    }
+
+    /// The same without dormant logs, which hold nothing, have no settings, and all of which is durable.
+    pub(crate) fn awake(&self) -> Vec<Arc<LogState>> {
         in_order(
             self.names
                 .read()

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lanterman_format::block::{BlockIdentity, BlockKind, Sealed};
-use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, encode_page};
+use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, PackedPage, encode_page};
 use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
 use lanterman_format::error::FormatError;
 use lanterman_format::gathered;
@@ -276,7 +276,7 @@ impl Core {
             });
         }
         drop(edits);
-        let (pages, changed) = self.write_pages(&mut sink, state, entries, &dropped)?;
+        let (pages, entries) = self.write_pages(&mut sink, state, entries, &dropped)?;
         let checkpoint = self.describe(cut, end, &pages);
         let bytes = checkpoint.encoded_bytes();
         let reference = sink.block(BlockKind::Checkpoint, bytes, |identity, out| {
@@ -295,12 +295,9 @@ impl Core {
         state.journal_segment = checkpoint.journal_segment;
         state.journal_position = checkpoint.journal_position.get();
         state.pages = pages;
-        // A log that did not change has the tail slab that the checkpoint before gave it.
-        changed.keep(&mut state.entries, |log| {
-            let new = tails.get(&log.get()).map(|tail| Arc::clone(&tail.slab));
-            let known = || cut.logs.get(log.get())?.log.persisted_tail();
-            new.or_else(known)
-        });
+        self.catalog.renew_pages(&entries);
+        state.entries.retain(|page, _| state.pages.contains_key(page));
+        state.entries.extend(entries);
         self.apply_tails(dirty, &tails, &edit_counts, cut);
         if let Some(readers) = &self.readers {
             readers.tell_root(Sequence::new(state.root.sequence()));
@@ -440,23 +437,20 @@ impl Core {
         sink.write(&place, &buffer)
     }
 
-    /// Writes the pages of the catalog that changed; gives all pages, and what the changed ones say.
+    /// Writes the pages of the catalog that changed; gives where all pages are, and those that were written.
     fn write_pages(
         &self,
         sink: &mut BlockSink<'_>,
         state: &CheckpointState,
         entries: Vec<CatalogEntry>,
         dropped: &[LogId],
-    ) -> Result<(BTreeMap<u64, Reference>, ChangedPages)> {
+    ) -> Result<(BTreeMap<u64, Reference>, ListedPages)> {
         let mut changed = ChangedPages::default();
-        for entry in entries {
-            changed.put(&state.entries, entry);
-        }
-        for log in dropped {
-            changed.remove(&state.entries, *log);
-        }
+        entries.into_iter().for_each(|entry| changed.put(entry));
+        dropped.iter().for_each(|log| changed.remove(*log));
         let mut pages = state.pages.clone();
-        for (page, listed) in changed.pages() {
+        let mut written = ListedPages::new();
+        for (page, listed) in changed.pages(&state.entries) {
             if listed.is_empty() {
                 pages.remove(&page);
                 continue;
@@ -468,12 +462,16 @@ impl Core {
                 })?;
                 bytes = bytes.saturating_add(more as usize);
             }
-            let encode =
-                |identity: &BlockIdentity, out: &mut Vec<u8>| encode_page(page, &listed, identity, out);
+            let encode = |identity: &BlockIdentity, out: &mut Vec<u8>| {
+                let sealed = encode_page(page, &listed, identity, out)?;
+                let block = out.get(..sealed.block_bytes as usize).unwrap_or_default();
+                written.insert(page, Arc::new(PackedPage::of_block(block.to_vec(), |_| ())?));
+                Ok(sealed)
+            };
             let reference = sink.block(BlockKind::CatalogPage, bytes, encode)?;
             pages.insert(page, reference);
         }
-        Ok((pages, changed))
+        Ok((pages, written))
     }
 
     fn describe(

@@ -309,7 +309,7 @@ impl Core {
             *last = now;
         }
         let behind = |log: &Arc<LogState>| log.journaled_end() < log.end() || log.durable_end() < log.end();
-        for log in self.catalog.all().into_iter().filter(behind) {
+        for log in self.catalog.awake().into_iter().filter(behind) {
             // Nobody waits: a failure poisons the store, and the next call of the user tells him.
             drop(self.commit_log_later(&log, log.end(), automatic.durability));
         }

@@ -476,7 +476,7 @@ impl crate::core::Core {
             .into_iter()
             .filter(|segment| segment.is_mapped())
             .map(|segment| segment.bytes);
-        let uncommitted = self.catalog.all().into_iter().map(|log| {
+        let uncommitted = self.catalog.awake().into_iter().map(|log| {
             // Asked in this order: what is committed meanwhile was appended before.
             let committed = log.journaled_end();
             log.end().saturating_sub(committed)

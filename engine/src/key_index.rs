@@ -33,7 +33,7 @@ impl Core {
             return Ok(false);
         }
         let mut made = false;
-        for log in self.catalog.all() {
+        for log in self.catalog.awake() {
             if log.is_keyed() && !log.is_dropped() {
                 made |= match self.index_keys_step(&log) {
                     // Slabs that are damaged are left out, so it is a run, or the log's tree: then nothing can be made.

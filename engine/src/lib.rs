@@ -78,6 +78,7 @@ mod create;
 mod cursor;
 mod deletion;
 pub mod disk;
+mod dormant;
 mod dropping;
 mod edit;
 mod error;

@@ -518,12 +518,6 @@ impl LogState {
         self.demands.store(demands_of(&settings), Ordering::Release);
     }
 
-    /// The tail slab that the newest checkpoint has of it.
-    pub(crate) fn persisted_tail(&self) -> Option<Arc<SlabHandle>> {
-        let persisted = self.persisted.lock();
-        persisted.tail.as_ref().map(|tail| Arc::clone(&tail.slab))
-    }
-
     /// What is told of it if it is a named snapshot.
     pub(crate) fn named_snapshot(&self) -> Option<&SnapshotSettings> {
         self.snapshot.as_deref()

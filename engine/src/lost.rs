@@ -111,6 +111,9 @@ impl Core {
 
     /// Everything that is known of commits that were lost.
     pub(crate) fn lost_commits(&self) -> Vec<LostCommits> {
+        if self.holes.is_empty() {
+            return Vec::new();
+        }
         let logs = self.catalog.all();
         let found = self.holes.found.lock();
         let open = |number: usize| {

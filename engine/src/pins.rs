@@ -14,7 +14,7 @@ use lanterman_format::ids::{LogId, Version};
 use lanterman_format::weakened;
 
 use crate::atomics::Mutex;
-use crate::catalog::Cut;
+use crate::catalog::HeldCut;
 use crate::log::Root;
 
 /// What a pin keeps.
@@ -26,7 +26,7 @@ pub(crate) enum Kept {
     /// One log's value.
     Root(Root),
     /// All logs in one version.
-    Cut(Cut),
+    Cut(Arc<HeldCut>),
 }
 
 /// What holds a version.

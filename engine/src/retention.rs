@@ -275,7 +275,7 @@ impl Core {
             *last = now;
         }
         let mut edits = Vec::new();
-        for log in self.catalog.all() {
+        for log in self.catalog.awake() {
             let Some(retention) = Retention::of_setting(&log.settings().retention) else {
                 continue;
             };

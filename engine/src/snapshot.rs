@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lanterman_format::ValueType;
 use lanterman_format::ids::{LogId, Offset, Version};
 
-use crate::catalog::Cut;
+use crate::catalog::HeldCut;
 use crate::choices::Choice;
 use crate::compression::Compression;
 use crate::constraints::Constraints;
@@ -508,17 +508,17 @@ impl Iterator for Messages {
 #[derive(Debug, Clone)]
 pub struct StoreSnapshot {
     core: Arc<Core>,
-    cut: Cut,
+    cut: Arc<HeldCut>,
     pin: Pin,
 }
 
 impl Core {
     /// The newest version of all logs, kept from the collector for as long as the pin lives.
-    pub(crate) fn pin_cut(&self) -> (Pin, Cut) {
+    pub(crate) fn pin_cut(&self) -> (Pin, Arc<HeldCut>) {
         self.pins
             .pin_with(Holder::StoreSnapshot, self.clock.monotonic(), u64::MAX, || {
-                let cut = self.catalog.cut();
-                (cut.version, Kept::Cut(cut.clone()), cut)
+                let cut = self.catalog.hold_cut();
+                (cut.version, Kept::Cut(Arc::clone(&cut)), cut)
             })
     }
 }
@@ -538,13 +538,7 @@ impl StoreSnapshot {
     /// Names of the logs, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self
-            .cut
-            .logs
-            .values()
-            .filter(|committed| committed.is_named())
-            .map(|committed| committed.log.name.as_str().to_owned())
-            .collect();
+        let mut names = self.core.catalog.names_in(&self.cut);
         names.sort_unstable();
         names
     }
@@ -555,14 +549,15 @@ impl StoreSnapshot {
     /// [`Error::UnknownLog`] if the version has no log of that name, [`Error::Damaged`] as [`Store::log`](crate::Store::log).
     pub fn log(&self, name: &str) -> Result<Snapshot> {
         let newest = self.core.find_log(name);
-        let known = |state: &Arc<LogState>| self.cut.logs.get(state.id.get());
+        let logs = self.cut.logs();
+        let known = |state: &Arc<LogState>| logs.get(state.id.get());
         let committed = newest
             .as_ref()
             .ok()
             .and_then(known)
             // Dropped since, and perhaps made anew.
             .or_else(|| {
-                let mut named = self.cut.logs.values().filter(|entry| entry.is_named());
+                let mut named = logs.values().filter(|entry| entry.is_named());
                 named.find(|entry| entry.log.name.as_str() == name)
             });
         let Some(committed) = committed else {

@@ -21,17 +21,17 @@ use crate::counters::CounterReadings;
 use crate::create::{create_store, sync_name_of};
 use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
+use crate::dormant::Dormant;
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
 use crate::journal::replay::Scan;
 use crate::journal::{Journal, JournalEnd, JournalSizes};
-use crate::listed::list;
 use crate::lost::LostCommits;
 use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
 use crate::reader_table::{ReaderSlot, ReaderTable, ReaderView};
 use crate::readers::{open_table, register};
-use crate::recover::{Chosen, Loaded, choose_checkpoint, restore_logs};
+use crate::recover::{Chosen, Loaded, Make, choose_checkpoint, restore_logs};
 use crate::retention::Retention;
 use crate::room::{find_room, give_room_back};
 use crate::root_file::{FoundSlots, RootFile};
@@ -222,13 +222,10 @@ impl Store {
     /// All logs, by name; but for those that [`damage`](Self::damage) hides.
     #[must_use]
     pub fn logs(&self) -> Vec<LogInformation> {
-        let mut logs: Vec<_> = self
-            .core()
-            .catalog
-            .all()
-            .iter()
-            .map(|log| Log::new(Arc::clone(self.core()), Arc::clone(log)).information())
-            .collect();
+        let mut logs = Vec::new();
+        self.core().catalog.look_at_all(|log| {
+            logs.push(Log::new(Arc::clone(self.core()), Arc::clone(log)).information());
+        });
         logs.sort_by(|left, right| left.name.cmp(&right.name));
         logs
     }
@@ -432,7 +429,7 @@ impl Core {
     pub(crate) fn commit_everything(&self, durability: Durability) -> Result<Version> {
         let futures: Vec<_> = self
             .catalog
-            .all()
+            .awake()
             .into_iter()
             .filter(|log| log.durable_end() < log.end())
             .map(|log| self.commit_log_later(&log, log.end(), durability))
@@ -660,8 +657,17 @@ fn open_core(
         instead_of,
     } = choose_checkpoint(&table, slots, newest, options.read_only)?;
     let lost_pages = std::mem::take(&mut loaded.lost_pages);
-    let catalog = Catalog::new(loaded.version, loaded.next_log, lost_pages);
-    restore_logs(&table, &catalog, &loaded)?;
+    // A reader jumps to newer checkpoints, and a history makes points of all logs.
+    let (make, dormant) = match options.read_only || options.history.is_some() {
+        true => (Make::All, Dormant::default()),
+        false => (Make::Needed, std::mem::take(&mut loaded.dormant)),
+    };
+    let catalog = Catalog::new(loaded.version, loaded.next_log, lost_pages, dormant);
+    restore_logs(&table, &catalog, &loaded, make)?;
+    if options.read_only {
+        // No page is written anew here, and nothing is collected.
+        loaded.entries.clear();
+    }
     let last_commit_crc = loaded.last_commit_crc;
     let begin = journal_end(&table, slot, last_commit_crc)?;
     let sizes = JournalSizes {
@@ -677,7 +683,7 @@ fn open_core(
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
         flusher: Flusher::new(bulk, options.tail_memory_bytes / 4),
-        checkpoint: checkpoint_state(slots, &options, newest, slot, loaded, &catalog),
+        checkpoint: checkpoint_state(slots, newest, slot, loaded),
         segments: Arc::clone(&table),
         source,
         catalog,
@@ -738,11 +744,9 @@ impl Core {
 
 fn checkpoint_state(
     slots: &FoundSlots,
-    options: &Options,
     newest: &RootSlot,
     slot: &RootSlot,
     loaded: Loaded,
-    catalog: &Catalog,
 ) -> CheckpointState {
     // Of two slots that differ the one that is not used is written first: one good slot is there at any time.
     let spared = if slot.sequence == newest.sequence {
@@ -757,11 +761,7 @@ fn checkpoint_state(
         journal_position: slot.journal_position.get(),
         version: loaded.version,
         pages: loaded.pages,
-        // Who only reads writes no page anew, and must keep no slab open that the writer has given up since.
-        entries: list(loaded.entries, |log| match options.read_only {
-            true => None,
-            false => catalog.by_id(log.get())?.persisted_tail(),
-        }),
+        entries: loaded.entries,
     }
 }
 
@@ -792,7 +792,7 @@ impl Core {
                 .map_err(|source| Error::failed_sync(&self.path, source))?;
         }
         *self.journal.lock() = journal;
-        for log in self.catalog.all() {
+        for log in self.catalog.awake() {
             log.set_durable_end(log.journaled_end());
             self.note_keyed(&log);
         }

@@ -45,17 +45,7 @@ impl LogName {
     ///
     /// What makes the text no name.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        if text.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if text.len() > NAME_BYTES_MAX {
-            return Err(NameError::TooLong { bytes: text.len() });
-        }
-        let refused = |character: char| character.is_control() && !weakened!("names-by-length-only");
-        match text.char_indices().find(|(_, character)| refused(*character)) {
-            Some((at, _)) => Err(NameError::ControlCharacter { at }),
-            None => Ok(Self(Arc::from(text))),
-        }
+        Self::check(text.as_bytes()).map(|text| Self(Arc::from(text)))
     }
 
     /// Checks bytes.
@@ -64,6 +54,18 @@ impl LogName {
     ///
     /// What makes the bytes no name.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NameError> {
+        Self::check(bytes).map(|text| Self(Arc::from(text)))
+    }
+
+    /// Checks bytes, and gives the text that they are.
+    ///
+    /// # Errors
+    ///
+    /// What makes the bytes no name.
+    pub fn check(bytes: &[u8]) -> Result<&str, NameError> {
+        if bytes.is_empty() {
+            return Err(NameError::Empty);
+        }
         // The limit first: no walk over a long text that is refused anyway.
         if bytes.len() > NAME_BYTES_MAX {
             return Err(NameError::TooLong { bytes: bytes.len() });
@@ -71,7 +73,11 @@ impl LogName {
         let text = core::str::from_utf8(bytes).map_err(|error| NameError::NotUtf8 {
             at: error.valid_up_to(),
         })?;
-        Self::parse(text)
+        let refused = |character: char| character.is_control() && !weakened!("names-by-length-only");
+        match text.char_indices().find(|(_, character)| refused(*character)) {
+            Some((at, _)) => Err(NameError::ControlCharacter { at }),
+            None => Ok(text),
+        }
     }
 
     /// The name as text.

@@ -264,7 +264,7 @@ impl Core {
 
     /// The first log of which too much may be superseded, and is.
     fn find_compaction(&self) -> Result<Option<Work>> {
-        for log in self.catalog.all() {
+        for log in self.catalog.awake() {
             let Some(keyed) = log.settings().keyed else {
                 continue;
             };

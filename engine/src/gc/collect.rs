@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lanterman_format::catalog::CatalogEntry;
+use lanterman_format::catalog::CatalogEntryView;
 use lanterman_format::ids::{SegmentId, Version};
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::settings::Settings;
@@ -428,9 +428,10 @@ impl Core {
             let oldest_pin = self.pins.oldest(self.clock.monotonic());
             reached.add(&checkpoint);
             state.pages.values().for_each(|page| reached.add(page));
-            let entries = state.entries.values().flatten();
+            // Those of dormant logs among them: nothing else tells of one.
+            let entries = state.entries.values().flat_map(|page| page.entries());
             for entry in entries.filter(|_| !weakened!("checkpoint-unreached")) {
-                self.reach_entry(&entry.entry(), &mut reached)?;
+                self.reach_entry(&entry, &mut reached)?;
             }
             for log in &logs {
                 self.reach_root(log, &log.root(), &mut reached)?;
@@ -457,10 +458,10 @@ impl Core {
     }
 
     /// Takes up what the newest checkpoint tells of a log.
-    fn reach_entry(&self, entry: &CatalogEntry, live: &mut Reached) -> Result<()> {
+    fn reach_entry(&self, entry: &CatalogEntryView<'_>, live: &mut Reached) -> Result<()> {
         live.add(&entry.tail);
         // What settings say that cannot be read, the store refused when it was opened.
-        let settings = Settings::decode(&entry.settings).unwrap_or_default();
+        let settings = Settings::decode(entry.settings).unwrap_or_default();
         let runs = settings
             .key_runs
             .iter()
@@ -468,7 +469,7 @@ impl Core {
         let trees = std::iter::once(&entry.tree).chain(runs.map(|run| &run.tree));
         for tree in trees.filter(|tree| !tree.is_empty()) {
             let start = entry.start_offset.get();
-            let failed = |error| crate::source::tree_error(&self.segments, entry.name.as_str(), start, error);
+            let failed = |error| crate::source::tree_error(&self.segments, entry.name, start, error);
             reach_from(tree, self.source.as_ref(), live).map_err(failed)?;
         }
         Ok(())
@@ -509,8 +510,9 @@ impl Core {
                     .chain(root.keys.iter().map(KeyRun::pages))
                     .try_for_each(|tree| tree.reach(source, reached).map_err(failed))
             }
+            // Of dormant logs it holds what the newest checkpoint has of them.
             Kept::Cut(cut) => cut
-                .logs
+                .logs()
                 .values()
                 .try_for_each(|held| self.reach_root(&held.log, &held.log.root_at(cut.version), reached)),
         }

@@ -25,7 +25,7 @@ use crate::deletion::DeletionReceipt;
 use crate::disk::Sync;
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
-use crate::log::{LogState, Root};
+use crate::log::{LogState, Root, TailSlab};
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile};
 use crate::slab::{SlabBuilder, SlabHandle};
 use crate::sys::memory::AlignedBuffer;
@@ -54,6 +54,20 @@ impl Group {
     }
 }
 
+/// The tail slab of a log, if it shares a page with dead ones.
+fn tail_beside_dead(log: &LogState, findings: &Findings) -> Option<TailSlab> {
+    let persisted = log.persisted.lock().tail.clone();
+    let tail = log.root().tail.or(persisted)?;
+    let reference = tail.slab.reference();
+    let first = reference.position.get() - reference.position.get() % FIRST_BLOCK_POSITION;
+    let end = reference.position.get().saturating_add(reference.bytes.get());
+    let pages = first..end.next_multiple_of(FIRST_BLOCK_POSITION);
+    let live = findings.kept.blocks(reference.segment.get(), &pages);
+    let mut gaps = without(pages, &live).into_iter();
+    gaps.any(|gap| gap.end.saturating_sub(gap.start) > GAP_BYTES_MAX)
+        .then_some(tail)
+}
+
 impl Core {
     /// Notes that slabs at the ends of `offsets` may be shown only in part from now on.
     pub(crate) fn note_cut(&self, log: &Arc<LogState>, offsets: Range<u64>) {
@@ -67,15 +81,15 @@ impl Core {
     /// Notes all logs of which something was deleted before the store was opened: who deleted it may not have come to
     /// erasing it.
     pub(super) fn note_found_cuts(&self) {
-        for log in self.catalog.everything() {
+        let is_cut = |log: &LogState| {
             let root = log.root();
-            let deleted = root.start > 0
-                || self
-                    .summarise(&log, &root, root.end())
-                    .is_ok_and(|sum| sum.deleted() > 0);
-            if deleted {
-                self.note_cut(&log, root.start..root.end());
-            }
+            let deleted = || Some(self.summarise(log, &root, root.end()).ok()?.deleted());
+            root.start > 0 || deleted().is_some_and(|deleted| deleted > 0)
+        };
+        self.catalog.wake_if(is_cut);
+        for log in self.catalog.everything().iter().filter(|log| is_cut(log)) {
+            let root = log.root();
+            self.note_cut(log, root.start..root.end());
         }
     }
 
@@ -302,24 +316,13 @@ impl Core {
     /// Has the tails of quiet logs written anew that share a page with dead ones; says whether there were any.
     pub(super) fn move_neighbours(&self, findings: &Findings) -> Result<bool> {
         let mut moved = false;
+        self.catalog
+            .wake_if(|log| tail_beside_dead(log, findings).is_some());
         for log in self.catalog.everything() {
-            let persisted = log.persisted.lock().tail.clone();
-            let root = log.root();
-            let Some(tail) = root.tail.clone().or(persisted) else {
+            let Some(tail) = tail_beside_dead(&log, findings) else {
                 continue;
             };
-            let reference = tail.slab.reference();
-            let first = reference.position.get() - reference.position.get() % FIRST_BLOCK_POSITION;
-            let end = reference.position.get().saturating_add(reference.bytes.get());
-            let pages = first..end.next_multiple_of(FIRST_BLOCK_POSITION);
-            let live = findings.kept.blocks(reference.segment.get(), &pages);
-            let has_gap = without(pages, &live)
-                .iter()
-                .any(|gap| gap.end.saturating_sub(gap.start) > GAP_BYTES_MAX);
-            if !has_gap {
-                continue;
-            }
-            if root.tail.is_some() {
+            if log.root().tail.is_some() {
                 let offsets = tail.first..tail.first.saturating_add(tail.count);
                 self.settle_tail(&log)?;
                 let root = log.root();

@@ -229,7 +229,7 @@ impl Segment {
     }
 
     pub(super) fn page(&mut self, name: &str, page: u64, entries: &[CatalogEntry]) -> Reference {
-        let listed: Vec<&CatalogEntry> = entries.iter().collect();
+        let listed: Vec<_> = entries.iter().map(CatalogEntry::view).collect();
         self.encoded(name, BlockKind::CatalogPage, |identity, out| {
             encode_page(page, &listed, identity, out).expect("a page")
         })

@@ -288,7 +288,7 @@ fn write_pages(
     let mut pages = Vec::new();
     for (page, entry) in [(0, first), (1, second)] {
         let identity = segment.identity(CHECKPOINT_VERSION);
-        let sealed = encode_page(page, &[&entry], &identity, &mut segment.bytes)?;
+        let sealed = encode_page(page, &[entry.view()], &identity, &mut segment.bytes)?;
         pages.push(Reference::local(BlockKind::CatalogPage, &identity, &sealed));
     }
     Ok(pages)

@@ -1,5 +1,9 @@
 //! Catalog pages: the names, settings and roots of up to 128 logs with consecutive ids.
 
+mod packed;
+
+pub use packed::PackedPage;
+
 use crate::block::{
     BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, Place, Sealed, append_whole_block, open_whole_block,
 };
@@ -74,10 +78,78 @@ pub struct CatalogEntry {
     pub settings: Vec<u8>,
 }
 
+/// A log in the catalog, with its name and settings where they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatalogEntryView<'a> {
+    /// The log's id.
+    pub log: LogId,
+    /// [`CATALOG_FLAG_SNAPSHOT`] or 0.
+    pub flags: u32,
+    /// The log's name, which obeys the rules of names.
+    pub name: &'a str,
+    /// Offset of the first message that is kept.
+    pub start_offset: Offset,
+    /// Offset that the next message gets.
+    pub end_offset: Offset,
+    /// First offset that is not in the tree.
+    pub tree_end: Offset,
+    /// Version in which the log was created.
+    pub created_version: Version,
+    /// Version in which it last changed.
+    pub modified_version: Version,
+    /// The tree's root node; empty if there is none.
+    pub tree: Reference,
+    /// Slab with the messages from `tree_end` on; empty if there are none.
+    pub tail: Reference,
+    /// The log's encoded settings.
+    pub settings: &'a [u8],
+}
+
 impl CatalogEntry {
+    /// The same, with its name and settings borrowed.
+    pub fn view(&self) -> CatalogEntryView<'_> {
+        CatalogEntryView {
+            log: self.log,
+            flags: self.flags,
+            name: self.name.as_str(),
+            start_offset: self.start_offset,
+            end_offset: self.end_offset,
+            tree_end: self.tree_end,
+            created_version: self.created_version,
+            modified_version: self.modified_version,
+            tree: self.tree,
+            tail: self.tail,
+            settings: &self.settings,
+        }
+    }
+}
+
+impl CatalogEntryView<'_> {
     /// Whether it is a named snapshot: a log to which nothing is added, and whose name may be that of other logs.
     pub const fn is_snapshot(&self) -> bool {
         self.flags & CATALOG_FLAG_SNAPSHOT != 0
+    }
+
+    /// A copy that owns what it has.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::Text`] if the name is none, as no name of a page that was checked is.
+    pub fn to_entry(&self) -> Result<CatalogEntry, FormatError> {
+        let broken = |_| RULES.breaks(Rule::Text, 160, 0, wide(self.name.len()));
+        Ok(CatalogEntry {
+            log: self.log,
+            flags: self.flags,
+            name: LogName::parse(self.name).map_err(broken)?,
+            start_offset: self.start_offset,
+            end_offset: self.end_offset,
+            tree_end: self.tree_end,
+            created_version: self.created_version,
+            modified_version: self.modified_version,
+            tree: self.tree,
+            tail: self.tail,
+            settings: self.settings.to_vec(),
+        })
     }
 
     /// Bytes that the entry takes in its page.
@@ -88,7 +160,7 @@ impl CatalogEntry {
     pub fn encoded_bytes(&self) -> Result<u32, FormatError> {
         let (limit, found) = (u64::from(SETTINGS_BYTES_MAX), wide(self.settings.len()));
         RULES.require(found <= limit, Rule::Limit, 156, limit, found)?;
-        let bytes = self.name.as_str().len().saturating_add(self.settings.len());
+        let bytes = self.name.len().saturating_add(self.settings.len());
         narrow(bytes.saturating_add(160).next_multiple_of(8), RULES, 0)
     }
 
@@ -138,12 +210,9 @@ pub const fn page_of(log: LogId) -> u64 {
     log.get().wrapping_div(CATALOG_PAGE_LOGS)
 }
 
-fn check_order(entries: &[&CatalogEntry]) -> Result<(), FormatError> {
-    let rising = entries
-        .iter()
-        .zip(entries.iter().skip(1))
-        .all(|(one, next)| one.log < next.log);
-    RULES.require(rising, Rule::Order, wide(CATALOG_ENTRIES_POSITION), 0, 0)
+fn check_order(before: Option<LogId>, log: LogId) -> Result<(), FormatError> {
+    let rises = before.is_none_or(|before| before < log);
+    RULES.require(rises, Rule::Order, wide(CATALOG_ENTRIES_POSITION), 0, 0)
 }
 
 /// Appends a page's block to `out`, padded to 4 KiB. The entries come by rising id.
@@ -153,13 +222,14 @@ fn check_order(entries: &[&CatalogEntry]) -> Result<(), FormatError> {
 /// The rule that the page breaks; `out` is unchanged then.
 pub fn encode_page(
     page: u64,
-    entries: &[&CatalogEntry],
+    entries: &[CatalogEntryView<'_>],
     identity: &BlockIdentity,
     out: &mut Vec<u8>,
 ) -> Result<Sealed, FormatError> {
-    check_order(entries)?;
     let mut entries_bytes = 0_u32;
+    let mut before = None;
     for entry in entries {
+        check_order(before.replace(entry.log), entry.log)?;
         entry.check(
             page,
             u64::from(entries_bytes).saturating_add(wide(CATALOG_ENTRIES_POSITION)),
@@ -187,8 +257,8 @@ pub fn encode_page(
     )
 }
 
-fn fill_entry(filler: &mut Filler<'_>, entry: &CatalogEntry) -> Result<(), FormatError> {
-    let name = entry.name.as_str();
+fn fill_entry(filler: &mut Filler<'_>, entry: &CatalogEntryView<'_>) -> Result<(), FormatError> {
+    let name = entry.name;
     let raw = RawCatalogEntry {
         entry_bytes: U32::new(entry.encoded_bytes()?),
         flags: U32::new(entry.flags),
@@ -207,7 +277,7 @@ fn fill_entry(filler: &mut Filler<'_>, entry: &CatalogEntry) -> Result<(), Forma
     };
     filler.push(raw.as_bytes())?;
     filler.push(name.as_bytes())?;
-    filler.push(&entry.settings)?;
+    filler.push(entry.settings)?;
     filler.pad_to_8()
 }
 
@@ -217,44 +287,89 @@ pub fn decode_page(bytes: &[u8], place: &Place) -> Found<CatalogPage> {
 }
 
 fn decode_block(block: &[u8]) -> Result<CatalogPage, FormatError> {
-    let header: RawPageHeader = read(block, BLOCK_HEADER_BYTES, RULES)?;
-    RULES.require(header.reserved == [0; 16], Rule::Reserved, 80, 0, 1)?;
-    let count = u64::from(header.entry_count.get());
-    RULES.require(
-        count <= CATALOG_PAGE_LOGS,
-        Rule::Limit,
-        72,
-        CATALOG_PAGE_LOGS,
-        count,
-    )?;
-    let bytes = part(
-        block,
-        CATALOG_ENTRIES_POSITION,
-        index(header.entries_bytes.get()),
-        RULES,
-    )?;
-    let end = bytes.len().saturating_add(CATALOG_ENTRIES_POSITION);
-    RULES.require(end == block.len(), Rule::Count, 76, wide(block.len()), wide(end))?;
-    let mut entries = Vec::new();
-    let mut at = 0_usize;
-    for _ in 0..count {
-        let (entry, entry_bytes) = decode_entry(bytes, at)?;
-        entry.check(
-            header.page.get(),
-            wide(at.saturating_add(CATALOG_ENTRIES_POSITION)),
-        )?;
-        entries.push(entry);
-        at = at.saturating_add(entry_bytes);
-    }
-    RULES.require(at == bytes.len(), Rule::Count, 76, wide(bytes.len()), wide(at))?;
-    check_order(&entries.iter().collect::<Vec<_>>())?;
+    let stored = StoredEntries::of_block(block)?;
+    let page = stored.page;
+    let entries = stored.map(|entry| entry.and_then(|(_, entry)| entry.to_entry()));
     Ok(CatalogPage {
-        page: header.page.get(),
-        entries,
+        page,
+        entries: entries.collect::<Result<_, _>>()?,
     })
 }
 
-fn decode_entry(bytes: &[u8], at: usize) -> Result<(CatalogEntry, usize), FormatError> {
+/// The entries of a page, one after the other, each checked when it is come to, and what is to be checked of all of them behind
+/// the last. Nothing follows an error.
+struct StoredEntries<'a> {
+    page: u64,
+    bytes: &'a [u8],
+    left: u64,
+    at: usize,
+    before: Option<LogId>,
+}
+
+impl<'a> StoredEntries<'a> {
+    /// Those of a block whose checksum was compared.
+    fn of_block(block: &'a [u8]) -> Result<Self, FormatError> {
+        let header: RawPageHeader = read(block, BLOCK_HEADER_BYTES, RULES)?;
+        RULES.require(header.reserved == [0; 16], Rule::Reserved, 80, 0, 1)?;
+        let count = u64::from(header.entry_count.get());
+        RULES.require(
+            count <= CATALOG_PAGE_LOGS,
+            Rule::Limit,
+            72,
+            CATALOG_PAGE_LOGS,
+            count,
+        )?;
+        let bytes = part(
+            block,
+            CATALOG_ENTRIES_POSITION,
+            index(header.entries_bytes.get()),
+            RULES,
+        )?;
+        let end = bytes.len().saturating_add(CATALOG_ENTRIES_POSITION);
+        RULES.require(end == block.len(), Rule::Count, 76, wide(block.len()), wide(end))?;
+        let has_entries = count > 0 || bytes.is_empty();
+        RULES.require(has_entries, Rule::Count, 76, 0, wide(bytes.len()))?;
+        Ok(StoredEntries {
+            page: header.page.get(),
+            bytes,
+            left: count,
+            at: 0,
+            before: None,
+        })
+    }
+
+    /// The next entry, and where it stands.
+    fn step(&mut self) -> Result<(usize, CatalogEntryView<'a>), FormatError> {
+        let at = self.at;
+        let (entry, entry_bytes) = decode_entry(self.bytes, at)?;
+        entry.check(self.page, wide(at.saturating_add(CATALOG_ENTRIES_POSITION)))?;
+        check_order(self.before.replace(entry.log), entry.log)?;
+        self.at = at.saturating_add(entry_bytes);
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            let (wanted, found) = (wide(self.bytes.len()), wide(self.at));
+            RULES.require(wanted == found, Rule::Count, 76, wanted, found)?;
+        }
+        Ok((at, entry))
+    }
+}
+
+impl<'a> Iterator for StoredEntries<'a> {
+    type Item = Result<(usize, CatalogEntryView<'a>), FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let step = self.step();
+        if step.is_err() {
+            self.left = 0;
+        }
+        Some(step)
+    }
+}
+
+fn decode_entry(bytes: &[u8], at: usize) -> Result<(CatalogEntryView<'_>, usize), FormatError> {
     let position = wide(at.saturating_add(CATALOG_ENTRIES_POSITION));
     let raw: RawCatalogEntry = read(bytes, at, RULES)?;
     RULES.require(
@@ -303,10 +418,10 @@ fn decode_entry(bytes: &[u8], at: usize) -> Result<(CatalogEntry, usize), Format
         0,
         1,
     )?;
-    let name = LogName::from_bytes(part(entry, 160, name_bytes, RULES)?)
+    let name = LogName::check(part(entry, 160, name_bytes, RULES)?)
         .map_err(|_| RULES.breaks(Rule::Text, position.saturating_add(160), 0, wide(name_bytes)))?;
     let settings = part(entry, name_bytes.saturating_add(160), settings_bytes, RULES)?;
-    let entry = CatalogEntry {
+    let entry = CatalogEntryView {
         log: LogId::new(raw.log.get()),
         flags: raw.flags.get(),
         name,
@@ -317,7 +432,7 @@ fn decode_entry(bytes: &[u8], at: usize) -> Result<(CatalogEntry, usize), Format
         modified_version: Version::new(raw.modified_version.get()),
         tree: Reference::from_raw_to(&raw.tree, BlockKind::Node, position.saturating_add(48))?,
         tail: Reference::from_raw_to(&raw.tail, BlockKind::Slab, position.saturating_add(96))?,
-        settings: settings.to_vec(),
+        settings,
     };
     Ok((entry, entry_bytes))
 }
@@ -367,7 +482,7 @@ mod tests {
 
     fn encoded(page: &CatalogPage) -> Result<Vec<u8>, FormatError> {
         let mut out = Vec::new();
-        let entries: Vec<&CatalogEntry> = page.entries.iter().collect();
+        let entries: Vec<_> = page.entries.iter().map(CatalogEntry::view).collect();
         let sealed = encode_page(page.page, &entries, &identity(), &mut out)?;
         assert!(out[sealed.block_bytes as usize..].iter().all(|byte| *byte == 0));
         out.truncate(sealed.block_bytes as usize);
@@ -393,6 +508,32 @@ mod tests {
     #[test]
     fn a_page_decodes_only_whole_and_in_its_own_place() {
         assert_block_is_guarded(&encoded(&page()).unwrap(), decode_page);
+        assert_block_is_guarded(&encoded(&page()).unwrap(), |bytes, place| {
+            PackedPage::decode(bytes.to_vec(), place, |_| ())
+        });
+    }
+
+    #[test]
+    fn a_packed_page_has_the_entries_of_the_page() {
+        let (page, bytes) = (page(), encoded(&page()).unwrap());
+        let mut shown = Vec::new();
+        let packed = PackedPage::decode(bytes.clone(), &place(), |entry| {
+            shown.push(entry.to_entry().unwrap())
+        });
+        let packed = packed.valid().unwrap();
+        assert_eq!(shown, page.entries);
+        assert_eq!(PackedPage::of_block(bytes, |_| ()), Ok(packed.clone()));
+        let entries = packed.entries().map(|entry| entry.to_entry().unwrap());
+        assert_eq!(entries.collect::<Vec<_>>(), page.entries);
+        assert_eq!((packed.page(), packed.len()), (1, 3));
+        for log in 120..260 {
+            let wanted = page.entries.iter().find(|entry| entry.log.get() == log);
+            assert_eq!(
+                packed.find(LogId::new(log)),
+                wanted.map(CatalogEntry::view),
+                "{log}"
+            );
+        }
     }
 
     #[test]
