@@ -202,12 +202,21 @@ impl Catalog {
 
     /// The log of that name, made now if it is dormant.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<LogState>> {
-        let found = || self.names.read().get(name).map(|found| Arc::clone(&found.0));
-        found().or_else(|| {
-            let dormant = self.dormant.read().find(name);
-            // Or somebody else has made it just now.
-            dormant.and_then(|log| self.wake(log)).or_else(found)
-        })
+        self.find_made(name).or_else(|| self.find_dormant(name))
+    }
+
+    #[inline]
+    fn find_made(&self, name: &str) -> Option<Arc<LogState>> {
+        self.names.read().get(name).map(|found| Arc::clone(&found.0))
+    }
+
+    #[cold]
+    fn find_dormant(&self, name: &str) -> Option<Arc<LogState>> {
+        let dormant = self.dormant.read().find(name);
+        // Or somebody else has made it just now.
+        dormant
+            .and_then(|log| self.wake(log))
+            .or_else(|| self.find_made(name))
     }
 
     /// Makes a dormant log, in all versions that there are.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lanterman_format::block::{BlockIdentity, BlockKind, Sealed};
-use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, PackedPage, encode_page};
+use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, PackedPage};
 use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
 use lanterman_format::error::FormatError;
 use lanterman_format::gathered;
@@ -463,9 +463,8 @@ impl Core {
                 bytes = bytes.saturating_add(more as usize);
             }
             let encode = |identity: &BlockIdentity, out: &mut Vec<u8>| {
-                let sealed = encode_page(page, &listed, identity, out)?;
-                let block = out.get(..sealed.block_bytes as usize).unwrap_or_default();
-                written.insert(page, Arc::new(PackedPage::of_block(block.to_vec(), |_| ())?));
+                let (sealed, packed) = PackedPage::encode(page, &listed, identity, out)?;
+                written.insert(page, Arc::new(packed));
                 Ok(sealed)
             };
             let reference = sink.block(BlockKind::CatalogPage, bytes, encode)?;

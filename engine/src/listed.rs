@@ -44,7 +44,8 @@ impl ChangedPages {
             });
             let new = changes.values().flatten().map(CatalogEntry::view);
             let mut entries: Vec<_> = stays.chain(new).collect();
-            entries.sort_unstable_by_key(|entry| entry.log);
+            // Two runs, which a stable sort merges.
+            entries.sort_by_key(|entry| entry.log);
             (*page, entries)
         })
     }

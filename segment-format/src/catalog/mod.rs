@@ -522,7 +522,14 @@ mod tests {
         });
         let packed = packed.valid().unwrap();
         assert_eq!(shown, page.entries);
-        assert_eq!(PackedPage::of_block(bytes, |_| ()), Ok(packed.clone()));
+        let entries: Vec<_> = page.entries.iter().map(CatalogEntry::view).collect();
+        // Behind another block as well.
+        let mut out = vec![7; 4096];
+        let (_, kept) = PackedPage::encode(1, &entries, &identity(), &mut out).unwrap();
+        assert_eq!(
+            (&kept, out.get(4096..4096 + bytes.len())),
+            (&packed, Some(&*bytes))
+        );
         let entries = packed.entries().map(|entry| entry.to_entry().unwrap());
         assert_eq!(entries.collect::<Vec<_>>(), page.entries);
         assert_eq!((packed.page(), packed.len()), (1, 3));

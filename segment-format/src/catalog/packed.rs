@@ -3,9 +3,9 @@
 //! A store has an entry for each log, and most logs are not asked for: one allocation for up to 128 of them, in which an
 //! entry is found and decoded when it is needed.
 
-use super::{CATALOG_ENTRIES_POSITION, CatalogEntryView, RULES, StoredEntries, decode_entry};
-use crate::block::{BlockKind, Place, open_whole_block};
-use crate::convert::{index, narrow, wide};
+use super::{CATALOG_ENTRIES_POSITION, CatalogEntryView, RULES, StoredEntries, decode_entry, encode_page};
+use crate::block::{BlockIdentity, BlockKind, Place, Sealed, open_whole_block};
+use crate::convert::{index, narrow, part, wide};
 use crate::error::{FormatError, Found};
 use crate::ids::LogId;
 
@@ -30,15 +30,36 @@ impl PackedPage {
         })
     }
 
-    /// Keeps a page that was just encoded: `block` is the whole block, without what pads it.
+    /// Appends a page's block to `out`, as [`encode_page`] does, and keeps the page.
     ///
     /// # Errors
     ///
-    /// The rule that the bytes break, where they are not what [`encode_page`](super::encode_page) wrote.
-    pub fn of_block(
-        block: Vec<u8>,
-        mut look: impl FnMut(&CatalogEntryView<'_>),
-    ) -> Result<Self, FormatError> {
+    /// The rule that the page breaks; `out` is unchanged then.
+    pub fn encode(
+        page: u64,
+        entries: &[CatalogEntryView<'_>],
+        identity: &BlockIdentity,
+        out: &mut Vec<u8>,
+    ) -> Result<(Sealed, Self), FormatError> {
+        let begin = out.len();
+        let sealed = encode_page(page, entries, identity, out)?;
+        let mut starts = Vec::with_capacity(entries.len());
+        let mut at = 0u32;
+        for entry in entries {
+            starts.push(at);
+            at = at.saturating_add(entry.encoded_bytes()?);
+        }
+        let block = part(out, begin, index(sealed.block_bytes), RULES)?;
+        let packed = PackedPage {
+            page,
+            block: Box::from(block),
+            starts: starts.into_boxed_slice(),
+        };
+        Ok((sealed, packed))
+    }
+
+    /// The entries of a whole block whose checksum was compared.
+    fn of_block(block: Vec<u8>, mut look: impl FnMut(&CatalogEntryView<'_>)) -> Result<Self, FormatError> {
         let mut entries = StoredEntries::of_block(&block)?;
         let page = entries.page;
         let mut starts = Vec::with_capacity(index(u32::try_from(entries.left).unwrap_or(0)));
