@@ -23,20 +23,11 @@ use lanterman_format::settings::Settings;
 use lanterman_format::weakened;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::dormant::{Dormant, Woken, log_of};
+use crate::dormant::{Dormant, log_of};
 use crate::error::Damage;
 use crate::listed::ListedPages;
-use crate::log::{LogState, Root};
+use crate::log::{Committed, LogState, Root};
 use crate::number_map::NumberMap;
-
-/// One log in one version of the store.
-#[derive(Debug, Clone)]
-pub(crate) struct Committed {
-    pub(crate) log: Arc<LogState>,
-    pub(crate) end: u64,
-    pub(crate) created: Version,
-    pub(crate) modified: Version,
-}
 
 /// All logs in one version of the store, but for those that are dormant; cheap to clone.
 #[derive(Debug, Clone)]
@@ -56,13 +47,6 @@ impl HeldCut {
     /// Its logs, but for those that are dormant at the moment.
     pub(crate) fn logs(&self) -> NumberMap<Committed> {
         self.logs.lock().clone()
-    }
-}
-
-impl Committed {
-    /// Whether the log has a name that leads to it.
-    pub(crate) fn is_named(&self) -> bool {
-        self.log.is_created() && self.log.named_snapshot().is_none()
     }
 }
 
@@ -222,19 +206,8 @@ impl Catalog {
     /// Makes a dormant log, in all versions that there are.
     fn wake(&self, log: LogId) -> Option<Arc<LogState>> {
         let mut dormant = self.dormant.write();
-        let Woken {
-            log,
-            end,
-            created,
-            modified,
-        } = dormant.wake(log)?;
-        let committed = Committed {
-            log: Arc::clone(&log),
-            end,
-            created,
-            modified,
-        };
-        let id = log.id.get();
+        let committed = dormant.wake(log)?;
+        let (log, id) = (Arc::clone(&committed.log), log.get());
         if !weakened!("woken-log-missing-in-held-versions") {
             let held = self.held.lock();
             for cut in held.iter().filter_map(Weak::upgrade) {
@@ -466,27 +439,23 @@ impl Catalog {
             let end = root.end();
             known.replace_root(root);
             known.set_settings(settings);
-            self.restore(known, end, entry.created_version, entry.modified_version);
-        } else if let Some(woken) = log_of(entry, root, settings) {
-            self.restore(woken.log, woken.end, woken.created, woken.modified);
+            self.restore(Committed {
+                log: known,
+                end,
+                created: entry.created_version,
+                modified: entry.modified_version,
+            });
+        } else if let Some(made) = log_of(entry, root, settings) {
+            self.restore(made);
         }
     }
 
     /// Takes up a log that a checkpoint or the journal knows.
-    pub(crate) fn restore(&self, log: Arc<LogState>, end: u64, created: Version, modified: Version) {
-        self.next_log
-            .fetch_max(log.id.get().saturating_add(1), Ordering::AcqRel);
-        self.reveal(&log);
-        let id = log.id.get();
-        self.newest.lock().logs.insert(
-            id,
-            Committed {
-                log,
-                end,
-                created,
-                modified,
-            },
-        );
+    pub(crate) fn restore(&self, committed: Committed) {
+        let id = committed.log.id.get();
+        self.raise_next_log(id.saturating_add(1));
+        self.reveal(&committed.log);
+        self.newest.lock().logs.insert(id, committed);
     }
 
     /// Makes `version` the newest, with the ends of the logs that it changed.

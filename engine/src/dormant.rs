@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use lanterman_format::catalog::{CatalogEntryView, PackedPage, page_of};
-use lanterman_format::ids::{LogId, Version};
+use lanterman_format::ids::LogId;
 use lanterman_format::limits::CATALOG_PAGE_LOGS;
 use lanterman_format::name::LogName;
 use lanterman_format::settings::Settings;
 
 use crate::listed::ListedPages;
-use crate::log::{LogState, Persisted, Root, TailSlab};
+use crate::log::{Committed, LogState, Persisted, Root, TailSlab};
 use crate::slab::SlabHandle;
 use crate::tree::{Tree, TreeError};
 
@@ -55,14 +55,6 @@ pub(crate) struct Dormant {
     pages: BTreeMap<u64, Page>,
     names: HashTable<Named>,
     hasher: RandomState,
-}
-
-/// A log that was made of its entry.
-pub(crate) struct Woken {
-    pub(crate) log: Arc<LogState>,
-    pub(crate) end: u64,
-    pub(crate) created: Version,
-    pub(crate) modified: Version,
 }
 
 /// The logs of a checkpoint as its pages are read: one look at each entry, while the page is in the processor's cache.
@@ -105,15 +97,17 @@ impl FoundLogs {
         };
         let is_on_one_page = |one: &Named, next: &Named| page_of(one.log) == page_of(next.log);
         for named in self.named.chunk_by(is_on_one_page) {
-            let number = named.first().map(|first| page_of(first.log));
-            let Some((number, entries)) = number.and_then(|number| listed.get_key_value(&number)) else {
+            let Some(number) = named.first().map(|first| page_of(first.log)) else {
+                continue;
+            };
+            let Some(entries) = listed.get(&number) else {
                 continue;
             };
             let page = Page {
                 entries: Arc::clone(entries),
                 dormant: named.iter().fold(0, |bits, named| bits | bit_of(named.log)),
             };
-            all.pages.insert(*number, page);
+            all.pages.insert(number, page);
             named.iter().try_for_each(|named| all.add(*named))?;
         }
         Ok((all, self.needed))
@@ -174,7 +168,7 @@ impl Dormant {
     }
 
     /// Makes a dormant log, which is none from now on.
-    pub(crate) fn wake(&mut self, log: LogId) -> Option<Woken> {
+    pub(crate) fn wake(&mut self, log: LogId) -> Option<Committed> {
         let page = self.pages.get(&page_of(log))?;
         let entry = page.entries.find(log)?;
         if page.dormant & bit_of(log) == 0 {
@@ -215,18 +209,6 @@ impl Dormant {
     }
 }
 
-/// Whether the tree of an entry can be that of its offsets; as [`root_of`], of which nothing is made.
-///
-/// # Errors
-/// [`TreeError::Rule`] if it cannot.
-pub(crate) fn check_tree(entry: &CatalogEntryView<'_>) -> Result<(), TreeError> {
-    let offsets = entry.tree_end.get().saturating_sub(entry.start_offset.get());
-    match entry.tree.is_empty() == (offsets == 0) {
-        true => Ok(()),
-        false => Tree::from_reference(entry.tree, offsets, None).map(drop),
-    }
-}
-
 /// What an entry tells of its log's messages.
 ///
 /// # Errors
@@ -252,18 +234,18 @@ pub(crate) fn root_of(entry: &CatalogEntryView<'_>) -> Result<Root, TreeError> {
 }
 
 /// The log of a dormant entry. What makes none was refused when the page was read.
-fn made(entry: &CatalogEntryView<'_>) -> Option<Woken> {
+fn made(entry: &CatalogEntryView<'_>) -> Option<Committed> {
     log_of(entry, root_of(entry).ok()?, Settings::default())
 }
 
 /// The log of an entry, with this root; nothing if the name is none, as no name of a page that was checked is.
-pub(crate) fn log_of(entry: &CatalogEntryView<'_>, root: Root, settings: Settings) -> Option<Woken> {
+pub(crate) fn log_of(entry: &CatalogEntryView<'_>, root: Root, settings: Settings) -> Option<Committed> {
     let name = LogName::parse(entry.name).ok()?;
     let (end, edits, tail) = (root.end(), root.edits, root.tail.clone());
     let log = LogState::new(entry.log, name, root, settings);
     log.set_created();
     *log.persisted.lock() = Persisted { end, edits, tail };
-    Some(Woken {
+    Some(Committed {
         log: Arc::new(log),
         end,
         created: entry.created_version,

@@ -298,6 +298,22 @@ pub(crate) struct LogState {
     demands: AtomicU32,
 }
 
+/// One log in one version of the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) log: Arc<LogState>,
+    pub(crate) end: u64,
+    pub(crate) created: Version,
+    pub(crate) modified: Version,
+}
+
+impl Committed {
+    /// Whether the log has a name that leads to it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.log.is_created() && self.log.named_snapshot().is_none()
+    }
+}
+
 /// Leaves of the roots from before edits those that a snapshot needs: each shows the versions from the edit before it up to its
 /// own. What they hold is memory, so one that lies between two snapshots goes.
 fn forget_unneeded(

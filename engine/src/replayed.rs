@@ -18,7 +18,7 @@ use lanterman_format::weakened;
 use crate::core::Core;
 use crate::edit::{Changed, Edit, Rehearsal};
 use crate::error::{Error, Result};
-use crate::log::{LogState, Root, TailState};
+use crate::log::{Committed, LogState, Root, TailState};
 
 impl Core {
     /// Does what a change says beside creating a log; gives the logs that it changed.
@@ -174,7 +174,12 @@ impl Core {
     ) -> Result<()> {
         let log = self.replayed_new_log(id, name, settings, header)?;
         log.set_created();
-        self.catalog.restore(Arc::clone(&log), 0, version, version);
+        self.catalog.restore(Committed {
+            log: Arc::clone(&log),
+            end: 0,
+            created: version,
+            modified: version,
+        });
         self.catalog.mark_dirty(&log);
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::log::Root;
 use crate::root_file::FoundSlots;
 use crate::segment::SegmentTable;
 use crate::source::tree_error;
+use crate::tree::Tree;
 
 /// A checkpoint writes its nodes, its pages of the catalog and its own block one behind the other, mostly in so many bytes; all
 /// are needed to open the store and its writers.
@@ -370,5 +371,6 @@ fn check_pieces(table: &SegmentTable, page: &Reference, entry: &CatalogEntryView
         return Err(disagreement(table, page, Structure::CatalogPage, end, tree_end));
     }
     let failed = |error| tree_error(table, entry.name, entry.start_offset.get(), error);
-    dormant::check_tree(entry).map_err(failed)
+    let offsets = tree_end.saturating_sub(entry.start_offset.get());
+    Tree::check_reference(&entry.tree, offsets).map_err(failed)
 }

@@ -93,19 +93,25 @@ impl Tree {
         offset_count: u64,
         level: Option<u8>,
     ) -> Result<Self, TreeError> {
-        match (reference.is_empty(), offset_count == 0) {
-            (true, true) => Ok(Self::EMPTY),
-            (false, false) => Ok(Self {
+        Self::check_reference(&reference, offset_count)?;
+        Ok(match reference.is_empty() {
+            true => Self::EMPTY,
+            false => Self {
                 root: Some(Branch::on_disk(reference)),
                 level,
                 offset_count,
-            }),
-            _ => Err(TreeError::rule(
-                &reference,
-                NodeRule::OffsetCount,
-                0,
-                offset_count,
-            )),
+            },
+        })
+    }
+
+    /// Whether a reference may be that of a tree of so many offsets, of which nothing is made.
+    ///
+    /// # Errors
+    /// [`TreeError::Rule`] if it may not.
+    pub(crate) fn check_reference(reference: &Reference, offset_count: u64) -> Result<(), TreeError> {
+        match reference.is_empty() == (offset_count == 0) {
+            true => Ok(()),
+            false => Err(TreeError::rule(reference, NodeRule::OffsetCount, 0, offset_count)),
         }
     }
 
