@@ -244,7 +244,7 @@ mod tests {
     fn chunks_kept(store: &Store) -> usize {
         let core = store.core();
         core.prepare_memory();
-        let log = core.catalog.find("log").unwrap();
+        let log = core.catalog.find("log").unwrap().unwrap();
         log.root().chunks.len()
     }
 

@@ -6,7 +6,8 @@
 //! Named snapshots are logs too, which no name leads to: they are found by their label.
 //!
 //! A log that nobody asked for since the store was opened is dormant ([`crate::dormant`]) and in no map: it belongs to each version
-//! of the store since, as it was found. Whoever asks for it has it made, and put into all versions that somebody holds.
+//! of the store since, as it was found. Whoever asks for it has it made, and put into all versions that somebody holds. What leads to
+//! it is read while the dormant logs are locked: the checkpoint that lets the collector have what is read waits for that.
 //!
 //! Order of locks: names that are reserved; dormant logs; the changed ones; then the newest version, held ones, names.
 
@@ -24,10 +25,11 @@ use lanterman_format::weakened;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::dormant::{Dormant, log_of};
-use crate::error::Damage;
-use crate::listed::ListedPages;
+use crate::error::{Damage, Error, Result};
+use crate::listed::{Listed, NewListing};
 use crate::log::{Committed, LogState, Root};
 use crate::number_map::NumberMap;
+use crate::source::StoreSource;
 
 /// All logs in one version of the store, but for those that are dormant; cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,9 +51,6 @@ impl HeldCut {
         self.logs.lock().clone()
     }
 }
-
-/// So many dormant logs are looked at in one turn.
-const DORMANT_AT_ONCE: usize = 128;
 
 /// What a named snapshot is listed by: whether the store made it by itself, its label, the name of its log, and the
 /// version.
@@ -98,6 +97,9 @@ pub(crate) struct Catalog {
     dirty: Mutex<Dirty>,
     /// Pages that could not be read when the store was opened for reading. A name that is not known may be on one.
     lost_pages: Vec<Damage>,
+    /// Pages with dormant logs that could not be read when they were looked for.
+    damaged_pages: Mutex<Vec<Damage>>,
+    source: Arc<StoreSource>,
     /// The logs of a store that is only read as they were before it began anew at a checkpoint; those that are found
     /// again leave.
     former: Mutex<BTreeMap<u64, Arc<LogState>>>,
@@ -159,7 +161,13 @@ impl Drop for Reserved<'_> {
 }
 
 impl Catalog {
-    pub(crate) fn new(version: Version, next_log: u64, lost_pages: Vec<Damage>, dormant: Dormant) -> Self {
+    pub(crate) fn new(
+        version: Version,
+        next_log: u64,
+        lost_pages: Vec<Damage>,
+        dormant: Dormant,
+        source: Arc<StoreSource>,
+    ) -> Self {
         Catalog {
             names: RwLock::default(),
             snapshots: RwLock::default(),
@@ -176,17 +184,42 @@ impl Catalog {
             next_log: AtomicU64::new(next_log),
             dirty: Mutex::default(),
             lost_pages,
+            damaged_pages: Mutex::default(),
+            source,
         }
     }
 
-    /// Pages that could not be read, and whose logs are unknown.
+    /// Pages that could not be read when the store was opened, and whose logs are unknown.
     pub(crate) fn lost_pages(&self) -> &[Damage] {
         &self.lost_pages
     }
 
+    /// Pages that could not be read since, whose logs are told by the error for who asks for one.
+    pub(crate) fn damaged_pages(&self) -> Vec<Damage> {
+        self.damaged_pages.lock().clone()
+    }
+
+    /// Notes that what dormant logs are on cannot be read, once for each place.
+    fn note_damage(&self, error: Error) {
+        tracing::error!(%error, "a page of the catalog cannot be read");
+        if let Error::Damaged(damage) = error {
+            let mut known = self.damaged_pages.lock();
+            let place = |damage: &Damage| (damage.segment, damage.position);
+            if known.iter().all(|known| place(known) != place(&damage)) {
+                known.push(*damage);
+            }
+        }
+    }
+
     /// The log of that name, made now if it is dormant.
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<LogState>> {
-        self.find_made(name).or_else(|| self.find_dormant(name))
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Unreadable`], [`Error::Io`] if it may be a dormant one, and what leads to it cannot be read.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Arc<LogState>>> {
+        match self.find_made(name) {
+            Some(found) => Ok(Some(found)),
+            None => self.find_dormant(name),
+        }
     }
 
     #[inline]
@@ -195,18 +228,23 @@ impl Catalog {
     }
 
     #[cold]
-    fn find_dormant(&self, name: &str) -> Option<Arc<LogState>> {
-        let dormant = self.dormant.read().find(name);
+    fn find_dormant(&self, name: &str) -> Result<Option<Arc<LogState>>> {
+        let dormant = self.dormant.read().find(name, &self.source)?;
+        if let Some(log) = dormant
+            && let Some(woken) = self.wake(log, Some(name))?
+        {
+            return Ok(Some(woken));
+        }
         // Or somebody else has made it just now.
-        dormant
-            .and_then(|log| self.wake(log))
-            .or_else(|| self.find_made(name))
+        Ok(self.find_made(name))
     }
 
     /// Makes a dormant log, in all versions that there are.
-    fn wake(&self, log: LogId) -> Option<Arc<LogState>> {
+    fn wake(&self, log: LogId, name: Option<&str>) -> Result<Option<Arc<LogState>>> {
         let mut dormant = self.dormant.write();
-        let committed = dormant.wake(log)?;
+        let Some(committed) = dormant.wake(log, name, &self.source)? else {
+            return Ok(None);
+        };
         let (log, id) = (Arc::clone(&committed.log), log.get());
         if !weakened!("woken-log-missing-in-held-versions") {
             let held = self.held.lock();
@@ -216,14 +254,14 @@ impl Catalog {
         }
         self.newest.lock().logs.insert(id, committed);
         self.names.write().insert(ByName(Arc::clone(&log)));
-        Some(log)
+        Ok(Some(log))
     }
 
     /// Makes those dormant logs of which `is_wanted` says so.
     pub(crate) fn wake_if(&self, is_wanted: impl Fn(&LogState) -> bool) {
         let mut wanted = Vec::new();
         self.look_at_dormant(|log| wanted.extend(is_wanted(log).then_some(log.id)));
-        wanted.into_iter().for_each(|log| drop(self.wake(log)));
+        wanted.into_iter().for_each(|log| self.wake_or_note(log));
     }
 
     /// Shows all logs, each once: dormant ones as logs that are let go of again.
@@ -241,29 +279,46 @@ impl Catalog {
         }
     }
 
-    /// Shows dormant logs as logs that are let go of again, by rising ids; nobody waits for `look`.
+    /// Shows dormant logs as logs that are let go of again, by rising ids; nobody waits for `look`. Those of a page that cannot be
+    /// read are passed over.
     fn look_at_dormant(&self, mut look: impl FnMut(&Arc<LogState>)) {
-        let mut next = Some(LogId::new(0));
-        while let Some(from) = next {
-            let some = self.dormant.read().made_from(from, DORMANT_AT_ONCE);
-            next = some.last().map(|log| LogId::new(log.id.get().saturating_add(1)));
-            some.iter().for_each(&mut look);
+        let mut from = 0;
+        loop {
+            let found = self.dormant.read().page_from(from, &self.source);
+            let Some((number, page)) = found else { return };
+            match page {
+                Ok(page) => page.made().for_each(|log| look(&log)),
+                Err(error) => self.note_damage(error),
+            }
+            from = number.saturating_add(1);
+        }
+    }
+
+    fn wake_or_note(&self, log: LogId) {
+        if let Err(error) = self.wake(log, None) {
+            self.note_damage(error);
         }
     }
 
     /// Makes all dormant logs.
     fn wake_all(&self) {
-        let mut dormant = self.dormant.read().ids();
-        dormant.sort_unstable();
-        for log in dormant {
-            self.wake(log);
-        }
+        let dormant = self.dormant.read().ids();
+        dormant.into_iter().for_each(|log| self.wake_or_note(log));
     }
 
-    /// Pages were written anew, with the same entries of dormant logs.
-    pub(crate) fn renew_pages(&self, pages: &ListedPages) {
-        let mut dormant = self.dormant.write();
-        pages.values().for_each(|page| dormant.renew(page));
+    /// The catalog as the newest checkpoint has it.
+    pub(crate) fn listed(&self) -> Listed {
+        self.dormant.read().listed.clone()
+    }
+
+    /// A checkpoint was made. Dormant logs are on its pages as they were.
+    pub(crate) fn renew_listed(&self, listing: NewListing) {
+        self.dormant.write().listed.renew(listing);
+    }
+
+    /// Lets go of what was loaded to find names.
+    pub(crate) fn trim_names(&self) {
+        self.dormant.write().listed.trim();
     }
 
     /// The newest version, to be held.
@@ -294,18 +349,28 @@ impl Catalog {
         let mut names: Vec<_> = named
             .map(|committed| committed.log.name.as_str().to_owned())
             .collect();
-        names.extend(dormant.entries().map(|entry| entry.name.to_owned()));
+        let mut from = 0;
+        while let Some((number, page)) = dormant.page_from(from, &self.source) {
+            match page {
+                Ok(page) => names.extend(page.entries().map(|entry| entry.name.to_owned())),
+                Err(error) => self.note_damage(error),
+            }
+            from = number.saturating_add(1);
+        }
         names
     }
 
     /// The log of that name, made by `make` if there is none; and whether it was made.
+    ///
+    /// # Errors
+    /// As of [`Self::find`].
     pub(crate) fn find_or_insert(
         &self,
         name: &LogName,
         make: impl FnOnce(LogId) -> Arc<LogState>,
-    ) -> (Arc<LogState>, bool) {
-        if let Some(found) = self.find(name.as_str()) {
-            return (found, false);
+    ) -> Result<(Arc<LogState>, bool)> {
+        if let Some(found) = self.find(name.as_str())? {
+            return Ok((found, false));
         }
         let mut reserved = self.reserved.lock();
         while reserved.contains(name) {
@@ -313,30 +378,33 @@ impl Catalog {
         }
         let mut names = self.names.write();
         if let Some(found) = names.get(name.as_str()) {
-            return (Arc::clone(&found.0), false);
+            return Ok((Arc::clone(&found.0), false));
         }
         let id = LogId::new(self.next_log.fetch_add(1, Ordering::AcqRel));
         let log = make(id);
         names.insert(ByName(Arc::clone(&log)));
-        (log, true)
+        Ok((log, true))
     }
 
     /// Keeps the name for a log that is about to be made; nothing if there is one, or one is being made. Whoever wants
     /// a log of that name meanwhile waits.
-    pub(crate) fn reserve(&self, name: &LogName) -> Option<Reserved<'_>> {
+    ///
+    /// # Errors
+    /// As of [`Self::find`].
+    pub(crate) fn reserve(&self, name: &LogName) -> Result<Option<Reserved<'_>>> {
         let mut reserved = self.reserved.lock();
         // In this order: a log that wakes in between is found among the names.
-        let is_dormant = self.dormant.read().find(name.as_str()).is_some();
-        if is_dormant && !weakened!("name-of-dormant-log-free") {
-            return None;
+        let dormant = self.dormant.read().find(name.as_str(), &self.source)?;
+        if dormant.is_some() && !weakened!("name-of-dormant-log-free") {
+            return Ok(None);
         }
         if self.names.read().contains(name.as_str()) || !reserved.insert(name.clone()) {
-            return None;
+            return Ok(None);
         }
-        Some(Reserved {
+        Ok(Some(Reserved {
             catalog: self,
             name: name.clone(),
-        })
+        }))
     }
 
     /// A number for a log that is about to be made.
@@ -415,10 +483,19 @@ impl Catalog {
     }
 
     /// Whether a log of that name may be made: there is none, or none that was found again so far.
-    pub(crate) fn is_name_free(&self, name: &str) -> bool {
+    ///
+    /// # Errors
+    /// As of [`Self::find`].
+    pub(crate) fn is_name_free(&self, name: &str) -> Result<bool> {
+        let found = self.find(name)?;
         let former = self.former.lock();
-        self.find(name)
-            .is_none_or(|log| former.contains_key(&log.id.get()))
+        Ok(found.is_none_or(|log| former.contains_key(&log.id.get())))
+    }
+
+    /// Whether another log was made of that name, but for those that were not found again so far.
+    pub(crate) fn has_other(&self, name: &str, log: LogId) -> bool {
+        let other = self.find_made(name).filter(|found| found.id != log);
+        other.is_some_and(|other| !self.former.lock().contains_key(&other.id.get()))
     }
 
     /// Behind the journal: what was not found again is there no more.
@@ -434,7 +511,7 @@ impl Catalog {
     /// holds the log goes on with the same one.
     pub(crate) fn restore_entry(&self, entry: &CatalogEntryView<'_>, root: Root, settings: Settings) {
         self.dormant.write().forget(entry.log);
-        if let Some(known) = self.by_id(entry.log.get()) {
+        if let Some(known) = self.made_by_id(entry.log.get()) {
             self.found_again(entry.log);
             let end = root.end();
             known.replace_root(root);
@@ -486,12 +563,21 @@ impl Catalog {
     }
 
     /// The log of that number, made now if it is dormant.
-    pub(crate) fn by_id(&self, id: u64) -> Option<Arc<LogState>> {
-        let found = || {
-            let newest = self.newest.lock();
-            newest.logs.get(id).map(|committed| Arc::clone(&committed.log))
-        };
-        found().or_else(|| self.wake(LogId::new(id)).or_else(found))
+    ///
+    /// # Errors
+    /// As of [`Self::find`].
+    pub(crate) fn by_id(&self, id: u64) -> Result<Option<Arc<LogState>>> {
+        if let Some(found) = self.made_by_id(id) {
+            return Ok(Some(found));
+        }
+        let woken = self.wake(LogId::new(id), None)?;
+        // Or somebody else has made it just now.
+        Ok(woken.or_else(|| self.made_by_id(id)))
+    }
+
+    fn made_by_id(&self, id: u64) -> Option<Arc<LogState>> {
+        let newest = self.newest.lock();
+        newest.logs.get(id).map(|committed| Arc::clone(&committed.log))
     }
 
     /// Notes that a log differs from what the newest checkpoint has of it.

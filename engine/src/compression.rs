@@ -107,7 +107,7 @@ impl Core {
         self.check_writable("set the compression of a log")?;
         let name = LogName::parse(name)?;
         let told = compression.map(Compression::as_setting).transpose()?;
-        let log = self.log_named(&name);
+        let log = self.log_named(&name)?;
         self.change_settings(&log, |settings| {
             settings.compression = told;
             Ok(())

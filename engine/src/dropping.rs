@@ -58,7 +58,7 @@ impl Core {
     /// The log of that name, made if there is none, and the right to append to it.
     pub(crate) fn take_writer(&self, name: &LogName) -> Result<(Arc<LogState>, Owner<TailState>)> {
         loop {
-            let log = self.log_named(name);
+            let log = self.log_named(name)?;
             let owner = log.take_owner().ok_or_else(|| Error::WriterOpen {
                 name: name.as_str().to_owned(),
             })?;

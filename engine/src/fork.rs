@@ -114,7 +114,7 @@ impl Core {
 
     /// Reserves the name of a log that is about to be made.
     fn reserve(&self, name: &LogName) -> Result<Reserved<'_>> {
-        self.catalog.reserve(name).ok_or_else(|| Error::LogExists {
+        self.catalog.reserve(name)?.ok_or_else(|| Error::LogExists {
             name: name.as_str().to_owned(),
         })
     }

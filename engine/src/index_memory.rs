@@ -62,6 +62,7 @@ impl Core {
         for log in self.catalog.everything() {
             log.trim_tree();
         }
+        self.catalog.trim_names();
         destroy_replaced();
         // Behind the roots: who sees the number finds trees that were trimmed.
         memory.trims.fetch_add(1, Ordering::Release);

@@ -106,7 +106,7 @@ impl Core {
         self.check_writable("make a log keyed")?;
         let name = LogName::parse(name)?;
         let told = keyed.map(Keyed::as_setting).transpose()?;
-        let log = self.log_named(&name);
+        let log = self.log_named(&name)?;
         if told.is_some() && !log.is_keyed() {
             self.demand_keys_of(&log)?;
         }

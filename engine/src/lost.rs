@@ -148,9 +148,16 @@ impl Core {
         lost
     }
 
+    /// Damage that was found and gone around: what opening found, and pages of the catalog that could not be read since.
+    pub(crate) fn damage(&self) -> Vec<Damage> {
+        let mut damage = self.damage_of_opening();
+        damage.extend(self.catalog.damaged_pages());
+        damage
+    }
+
     /// Damage that opening went around: pages of the catalog, and the holes that were stepped over in a store that is only
     /// read. Where it is written, they were accepted.
-    pub(crate) fn damage(&self) -> Vec<Damage> {
+    fn damage_of_opening(&self) -> Vec<Damage> {
         let mut damage = self.catalog.lost_pages().to_vec();
         if self.options.read_only {
             let found = self.holes.found.lock();
@@ -166,8 +173,8 @@ impl Core {
     pub(crate) fn find_log(&self, name: &str) -> Result<Arc<LogState>> {
         let may_have_it = |_: &Damage| !weakened!("lost-page-forgotten");
         self.catalog
-            .find(name)
-            .ok_or_else(|| match self.damage().into_iter().find(may_have_it) {
+            .find(name)?
+            .ok_or_else(|| match self.damage_of_opening().into_iter().find(may_have_it) {
                 Some(damage) => Error::Damaged(Box::new(damage)),
                 None => Error::UnknownLog {
                     name: name.to_owned(),

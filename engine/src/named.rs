@@ -333,8 +333,8 @@ impl Core {
             let next = of_log.iter().skip(behind).map(|(told, _)| told.time_ms);
             // The newest one answers for as long as its log is there.
             let last_until = match self.catalog.find(name.as_str()) {
-                Some(_) => i64::MAX,
-                None => of_log.last().map_or(i64::MAX, |(told, _)| told.time_ms),
+                Ok(Some(_)) | Err(_) => i64::MAX,
+                Ok(None) => of_log.last().map_or(i64::MAX, |(told, _)| told.time_ms),
             };
             for ((_, log), until) in of_log.iter().zip(next.chain([last_until])) {
                 if until < begin_ms {

@@ -150,7 +150,7 @@ impl Parts {
         // A log that was not there before stays unknown to the end: its messages keep their order so.
         let known = match unknown.contains_key(name) {
             true => None,
-            false => catalog.find(name),
+            false => catalog.find(name)?,
         };
         let Some(log) = known else {
             return Ok(unknown.entry(LogName::parse(name)?).or_default());
@@ -219,17 +219,20 @@ impl Parts {
 
     /// Finds the logs that were not there when their messages were added, or have gone since, by `make`, which makes them if
     /// need be. Parts without messages go.
-    pub(crate) fn resolve(&mut self, make: impl Fn(&LogName) -> Arc<LogState>) {
+    ///
+    /// # Errors
+    /// As of `make`.
+    pub(crate) fn resolve(&mut self, make: impl Fn(&LogName) -> Result<Arc<LogState>>) -> Result<()> {
         self.list.retain(|part| !part.messages.is_empty());
         for part in &mut self.list {
             // Its name may be another's by now.
             if part.log.is_dropped() && !weakened!("dropped-log-kept-in-transaction") {
-                part.log = make(&part.log.name);
+                part.log = make(&part.log.name)?;
             }
         }
         for (name, messages) in std::mem::take(&mut self.unknown) {
             if !messages.is_empty() {
-                let log = make(&name);
+                let log = make(&name)?;
                 self.list.push(Part { log, messages });
             }
         }
@@ -245,6 +248,7 @@ impl Parts {
             }
             is_same
         });
+        Ok(())
     }
 
     /// One order for everybody: two transactions over the same logs never wait for each other in a circle. Parts of the same

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::journal::replay::Scan;
 use crate::reader_table::{READERS_WORDS, ReaderSlot, ReaderTable, ReaderView};
-use crate::recover::{LostPages, Make, load_checkpoint, restore_logs};
+use crate::recover::{Make, ReadPages, load_checkpoint, restore_logs};
 use crate::root_file::RootFile;
 use crate::store::newest_slot;
 use lanterman_format::RootSlot;
@@ -103,11 +103,11 @@ impl Core {
     fn jump(&self, following: &mut Following, slot: &RootSlot) -> Result<()> {
         following.sequence = slot.sequence;
         self.segments.forget_journals();
-        let loaded = load_checkpoint(&self.segments, slot, LostPages::Refused)?;
+        let loaded = load_checkpoint(&self.segments, slot, ReadPages::All)?;
         let listing = self.segments.list(false)?;
         let scan = self.scan_from(slot, loaded.last_commit_crc, listing.journals)?;
         self.catalog.begin_anew();
-        restore_logs(&self.segments, &self.catalog, &loaded, Make::All)?;
+        restore_logs(&self.segments, &self.catalog, &loaded.listed, Make::All)?;
         self.catalog.set_version(loaded.version);
         // Pins from before may need what only the older checkpoint has.
         following.base = (slot.version, self.pins.next());

@@ -157,7 +157,7 @@ impl Core {
         (first, count): (u64, u64),
         header: &BlockHeader,
     ) -> Result<Option<Arc<LogState>>> {
-        match self.catalog.by_id(id.get()) {
+        match self.catalog.by_id(id.get())? {
             None if !self.catalog.lost_pages().is_empty() || self.lose_nameless(id, first, count) => Ok(None),
             None => Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))),
             found => Ok(found),
@@ -255,8 +255,8 @@ impl Core {
             again.set_settings(settings);
             return Ok(again);
         }
-        let is_new = self.catalog.by_id(id.get()).is_none();
-        let is_free = settings.snapshot.is_some() || self.catalog.is_name_free(name);
+        let is_new = self.catalog.by_id(id.get())?.is_none();
+        let is_free = settings.snapshot.is_some() || self.catalog.is_name_free(name)?;
         match known.filter(|_| is_new && is_free) {
             Some(name) => Ok(Arc::new(LogState::new(id, name, Root::empty(), settings))),
             None => Err(self.journal_damage(header, crate::rules::disagree(Structure::Commit, 0, id.get()))),
@@ -275,7 +275,7 @@ impl Core {
         else {
             return Ok(Vec::new());
         };
-        let Some(log) = self.catalog.by_id(log.get()) else {
+        let Some(log) = self.catalog.by_id(log.get())? else {
             return Ok(Vec::new());
         };
         let Some(hole) = self.holes.newest() else {

@@ -56,6 +56,11 @@ impl StoreSource {
         }
     }
 
+    /// The segments that it gives bytes of.
+    pub(crate) fn segments(&self) -> &SegmentTable {
+        &self.segments
+    }
+
     /// What trees take of memory.
     #[inline]
     pub(crate) fn index_memory(&self) -> &IndexMemory {

@@ -14,14 +14,12 @@ use lanterman_format::segment::SegmentKind;
 use lanterman_format::weakened;
 
 use crate::background::Background as Helper;
-use crate::catalog::Catalog;
 use crate::checkpoint::{CheckpointReceipt, CheckpointState};
 use crate::core::{Core, CoreParts};
 use crate::counters::CounterReadings;
 use crate::create::{create_store, sync_name_of};
 use crate::deletion::{DeletionPlan, DeletionReceipt, WantedRange};
 use crate::disk::{Disk, DiskDescription, FileLock, PathKind};
-use crate::dormant::Dormant;
 use crate::error::{Damage, Error, Result};
 use crate::flush::{Flusher, IN_FLIGHT_MAX};
 use crate::journal::replay::Scan;
@@ -31,7 +29,7 @@ use crate::options::{Background, Durability, Options};
 use crate::pins::OldestPin;
 use crate::reader_table::{ReaderSlot, ReaderTable, ReaderView};
 use crate::readers::{open_table, register};
-use crate::recover::{Chosen, Loaded, Make, choose_checkpoint, restore_logs};
+use crate::recover::{Chosen, choose_checkpoint, restored_catalog, wanted_of_catalog};
 use crate::retention::Retention;
 use crate::room::{find_room, give_room_back};
 use crate::root_file::{FoundSlots, RootFile};
@@ -191,7 +189,7 @@ impl Store {
         let core = self.core();
         core.check_writable("create a log")?;
         let name = LogName::parse(name)?;
-        let log = core.log_named(&name);
+        let log = core.log_named(&name)?;
         if log.is_created() {
             return Err(Error::LogExists {
                 name: name.as_str().to_owned(),
@@ -211,9 +209,9 @@ impl Store {
         Ok(Log::new(Arc::clone(self.core()), state))
     }
 
-    /// Damage that opening the store found and went around: pages of the catalog, whose logs [`logs`](Self::logs) does
-    /// not list, and parts of the journal, of which [`lost_commits`](Self::lost_commits) tells more. Mostly nothing; and
-    /// always nothing in a store that is open for writing, which refuses to open unless the loss is accepted.
+    /// Damage that was found and gone around: pages of the catalog, whose logs [`logs`](Self::logs) does not list, and, in a store that is open for
+    /// reading, parts of the journal, of which [`lost_commits`](Self::lost_commits) tells more. Mostly nothing. A store that is open for writing
+    /// reads most pages when one of their logs is asked for, or all are listed, and knows only then.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
         self.core().damage()
@@ -651,23 +649,14 @@ fn open_core(
         !options.read_only,
     ));
     let listing = table.list(!options.read_only)?;
+    let (read_pages, make) = wanted_of_catalog(&options);
     let Chosen {
         slot,
-        mut loaded,
+        loaded,
         instead_of,
-    } = choose_checkpoint(&table, slots, newest, options.read_only)?;
-    let lost_pages = std::mem::take(&mut loaded.lost_pages);
-    // A reader jumps to newer checkpoints, and a history makes points of all logs.
-    let (make, dormant) = match options.read_only || options.history.is_some() {
-        true => (Make::All, Dormant::default()),
-        false => (Make::Needed, std::mem::take(&mut loaded.dormant)),
-    };
-    let catalog = Catalog::new(loaded.version, loaded.next_log, lost_pages, dormant);
-    restore_logs(&table, &catalog, &loaded, make)?;
-    if options.read_only {
-        // No page is written anew here, and nothing is collected.
-        loaded.entries.clear();
-    }
+    } = choose_checkpoint(&table, slots, newest, read_pages)?;
+    let source = Arc::new(StoreSource::new(Arc::clone(&table), &options));
+    let catalog = restored_catalog(&loaded, make, options.read_only, &source)?;
     let last_commit_crc = loaded.last_commit_crc;
     let begin = journal_end(&table, slot, last_commit_crc)?;
     let sizes = JournalSizes {
@@ -675,7 +664,6 @@ fn open_core(
         max: options.journal_segment_bytes_max,
     };
     let journal = Journal::new(Arc::clone(&table), sizes, begin, 0)?;
-    let source = Arc::new(StoreSource::new(Arc::clone(&table), &options));
     let bulk = disk
         .bulk_writer(IN_FLIGHT_MAX)
         .map_err(|source| Error::io("set up writing for", path, source))?;
@@ -683,7 +671,7 @@ fn open_core(
         path: path.to_path_buf(),
         pool: Pool::new(options.tail_memory_bytes, options.slab_bytes_max),
         flusher: Flusher::new(bulk, options.tail_memory_bytes / 4),
-        checkpoint: checkpoint_state(slots, newest, slot, loaded),
+        checkpoint: checkpoint_state(slots, newest, slot),
         segments: Arc::clone(&table),
         source,
         catalog,
@@ -742,12 +730,7 @@ impl Core {
     }
 }
 
-fn checkpoint_state(
-    slots: &FoundSlots,
-    newest: &RootSlot,
-    slot: &RootSlot,
-    loaded: Loaded,
-) -> CheckpointState {
+fn checkpoint_state(slots: &FoundSlots, newest: &RootSlot, slot: &RootSlot) -> CheckpointState {
     // Of two slots that differ the one that is not used is written first: one good slot is there at any time.
     let spared = if slot.sequence == newest.sequence {
         newest.sequence
@@ -759,9 +742,7 @@ fn checkpoint_state(
         written: None,
         journal_segment: slot.journal_segment,
         journal_position: slot.journal_position.get(),
-        version: loaded.version,
-        pages: loaded.pages,
-        entries: loaded.entries,
+        version: slot.version,
     }
 }
 

@@ -163,7 +163,7 @@ impl Core {
     }
 
     fn commit_collected(&self, transaction: &mut Transaction) -> Result<TransactionReceipt> {
-        transaction.parts.resolve(|name| self.log_named(name));
+        transaction.parts.resolve(|name| self.log_named(name))?;
         let (edits, deleted) = self.edits_of(std::mem::take(&mut transaction.deletions))?;
         if transaction.parts.is_empty() && edits.is_empty() {
             return Ok(TransactionReceipt {
@@ -270,7 +270,10 @@ impl Core {
     }
 
     /// The log of that name; one that is made here is in no version before something of it is committed.
-    pub(crate) fn log_named(&self, name: &LogName) -> Arc<LogState> {
+    ///
+    /// # Errors
+    /// As of finding it.
+    pub(crate) fn log_named(&self, name: &LogName) -> Result<Arc<LogState>> {
         let make = |id| {
             Arc::new(LogState::new(
                 id,
@@ -279,7 +282,7 @@ impl Core {
                 Settings::default(),
             ))
         };
-        self.catalog.find_or_insert(name, make).0
+        Ok(self.catalog.find_or_insert(name, make)?.0)
     }
 
     /// Adds the logs that rules may send messages to.
@@ -295,7 +298,7 @@ impl Core {
             }
         }
         for name in wanted {
-            parts.add_log(self.log_named(&LogName::parse(&name)?));
+            parts.add_log(self.log_named(&LogName::parse(&name)?)?);
         }
         Ok(())
     }

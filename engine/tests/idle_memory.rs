@@ -49,7 +49,7 @@ const LOGS: usize = 16_000;
 /// What one log may take, a little less than a kilobyte of resident memory: pages have holes.
 const BYTES_A_LOG_MAX: usize = 940;
 /// What one that was found when the store was opened may take, as long as nobody asks for it.
-const FOUND_BYTES_A_LOG_MAX: usize = 224;
+const FOUND_BYTES_A_LOG_MAX: usize = 8;
 /// What looking for garbage may take for one log beside the log itself: a place in a list of all logs, with room to spare.
 const COLLECTED_BYTES_A_LOG_MAX: usize = 12;
 

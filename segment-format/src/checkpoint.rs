@@ -3,6 +3,8 @@
 use crate::block::{
     BLOCK_HEADER_BYTES, BlockIdentity, BlockKind, Filler, Place, Sealed, append_whole_block, open_whole_block,
 };
+use crate::catalog::CatalogIndex;
+use crate::catalog::index::encoded_bytes;
 use crate::convert::{index, narrow, read, wide};
 use crate::error::{FormatError, Found, Rule, Structure};
 use crate::ids::{ByteLength, Crc, Generation, LogId, Position, SegmentId, Version};
@@ -15,6 +17,8 @@ const RULES: Structure = Structure::Checkpoint;
 const LISTS_AT: usize = 192;
 const ENTRY_BYTES: usize = 48;
 const FLAG_FREE: u8 = 1;
+/// Behind the references to pages stands what is told of them.
+const FLAG_INDEX: u32 = 1;
 
 wire_struct! {
     struct RawCheckpoint is "CheckpointHeader", 128 bytes {
@@ -26,9 +30,10 @@ wire_struct! {
         40 last_commit_crc: U32,
         44 segment_count: U32,
         48 page_count: U32,
-        52 reserved_52: U32,
+        52 flags: U32,
         56 garbage: RawReference,
-        104 reserved: [u8; 24],
+        104 name_run_count: U32,
+        108 reserved: [u8; 20],
     }
 }
 
@@ -86,11 +91,19 @@ pub struct Checkpoint {
     pub segments: Vec<SegmentEntry>,
     /// The pages of the catalog that have entries, by rising page number.
     pub pages: Vec<Reference>,
+    /// What is told of them; nothing in checkpoints from before there was an index, of which all pages are to be read.
+    pub index: Option<CatalogIndex>,
 }
 
 impl Checkpoint {
     /// Length of the block without its padding.
     pub fn encoded_bytes(&self) -> usize {
+        let index = self.index.as_ref().map_or(0, CatalogIndex::encoded_bytes);
+        self.index_at().saturating_add(index)
+    }
+
+    /// Where the index stands, if there is one: behind the other lists.
+    fn index_at(&self) -> usize {
         let entries = self.segments.len().saturating_add(self.pages.len());
         entries.saturating_mul(ENTRY_BYTES).saturating_add(LISTS_AT)
     }
@@ -103,6 +116,7 @@ impl Checkpoint {
     pub fn encode(&self, identity: &BlockIdentity, out: &mut Vec<u8>) -> Result<Sealed, FormatError> {
         self.check()?;
         let payload_bytes = narrow(self.encoded_bytes().saturating_sub(BLOCK_HEADER_BYTES), RULES, 8)?;
+        let names = self.index.iter().flat_map(|index| &index.names);
         append_whole_block(identity, BlockKind::Checkpoint, payload_bytes, out, |payload| {
             let header = RawCheckpoint {
                 version: U64::new(self.version.get()),
@@ -113,9 +127,10 @@ impl Checkpoint {
                 last_commit_crc: U32::new(self.last_commit_crc.get()),
                 segment_count: U32::new(narrow(self.segments.len(), RULES, 108)?),
                 page_count: U32::new(narrow(self.pages.len(), RULES, 112)?),
-                reserved_52: U32::ZERO,
+                flags: U32::new(if self.index.is_some() { FLAG_INDEX } else { 0 }),
                 garbage: self.garbage.to_raw(),
-                reserved: [0; 24],
+                name_run_count: U32::new(narrow(names.clone().count(), RULES, 168)?),
+                reserved: [0; 20],
             };
             let mut filler = Filler::new(payload, RULES);
             filler.push(header.as_bytes())?;
@@ -124,7 +139,11 @@ impl Checkpoint {
                 .try_for_each(|entry| filler.push(raw_segment(entry).as_bytes()))?;
             self.pages
                 .iter()
-                .try_for_each(|page| filler.push(page.to_raw().as_bytes()))
+                .try_for_each(|page| filler.push(page.to_raw().as_bytes()))?;
+            let mut told = self.index.iter().flat_map(|index| &index.pages);
+            told.try_for_each(|entry| filler.push(entry.to_raw().as_bytes()))?;
+            let mut names = names;
+            names.try_for_each(|run| filler.push(run.to_raw().as_bytes()))
         })
     }
 
@@ -170,7 +189,10 @@ impl Checkpoint {
             let found = page.target.map_or(0, |target| u64::from(target.code()));
             let wanted = u64::from(BlockKind::CatalogPage.code());
             RULES.require(found == wanted, Rule::Kind, wide(pages_at), wanted, found)
-        })
+        })?;
+        let at = wide(self.index_at());
+        let index = self.index.as_ref();
+        index.map_or(Ok(()), |index| index.check(at, self.pages.len(), self.next_log))
     }
 }
 
@@ -190,14 +212,26 @@ fn raw_segment(entry: &SegmentEntry) -> RawSegmentEntry {
 
 fn decode_block(block: &[u8]) -> Result<Checkpoint, FormatError> {
     let header: RawCheckpoint = read(block, BLOCK_HEADER_BYTES, RULES)?;
-    let clean = header.reserved_52.get() == 0 && header.reserved == [0; 24];
-    RULES.require(clean, Rule::Reserved, 116, 0, 1)?;
+    RULES.require(header.reserved == [0; 20], Rule::Reserved, 172, 0, 1)?;
+    let (flags, names) = (header.flags.get(), index(header.name_run_count.get()));
+    let known = u64::from(FLAG_INDEX);
+    RULES.require(
+        flags & !FLAG_INDEX == 0,
+        Rule::Flags,
+        116,
+        known,
+        u64::from(flags),
+    )?;
+    let has_index = flags & FLAG_INDEX != 0;
+    RULES.require(has_index || names == 0, Rule::Reserved, 168, 0, wide(names))?;
     let (segments, pages) = (index(header.segment_count.get()), index(header.page_count.get()));
     // Remaining bytes before anything is allocated: the lists fill the block.
-    let needed = segments
+    let index_at = segments
         .saturating_add(pages)
         .saturating_mul(ENTRY_BYTES)
         .saturating_add(LISTS_AT);
+    let told = if has_index { pages } else { 0 };
+    let needed = encoded_bytes(told, names).saturating_add(index_at);
     RULES.require(
         needed == block.len(),
         Rule::Count,
@@ -221,6 +255,10 @@ fn decode_block(block: &[u8]) -> Result<Checkpoint, FormatError> {
         pages: (segments..segments.saturating_add(pages))
             .map(|number| decode_page_reference(block, position(number)))
             .collect::<Result<_, _>>()?,
+        index: match has_index {
+            true => Some(CatalogIndex::decode(block, index_at, pages, names)?),
+            false => None,
+        },
     };
     checkpoint.check()?;
     Ok(checkpoint)
@@ -259,6 +297,8 @@ fn decode_page_reference(block: &[u8], at: usize) -> Result<Reference, FormatErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KeyRun;
+    use crate::catalog::PageEntry;
     use crate::testing::{assert_block_is_guarded, bless, identity, place};
 
     fn segment(id: u64, kind: SegmentKind, free: bool) -> SegmentEntry {
@@ -292,6 +332,49 @@ mod tests {
                 segment(4, SegmentKind::Journal, false),
             ],
             pages: vec![Reference::local(BlockKind::CatalogPage, &identity(), &sealed); 2],
+            index: None,
+        }
+    }
+
+    fn indexed() -> Checkpoint {
+        let sealed = Sealed {
+            block_bytes: 4100,
+            header_crc: Crc::new(3),
+        };
+        let entry = PageEntry {
+            page: 0,
+            logs: 0b1110,
+            named: 2,
+            needed: true,
+        };
+        let run = KeyRun {
+            base: 0,
+            first: 0,
+            end: 300,
+            entries: 7,
+            stored_bytes: 0,
+            superseded_bytes: 0,
+            page_count: 2,
+            leaf_count: 1,
+            root_page: 0,
+            filter_page: 1,
+            filter_blocks: 1,
+            level: 0,
+            tree: Reference::local(BlockKind::Node, &identity(), &sealed),
+        };
+        let last = PageEntry {
+            page: 2,
+            logs: 1 << 43,
+            named: 1,
+            needed: false,
+        };
+        let index = CatalogIndex {
+            pages: vec![entry, last],
+            names: vec![run],
+        };
+        Checkpoint {
+            index: Some(index),
+            ..checkpoint()
         }
     }
 
@@ -310,7 +393,11 @@ mod tests {
             pages: vec![],
             ..checkpoint()
         };
-        for checkpoint in [checkpoint(), bare] {
+        let bare_index = Checkpoint {
+            index: Some(CatalogIndex::default()),
+            ..bare.clone()
+        };
+        for checkpoint in [checkpoint(), indexed(), bare, bare_index] {
             let found = Checkpoint::decode(&encoded(&checkpoint).unwrap(), &place());
             assert_eq!(found, Found::Valid(checkpoint));
         }
@@ -319,6 +406,7 @@ mod tests {
     #[test]
     fn a_checkpoint_decodes_only_whole_and_in_its_own_place() {
         assert_block_is_guarded(&encoded(&checkpoint()).unwrap(), Checkpoint::decode);
+        assert_block_is_guarded(&encoded(&indexed()).unwrap(), Checkpoint::decode);
     }
 
     #[test]
@@ -357,9 +445,26 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_breaks_a_rule_is_not_written() {
+        let refused = |change: fn(&mut CatalogIndex)| {
+            let mut checkpoint = indexed();
+            change(checkpoint.index.as_mut().unwrap());
+            encoded(&checkpoint).unwrap_err().rule
+        };
+        assert_eq!(refused(|it| it.pages.truncate(1)), Rule::Count);
+        assert_eq!(refused(|it| it.pages.swap(0, 1)), Rule::Order);
+        assert_eq!(refused(|it| it.pages[1].page = 0), Rule::Order);
+        assert_eq!(refused(|it| it.pages[1].logs = 0), Rule::Zero);
+        assert_eq!(refused(|it| it.pages[1].named = 2), Rule::Bounds);
+        assert_eq!(refused(|it| it.names[0].end = 301), Rule::Bounds);
+        assert_eq!(refused(|it| it.names[0].first = 300), Rule::Order);
+        assert_eq!(refused(|it| it.names[0].tree = Reference::EMPTY), Rule::Zero);
+    }
+
+    #[test]
     fn hostile_checkpoints_are_refused_behind_a_fitting_checksum() {
-        let with = |at: usize, bytes: &[u8]| {
-            let mut block = encoded(&checkpoint()).unwrap();
+        let of = |checkpoint: &Checkpoint, at: usize, bytes: &[u8]| {
+            let mut block = encoded(checkpoint).unwrap();
             block[at..at + bytes.len()].copy_from_slice(bytes);
             let length = block.len();
             bless(&mut block, &[(64, length)]);
@@ -368,17 +473,30 @@ mod tests {
                 other => panic!("accepted: {other:?}"),
             }
         };
+        let with = |at: usize, bytes: &[u8]| of(&checkpoint(), at, bytes);
         let huge = u32::MAX.to_le_bytes();
         assert_eq!(with(80, &[1]), Rule::Alignment);
         assert_eq!(with(108, &huge), Rule::Count, "segments");
         assert_eq!(with(112, &huge), Rule::Count, "pages");
-        assert_eq!(with(116, &[1]), Rule::Reserved);
+        assert_eq!(with(116, &[1]), Rule::Count, "no index");
+        assert_eq!(with(116, &[2]), Rule::Flags);
         assert_eq!(with(120, &[0]), Rule::Kind, "garbage");
-        assert_eq!(with(168, &[1]), Rule::Reserved);
+        assert_eq!(with(168, &[1]), Rule::Reserved, "runs without an index");
+        assert_eq!(with(172, &[1]), Rule::Reserved);
         assert_eq!(with(192 + 12, &[0]), Rule::Kind);
         assert_eq!(with(192 + 13, &[2]), Rule::Flags);
         assert_eq!(with(192 + 14, &[1]), Rule::Reserved);
         assert_eq!(with(192 + 40, &[1]), Rule::Reserved);
         assert_eq!(with(192 + 3 * 48, &[0]), Rule::Kind, "page");
+        let with = |at: usize, bytes: &[u8]| of(&indexed(), at, bytes);
+        let index = 192 + 5 * 48;
+        assert_eq!(with(168, &huge), Rule::Count, "runs");
+        assert_eq!(with(116, &[0]), Rule::Reserved, "runs without an index");
+        assert_eq!(with(index, &[5]), Rule::Order, "page numbers");
+        assert_eq!(with(index + 8, &[4]), Rule::Bounds, "more names than logs");
+        assert_eq!(with(index + 12, &[2]), Rule::Flags);
+        assert_eq!(with(index + 32 + 16, &[0; 16]), Rule::Zero, "no log");
+        assert_eq!(with(index + 64 + 92, &[1]), Rule::Reserved, "run");
+        assert_eq!(with(index + 64 + 96, &[0]), Rule::Kind, "tree of a run");
     }
 }

@@ -49,6 +49,7 @@ pub const ALL: &[StructLayout] = &[
     crate::catalog::RawCatalogEntry::LAYOUT,
     crate::checkpoint::RawCheckpoint::LAYOUT,
     crate::checkpoint::RawSegmentEntry::LAYOUT,
+    crate::catalog::index::RawPageEntry::LAYOUT,
     crate::gathered::RawGathered::LAYOUT,
     crate::settings::RawSetting::LAYOUT,
     crate::settings::RawRetention::LAYOUT,

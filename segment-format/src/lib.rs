@@ -67,7 +67,7 @@ mod testing;
 
 pub use block::{BLOCK_ALIGNMENT, BlockHeader, BlockIdentity, BlockKind, Place, Sealed};
 pub use buffer::{BufferFields, BufferView, ValueType};
-pub use catalog::{CatalogEntry, CatalogEntryView, CatalogPage, PackedPage};
+pub use catalog::{CatalogEntry, CatalogEntryView, CatalogIndex, CatalogPage, PackedPage, PageEntry};
 pub use checkpoint::{Checkpoint, SegmentEntry};
 pub use commit::{
     Change, CommitCounts, CommitFinished, CommitParameters, CommitView, CommitWriter, FrameDescription,

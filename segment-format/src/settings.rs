@@ -384,7 +384,7 @@ pub struct KeyRun {
 }
 
 impl KeyRun {
-    fn to_raw(self) -> RawKeyRun {
+    pub(crate) fn to_raw(self) -> RawKeyRun {
         RawKeyRun {
             base: U64::new(self.base),
             first: U64::new(self.first),
@@ -403,7 +403,7 @@ impl KeyRun {
         }
     }
 
-    fn of_raw(raw: &RawKeyRun, at: u64) -> Result<Self, FormatError> {
+    pub(crate) fn of_raw(raw: &RawKeyRun, at: u64) -> Result<Self, FormatError> {
         let reserved = u64::from(raw.reserved_92.get());
         RULES.require(reserved == 0, Rule::Reserved, at, 0, reserved)?;
         let run = Self {
@@ -426,7 +426,7 @@ impl KeyRun {
     }
 
     /// The rules that hold before writing and after reading.
-    fn check(&self, at: u64) -> Result<(), FormatError> {
+    pub(crate) fn check(&self, at: u64) -> Result<(), FormatError> {
         RULES.require(self.first < self.end, Rule::Order, at, self.first, self.end)?;
         RULES.require(!self.tree.is_empty(), Rule::Zero, at, 1, 0)?;
         let pages = self.page_count;

@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lanterman_format::catalog::CatalogEntryView;
 use lanterman_format::ids::{SegmentId, Version};
 use lanterman_format::segment::SegmentKind;
-use lanterman_format::settings::Settings;
 use lanterman_format::weakened;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -22,7 +20,6 @@ use crate::keys::KeyRun;
 use crate::log::{LogState, Root};
 use crate::pins::{Holder, Kept, OldestPin};
 use crate::segment::{FIRST_BLOCK_POSITION, MakingRoom, SegmentFile};
-use crate::tree::reach_from;
 
 /// How often a collection that finds a log edited since its checkpoint writes another one.
 const ATTEMPTS_MAX: u32 = 3;
@@ -427,12 +424,7 @@ impl Core {
             let pins = self.pins.kept();
             let oldest_pin = self.pins.oldest(self.clock.monotonic());
             reached.add(&checkpoint);
-            state.pages.values().for_each(|page| reached.add(page));
-            // Those of dormant logs among them: nothing else tells of one.
-            let entries = state.entries.values().flat_map(|page| page.entries());
-            for entry in entries.filter(|_| !weakened!("checkpoint-unreached")) {
-                self.reach_entry(&entry, &mut reached)?;
-            }
+            self.reach_listed(&mut reached)?;
             for log in &logs {
                 self.reach_root(log, &log.root(), &mut reached)?;
                 if let Some(tail) = &log.persisted.lock().tail {
@@ -455,24 +447,6 @@ impl Core {
             }));
         }
         Ok(None)
-    }
-
-    /// Takes up what the newest checkpoint tells of a log.
-    fn reach_entry(&self, entry: &CatalogEntryView<'_>, live: &mut Reached) -> Result<()> {
-        live.add(&entry.tail);
-        // What settings say that cannot be read, the store refused when it was opened.
-        let settings = Settings::decode(entry.settings).unwrap_or_default();
-        let runs = settings
-            .key_runs
-            .iter()
-            .filter(|_| !weakened!("key-runs-unreached"));
-        let trees = std::iter::once(&entry.tree).chain(runs.map(|run| &run.tree));
-        for tree in trees.filter(|tree| !tree.is_empty()) {
-            let start = entry.start_offset.get();
-            let failed = |error| crate::source::tree_error(&self.segments, entry.name, start, error);
-            reach_from(tree, self.source.as_ref(), live).map_err(failed)?;
-        }
-        Ok(())
     }
 
     fn reach_root(&self, log: &LogState, root: &Root, reached: &mut Reached) -> Result<()> {

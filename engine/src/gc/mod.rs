@@ -15,6 +15,7 @@
 
 mod collect;
 mod erase;
+mod listed;
 mod range_set;
 mod reached;
 mod slow;

@@ -13,6 +13,8 @@ use super::{KeyContext, KeyError, KeyedPlace, MemoryKeys};
 pub(crate) enum KeyStream {
     Run(RunCursor),
     Memory(MemoryCursor),
+    /// Entries that are in order already.
+    Places(std::vec::IntoIter<KeyedPlace>),
 }
 
 impl KeyStream {
@@ -25,6 +27,7 @@ impl KeyStream {
         match self {
             KeyStream::Run(run) => Ok(run.next(context, place)?),
             KeyStream::Memory(memory) => memory.next(context, place),
+            KeyStream::Places(places) => Ok(places.next().map(|next| *place = next).is_some()),
         }
     }
 }

@@ -64,6 +64,14 @@ impl KeyRun {
         (self.told.stored_bytes, self.told.superseded_bytes)
     }
 
+    /// The same run without what was loaded of it.
+    pub(crate) fn trimmed(&self) -> Self {
+        KeyRun {
+            told: self.told,
+            pages: self.pages.trimmed(),
+        }
+    }
+
     /// The same run as far as it speaks of `offsets`; `None` if it speaks of none of them.
     pub(crate) fn within(&self, offsets: &Range<u64>) -> Option<Self> {
         let first = self.told.first.max(offsets.start);

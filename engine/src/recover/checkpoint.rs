@@ -1,33 +1,25 @@
-//! What the newest checkpoint says: its catalog, page by page, and the logs that are made of it at once.
+//! What the newest checkpoint says: its catalog, as far as it is needed at once, and the logs that are made of it at once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lanterman_format::Structure;
-use lanterman_format::block::Place;
-use lanterman_format::catalog::{CatalogEntryView, PackedPage, page_of};
+use lanterman_format::catalog::{CatalogEntryView, PageEntry, page_of};
 use lanterman_format::checkpoint::Checkpoint;
-use lanterman_format::error::Found;
-use lanterman_format::ids::{ByteLength, Crc, LogId, Version};
+use lanterman_format::ids::{ByteLength, Crc, Version};
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::RootSlot;
-use lanterman_format::segment::SegmentKind;
 use lanterman_format::settings::Settings;
 
 use crate::catalog::Catalog;
-use crate::dormant::{self, Dormant, FoundLogs};
+use crate::dormant::{self, Dormant};
 use crate::error::{Damage, Error, Result};
 use crate::keys::KeyRun;
-use crate::listed::ListedPages;
+use crate::listed::{Listed, NameRuns, disagreement, name_error, read_block, read_page};
 use crate::log::Root;
+use crate::options::Options;
 use crate::root_file::FoundSlots;
 use crate::segment::SegmentTable;
-use crate::source::tree_error;
-use crate::tree::Tree;
-
-/// A checkpoint writes its nodes, its pages of the catalog and its own block one behind the other, mostly in so many bytes; all
-/// are needed to open the store and its writers.
-const WRITTEN_BEFORE_BYTES: u64 = 64 << 10;
+use crate::source::{StoreSource, tree_error};
 
 /// What the newest checkpoint says.
 #[derive(Debug)]
@@ -35,33 +27,30 @@ pub(crate) struct Loaded {
     pub(crate) version: Version,
     pub(crate) next_log: u64,
     pub(crate) last_commit_crc: Crc,
-    /// Where the pages of the catalog are, by their numbers.
-    pub(crate) pages: BTreeMap<u64, Reference>,
-    /// What they say.
-    pub(crate) entries: ListedPages,
-    /// Their logs that need not be made.
-    pub(crate) dormant: Dormant,
-    /// The others, by rising ids.
-    pub(crate) needed: Vec<LogId>,
+    /// Its catalog, with the pages kept that were read.
+    pub(crate) listed: Listed,
     /// Pages of the catalog that cannot be read, whose logs nobody knows. A writer has none: what it wrote would leave
     /// them out for good.
     pub(crate) lost_pages: Vec<Damage>,
 }
 
-/// What becomes of a store whose catalog has a damaged page.
+/// Which pages of the catalog are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LostPages {
-    /// The logs of the other pages are read.
-    Allowed,
-    /// It is refused.
-    Refused,
+pub(crate) enum ReadPages {
+    /// All; one that is damaged is an error.
+    All,
+    /// All that can be: the logs of the others are read.
+    AllButLost,
+    /// Those with logs for which something is to be done before anybody asks for them, and the one that new logs come to, so that no
+    /// checkpoint fails for it; one of these that is damaged is an error. All if the checkpoint does not tell which they are.
+    Needed,
 }
 
-/// Reads the checkpoint that a root slot names, and its catalog.
+/// Reads the checkpoint that a root slot names, and pages of its catalog.
 pub(crate) fn load_checkpoint(
     table: &Arc<SegmentTable>,
     slot: &RootSlot,
-    lost_pages: LostPages,
+    read_pages: ReadPages,
 ) -> Result<Loaded> {
     table.raise_next(slot.next_segment.get());
     if slot.checkpoint.is_empty() {
@@ -69,10 +58,7 @@ pub(crate) fn load_checkpoint(
             version: slot.version,
             next_log: 1,
             last_commit_crc: Crc::ZERO,
-            pages: BTreeMap::new(),
-            entries: BTreeMap::new(),
-            dormant: Dormant::default(),
-            needed: Vec::new(),
+            listed: Listed::empty(),
             lost_pages: Vec::new(),
         });
     }
@@ -80,13 +66,7 @@ pub(crate) fn load_checkpoint(
         Checkpoint::decode(&bytes, place)
     })?;
     check_agreement(table, slot, &checkpoint)?;
-    let Pages {
-        places,
-        entries,
-        dormant,
-        needed,
-        lost,
-    } = load_pages(table, &checkpoint.pages, lost_pages)?;
+    let (listed, lost_pages) = load_pages(table, &checkpoint, read_pages)?;
     let end = slot
         .checkpoint
         .position
@@ -105,78 +85,50 @@ pub(crate) fn load_checkpoint(
         version: checkpoint.version,
         next_log: checkpoint.next_log.get(),
         last_commit_crc: checkpoint.last_commit_crc,
-        pages: places,
-        entries,
-        dormant,
-        needed,
-        lost_pages: lost,
+        listed,
+        lost_pages,
     })
 }
 
-/// The pages of a catalog.
-struct Pages {
-    places: BTreeMap<u64, Reference>,
-    entries: ListedPages,
-    dormant: Dormant,
-    needed: Vec<LogId>,
-    lost: Vec<Damage>,
-}
-
-fn load_pages(table: &SegmentTable, references: &[Reference], lost_pages: LostPages) -> Result<Pages> {
-    let mut places: BTreeMap<u64, Reference> = BTreeMap::new();
-    let mut entries = ListedPages::new();
+fn load_pages(
+    table: &SegmentTable,
+    checkpoint: &Checkpoint,
+    read_pages: ReadPages,
+) -> Result<(Listed, Vec<Damage>)> {
+    let mut listed = Listed::default();
     let mut lost = Vec::new();
-    let mut found = FoundLogs::default();
-    for reference in references {
-        let before = found.counts();
-        let mut broken = None;
-        let read = read_block(table, reference, |bytes, place| {
-            PackedPage::decode(bytes, place, |entry| {
-                found.note(entry);
-                if let Err(error) = check_pieces(table, reference, entry) {
-                    broken.get_or_insert(error);
-                }
-            })
-        });
-        let page = match read {
+    let mut least = 0;
+    let told = checkpoint.index.as_ref().map(|index| index.pages.as_slice());
+    for (number, reference) in checkpoint.pages.iter().enumerate() {
+        let told = told.and_then(|told| told.get(number));
+        let is_wanted = |told: &&PageEntry| told.needed || told.page == page_of(checkpoint.next_log);
+        if let (ReadPages::Needed, Some(told)) = (read_pages, told.filter(|told| !is_wanted(told))) {
+            listed.add(*reference, *told);
+            continue;
+        }
+        let page = match read_page(table, reference, told) {
             Ok(page) => page,
-            Err(Error::Damaged(damage)) if lost_pages == LostPages::Allowed => {
+            Err(Error::Damaged(damage)) if read_pages == ReadPages::AllButLost => {
                 tracing::error!(%damage, "a page of the catalog cannot be read; its logs are unknown");
                 lost.push(*damage);
-                found.go_back(before);
                 continue;
             }
             Err(error) => return Err(error),
         };
         // Two pages of one number would let the later one hide the earlier.
-        let rises = places
-            .last_key_value()
-            .is_none_or(|(last, _)| *last < page.page());
-        if !rises {
-            return Err(disagreement(
-                table,
-                reference,
-                Structure::CatalogPage,
-                0,
-                page.page(),
-            ));
+        if page.page() < least {
+            let structure = Structure::CatalogPage;
+            return Err(disagreement(table, reference, structure, least, page.page()));
         }
-        broken.map_or(Ok(()), Err)?;
-        places.insert(page.page(), *reference);
-        entries.insert(page.page(), Arc::new(page));
+        least = page.page().saturating_add(1);
+        listed.add(*reference, told.copied().unwrap_or_else(|| page.told()));
+        listed.keep(page);
     }
-    // As would one name for two logs.
-    let (dormant, needed) = found.sorted(&entries).map_err(|log| {
-        let page = places.get(&page_of(log)).unwrap_or(&Reference::EMPTY);
-        disagreement(table, page, Structure::CatalogPage, 0, log.get())
-    })?;
-    Ok(Pages {
-        places,
-        entries,
-        dormant,
-        needed,
-        lost,
-    })
+    if let Some(index) = &checkpoint.index {
+        let names = NameRuns::stored(&index.names);
+        listed.names = Some(names.map_err(|error| name_error(table, error.into()))?);
+    }
+    Ok((listed, lost))
 }
 
 /// The checkpoint that a store is opened from.
@@ -194,17 +146,13 @@ pub(crate) fn choose_checkpoint<'a>(
     table: &Arc<SegmentTable>,
     slots: &'a FoundSlots,
     newest: &'a RootSlot,
-    read_only: bool,
+    read_pages: ReadPages,
 ) -> Result<Chosen<'a>> {
-    let lost_pages = if read_only {
-        LostPages::Allowed
-    } else {
-        LostPages::Refused
-    };
     let older = slots.older_than(newest);
+    // Of two checkpoints the newer one is to be whole.
     let first_try = match older {
-        Some(_) => LostPages::Refused,
-        None => lost_pages,
+        Some(_) => ReadPages::All,
+        None => read_pages,
     };
     let error = match load_checkpoint(table, newest, first_try) {
         Err(error @ Error::Damaged(_)) => error,
@@ -218,7 +166,7 @@ pub(crate) fn choose_checkpoint<'a>(
     };
     let Some(slot) = older else { return Err(error) };
     tracing::error!(%error, "the newest checkpoint cannot be read; the one before it is tried");
-    match load_checkpoint(table, slot, lost_pages) {
+    match load_checkpoint(table, slot, read_pages) {
         Ok(loaded) => Ok(Chosen {
             slot,
             loaded,
@@ -245,70 +193,6 @@ fn check_agreement(table: &SegmentTable, slot: &RootSlot, checkpoint: &Checkpoin
     }
 }
 
-/// Damage of a block that is whole and contradicts another one.
-fn disagreement(
-    table: &SegmentTable,
-    reference: &Reference,
-    structure: Structure,
-    expected: u64,
-    found: u64,
-) -> Error {
-    Error::Damaged(Box::new(Damage {
-        path: table.path_of(reference.segment, SegmentKind::Slabs),
-        segment: Some(reference.segment),
-        position: reference.position,
-        bytes: reference.bytes.get(),
-        log: None,
-        offsets: None,
-        source: crate::rules::disagree(structure, expected, found),
-    }))
-}
-
-/// Reads and decodes one block of a checkpoint; what does not decode is damage that names the place.
-fn read_block<T>(
-    table: &SegmentTable,
-    reference: &Reference,
-    decode: impl FnOnce(Vec<u8>, &Place) -> Found<T>,
-) -> Result<T> {
-    let bytes_wanted = reference.bytes.get();
-    let position = reference.position.get();
-    let near = position.saturating_sub(WRITTEN_BEFORE_BYTES)..position.saturating_add(bytes_wanted);
-    let segment = table.get_to_read(reference.segment, SegmentKind::Slabs, near)?;
-    let fits = position
-        .checked_add(bytes_wanted)
-        .is_some_and(|end| end <= segment.bytes);
-    if !fits || segment.generation != reference.generation {
-        let rule = crate::rules::truncated(
-            Structure::Checkpoint,
-            bytes_wanted,
-            segment.bytes.saturating_sub(position),
-        );
-        return Err(segment.damaged(position, bytes_wanted, rule));
-    }
-    // The segment's true length bounds the allocation.
-    let mut bytes = vec![0u8; usize::try_from(bytes_wanted).unwrap_or(0)];
-    segment.read_exact(position, &mut bytes)?;
-    let place = Place {
-        store: table.store(),
-        segment: reference.segment,
-        generation: reference.generation,
-        position: reference.position,
-    };
-    let rule = match lanterman_format::block::decode_block_header(&bytes, &place) {
-        Found::Valid(header) if header.header_crc != reference.header_crc => crate::rules::misplaced(
-            Structure::Checkpoint,
-            u64::from(reference.header_crc.get()),
-            u64::from(header.header_crc.get()),
-        ),
-        _ => match decode(bytes, &place) {
-            Found::Valid(value) => return Ok(value),
-            Found::Empty => crate::rules::empty(Structure::Checkpoint),
-            Found::Invalid(rule) => rule,
-        },
-    };
-    Err(segment.damaged(position, bytes_wanted, rule))
-}
-
 /// Which logs of a checkpoint are made at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Make {
@@ -317,43 +201,87 @@ pub(crate) enum Make {
     Needed,
 }
 
+/// What of the catalog is read, and made, when a store is opened.
+pub(crate) fn wanted_of_catalog(options: &Options) -> (ReadPages, Make) {
+    // A reader jumps to newer checkpoints, and a history makes points of all logs.
+    match (options.read_only, options.history.is_some()) {
+        (true, _) => (ReadPages::AllButLost, Make::All),
+        (false, true) => (ReadPages::All, Make::All),
+        (false, false) => (ReadPages::Needed, Make::Needed),
+    }
+}
+
+/// The catalog of a checkpoint, with those of its logs made that are to be made at once.
+///
+/// # Errors
+/// As of [`restore_logs`].
+pub(crate) fn restored_catalog(
+    loaded: &Loaded,
+    make: Make,
+    read_only: bool,
+    source: &Arc<StoreSource>,
+) -> Result<Catalog> {
+    let listed = match read_only {
+        // No page is written anew here, and nothing is collected.
+        true => Listed::default(),
+        false => loaded.listed.clone(),
+    };
+    // Without names that lead to logs all are made.
+    let make = match loaded.listed.names {
+        Some(_) => make,
+        None => Make::All,
+    };
+    let dormant = match make {
+        Make::All => Dormant::none(listed),
+        Make::Needed => Dormant::all(listed),
+    };
+    let (version, lost_pages) = (loaded.version, loaded.lost_pages.clone());
+    let catalog = Catalog::new(version, loaded.next_log, lost_pages, dormant, Arc::clone(source));
+    restore_logs(source.segments(), &catalog, &loaded.listed, make)?;
+    Ok(catalog)
+}
+
 /// Makes logs of a checkpoint.
+///
+/// # Errors
+/// [`Error::Damaged`] for an entry that contradicts itself, or one whose name another log has.
 pub(crate) fn restore_logs(
     table: &SegmentTable,
     catalog: &Catalog,
-    loaded: &Loaded,
+    listed: &Listed,
     make: Make,
 ) -> Result<()> {
-    let last = loaded.entries.values().filter_map(|page| page.last());
-    last.for_each(|log| catalog.raise_next_log(log.get().saturating_add(1)));
-    let restore = |entry| restore_log(table, catalog, loaded, &entry);
-    match make {
-        Make::All => loaded
-            .entries
-            .values()
-            .flat_map(|page| page.entries())
-            .try_for_each(restore),
-        Make::Needed => {
-            let entry_of = |log: &LogId| loaded.entries.get(&page_of(*log))?.find(*log);
-            loaded.needed.iter().filter_map(entry_of).try_for_each(restore)
+    for page in listed.kept() {
+        if let Some(last) = page.last() {
+            catalog.raise_next_log(last.get().saturating_add(1));
         }
+        let is_needed = |entry: &CatalogEntryView<'_>| entry.is_snapshot() || !entry.settings.is_empty();
+        let made = page.entries();
+        made.filter(|entry| make == Make::All || is_needed(entry))
+            .try_for_each(|entry| restore_log(table, catalog, listed, &entry))?;
     }
+    Ok(())
 }
 
 fn restore_log(
     table: &SegmentTable,
     catalog: &Catalog,
-    loaded: &Loaded,
+    listed: &Listed,
     entry: &CatalogEntryView<'_>,
 ) -> Result<()> {
     let failed = |error| tree_error(table, entry.name, entry.start_offset.get(), error);
+    let disagrees = |expected, found| {
+        let page = listed.pages.get(page_of(entry.log));
+        let page = page.map_or(&Reference::EMPTY, |page| &page.reference);
+        disagreement(table, page, Structure::CatalogPage, expected, found)
+    };
     let settings = Settings::decode(entry.settings).ok();
     let settings = settings.filter(|settings| settings.snapshot.is_some() == entry.is_snapshot());
-    let mut settings = settings.ok_or_else(|| {
-        let page = loaded.pages.get(&page_of(entry.log)).unwrap_or(&Reference::EMPTY);
-        let (flags, log) = (u64::from(entry.flags), entry.log.get());
-        disagreement(table, page, Structure::CatalogPage, flags, log)
-    })?;
+    let mut settings = settings.ok_or_else(|| disagrees(u64::from(entry.flags), entry.log.get()))?;
+    // One name for two logs would let the later one hide the earlier.
+    if !entry.is_snapshot() && catalog.has_other(entry.name, entry.log) {
+        return Err(disagrees(0, entry.log.get()));
+    }
     let runs = std::mem::take(&mut settings.key_runs);
     let runs = runs.iter().map(KeyRun::stored).collect::<Result<_, _>>();
     let root = Root {
@@ -362,15 +290,4 @@ fn restore_log(
     };
     catalog.restore_entry(entry, root, settings);
     Ok(())
-}
-
-/// Whether tree and tail together hold the log to its end: what neither holds would be missing without a word.
-fn check_pieces(table: &SegmentTable, page: &Reference, entry: &CatalogEntryView<'_>) -> Result<()> {
-    let (end, tree_end) = (entry.end_offset.get(), entry.tree_end.get());
-    if entry.tail.is_empty() != (tree_end == end) || entry.start_offset > entry.tree_end {
-        return Err(disagreement(table, page, Structure::CatalogPage, end, tree_end));
-    }
-    let failed = |error| tree_error(table, entry.name, entry.start_offset.get(), error);
-    let offsets = tree_end.saturating_sub(entry.start_offset.get());
-    Tree::check_reference(&entry.tree, offsets).map_err(failed)
 }

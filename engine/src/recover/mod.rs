@@ -29,7 +29,8 @@ use crate::slab::SlabHandle;
 use crate::tree::{SlabEntry, Tree};
 
 pub(crate) use checkpoint::{
-    Chosen, Loaded, LostPages, Make, choose_checkpoint, load_checkpoint, restore_logs,
+    Chosen, Make, ReadPages, choose_checkpoint, load_checkpoint, restore_logs, restored_catalog,
+    wanted_of_catalog,
 };
 
 impl Core {

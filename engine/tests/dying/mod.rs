@@ -88,6 +88,9 @@ fn victim(path: &Path, name: &str) -> Option<Victim> {
     let copy = copy_store(path, trial.path());
     std::fs::write(segment(&copy, name), b"").unwrap();
     let store = options().read_only(true).open_copying(&copy).ok()?;
+    if !store.damage().is_empty() {
+        return None;
+    }
     let is_lost = |log: &str, offset| {
         let mut cursor = store.log(log).unwrap().cursor(0u64).unwrap();
         cursor.get(offset).is_err()

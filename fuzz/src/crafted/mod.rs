@@ -279,6 +279,7 @@ fn write_checkpoint(segment: &mut Segment, pages: Vec<Reference>) -> Reference {
             live_bytes: ByteLength::new(segment.bytes.len() as u64),
         }],
         pages,
+        index: None,
     };
     segment.checkpoint(&checkpoint)
 }

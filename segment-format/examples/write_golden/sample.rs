@@ -341,6 +341,7 @@ fn write_checkpoint(segment: &mut Segment, pages: Vec<Reference>) -> Result<Refe
             slabs,
         ],
         pages,
+        index: None,
     };
     let sealed = checkpoint.encode(&identity, &mut segment.bytes)?;
     Ok(Reference::local(BlockKind::Checkpoint, &identity, &sealed))

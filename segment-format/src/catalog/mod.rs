@@ -1,7 +1,9 @@
 //! Catalog pages: the names, settings and roots of up to 128 logs with consecutive ids.
 
+pub(crate) mod index;
 mod packed;
 
+pub use index::{CatalogIndex, PageEntry, bit_of};
 pub use packed::PackedPage;
 
 use crate::block::{

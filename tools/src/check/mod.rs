@@ -6,6 +6,7 @@
 mod changes;
 mod hole;
 mod journal;
+mod names;
 pub(crate) mod report;
 mod segments;
 mod slab;
@@ -213,17 +214,25 @@ impl<'a> Checker<'a> {
                 self.absent.push((known.segment.get(), known.kind.into()));
             }
         }
-        for reference in &checkpoint.pages {
+        let mut named = names::Named::default();
+        for (number, reference) in checkpoint.pages.iter().enumerate() {
             let read = self.referred(reference, DamageKind::CatalogPage, None, None)?;
             let page =
                 read.and_then(|bytes| self.decoded(&bytes, reference, DamageKind::CatalogPage, decode_page));
             let Some(page) = page else { continue };
             self.live(reference);
             self.report.checked.catalog_pages += 1;
+            let told = checkpoint
+                .index
+                .as_ref()
+                .and_then(|index| index.pages.get(number));
+            self.told_page(reference, told, &page);
             for entry in &page.entries {
                 self.log(entry)?;
+                named.add(entry);
             }
         }
+        self.names(&slot.checkpoint, checkpoint.index.as_ref(), &named)?;
         Ok(Some(checkpoint))
     }
 

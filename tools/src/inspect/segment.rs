@@ -207,8 +207,12 @@ fn rows(block: &BlockHeader, bytes: &[u8], place: &Place) -> Vec<Row> {
             "checkpoint",
             Checkpoint::decode(bytes, place),
             |checkpoint| {
+                let names = match &checkpoint.index {
+                    Some(index) => format!("{} runs of names", index.names.len()),
+                    None => "no index of names".to_owned(),
+                };
                 format!(
-                    "{} catalog pages, {} segments; the journal goes on in {:016x} at {}",
+                    "{} catalog pages, {names}, {} segments; the journal goes on in {:016x} at {}",
                     checkpoint.pages.len(),
                     checkpoint.segments.len(),
                     checkpoint.journal_segment.get(),

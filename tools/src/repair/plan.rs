@@ -179,8 +179,9 @@ fn consequence(finding: &Finding) -> String {
             "what the segment should be cannot be proven: restore the file from a copy"
         }
         DamageKind::SegmentMissing => "restore the file from a copy; what stood in it cannot be read",
-        DamageKind::Checkpoint | DamageKind::CatalogPage => {
-            "the store cannot be opened without it: restore the file from a copy"
+        DamageKind::Checkpoint => "the store cannot be opened without it: restore the file from a copy",
+        DamageKind::CatalogPage => {
+            "its logs cannot be told, and the store may not open for writing: restore the file from a copy"
         }
         DamageKind::Node | DamageKind::Slab | DamageKind::Messages => {
             "these offsets answer `damaged` (`read --skip-damaged` reads around them); all others stay readable"

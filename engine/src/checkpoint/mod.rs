@@ -1,17 +1,19 @@
 //! Checkpoints: the whole store as of one version, written so that recovery need not look behind it.
 //!
-//! The order, each step durable before the next: slabs, tails, nodes, catalog pages and the checkpoint block; one root
+//! The order, each step durable before the next: slabs, tails, nodes, catalog pages, names and the checkpoint block; one root
 //! slot; the other root slot; then the journal before the version is retired. Writers go on all the while: the cut is a
 //! persistent map, and what it refers to never changes.
 //!
 //! A tail slab is provisional. The log keeps its chunk, and the next checkpoint or seal supersedes the slab; a log that
 //! nobody appended to since the last checkpoint gives its chunk back and lives from the slab.
 
+mod catalog;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lanterman_format::block::{BlockIdentity, BlockKind, Sealed};
-use lanterman_format::catalog::{CATALOG_ENTRIES_POSITION, CatalogEntry, PackedPage};
+use lanterman_format::catalog::{CatalogEntry, CatalogIndex};
 use lanterman_format::checkpoint::{Checkpoint, SegmentEntry};
 use lanterman_format::error::FormatError;
 use lanterman_format::gathered;
@@ -28,7 +30,7 @@ use crate::disk::Sync;
 use crate::edit::unbuilt;
 use crate::error::{Error, Result};
 use crate::fork::encoded;
-use crate::listed::{ChangedPages, ListedPages};
+use crate::listed::NewListing;
 use crate::log::{LogState, Root, TailSlab};
 use crate::region::chunk::Chunk;
 use crate::root_file::RootFile;
@@ -55,10 +57,6 @@ pub(crate) struct CheckpointState {
     /// Where the journal goes on behind it.
     pub(crate) journal_segment: SegmentId,
     pub(crate) journal_position: u64,
-    /// Where each page of the catalog is.
-    pub(crate) pages: BTreeMap<u64, Reference>,
-    /// What these pages say.
-    pub(crate) entries: ListedPages,
 }
 
 /// What a checkpoint did.
@@ -276,8 +274,9 @@ impl Core {
             });
         }
         drop(edits);
-        let (pages, entries) = self.write_pages(&mut sink, state, entries, &dropped)?;
-        let checkpoint = self.describe(cut, end, &pages);
+        let listing = self.write_listing(&mut sink, entries, &dropped)?;
+        let index = catalog::index_of(&listing, &mut nodes, &mut sink)?;
+        let checkpoint = self.describe(cut, end, &listing, index);
         let bytes = checkpoint.encoded_bytes();
         let reference = sink.block(BlockKind::Checkpoint, bytes, |identity, out| {
             checkpoint.encode(identity, out)
@@ -294,10 +293,7 @@ impl Core {
         state.written = Some(reference);
         state.journal_segment = checkpoint.journal_segment;
         state.journal_position = checkpoint.journal_position.get();
-        state.pages = pages;
-        self.catalog.renew_pages(&entries);
-        state.entries.retain(|page, _| state.pages.contains_key(page));
-        state.entries.extend(entries);
+        self.catalog.renew_listed(listing);
         self.apply_tails(dirty, &tails, &edit_counts, cut);
         if let Some(readers) = &self.readers {
             readers.tell_root(Sequence::new(state.root.sequence()));
@@ -437,47 +433,12 @@ impl Core {
         sink.write(&place, &buffer)
     }
 
-    /// Writes the pages of the catalog that changed; gives where all pages are, and those that were written.
-    fn write_pages(
-        &self,
-        sink: &mut BlockSink<'_>,
-        state: &CheckpointState,
-        entries: Vec<CatalogEntry>,
-        dropped: &[LogId],
-    ) -> Result<(BTreeMap<u64, Reference>, ListedPages)> {
-        let mut changed = ChangedPages::default();
-        entries.into_iter().for_each(|entry| changed.put(entry));
-        dropped.iter().for_each(|log| changed.remove(*log));
-        let mut pages = state.pages.clone();
-        let mut written = ListedPages::new();
-        for (page, listed) in changed.pages(&state.entries) {
-            if listed.is_empty() {
-                pages.remove(&page);
-                continue;
-            }
-            let mut bytes = CATALOG_ENTRIES_POSITION;
-            for entry in &listed {
-                let more = entry.encoded_bytes().map_err(|_| Error::Internal {
-                    what: "a catalog entry has a size",
-                })?;
-                bytes = bytes.saturating_add(more as usize);
-            }
-            let encode = |identity: &BlockIdentity, out: &mut Vec<u8>| {
-                let (sealed, packed) = PackedPage::encode(page, &listed, identity, out)?;
-                written.insert(page, Arc::new(packed));
-                Ok(sealed)
-            };
-            let reference = sink.block(BlockKind::CatalogPage, bytes, encode)?;
-            pages.insert(page, reference);
-        }
-        Ok((pages, written))
-    }
-
     fn describe(
         &self,
         cut: &Cut,
         end: &crate::journal::JournalEnd,
-        pages: &BTreeMap<u64, Reference>,
+        listing: &NewListing,
+        index: CatalogIndex,
     ) -> Checkpoint {
         let active = self
             .allocator
@@ -509,7 +470,8 @@ impl Core {
                     ..known
                 })
                 .collect(),
-            pages: pages.values().copied().collect(),
+            pages: listing.pages.values().map(|page| page.reference).collect(),
+            index: Some(index),
         }
     }
 
