@@ -467,7 +467,11 @@ impl Core {
         self.check_poison()?;
         self.commit_everything(Durability::Disk)?;
         self.flush_all()?;
-        self.checkpoint()?;
+        let ended = self.journal.lock().end_segment();
+        // The checkpoint says where the journal goes on.
+        if self.checkpoint()?.is_none() && ended && self.checkpoint_is_good() {
+            self.write_checkpoint_anyway()?;
+        }
         give_room_back(self);
         Ok(())
     }

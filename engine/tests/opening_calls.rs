@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{PATH, memory, small, value};
-use lanterman::disk::{Call, CallPlan, FaultyDisk, OperationKind, SystemDisk, SystemOptions};
+use lanterman::disk::{
+    Call, CallPlan, Disk, Fate, FaultyDisk, MemoryDisk, OpenMode, OperationKind, SystemDisk, SystemOptions,
+};
 use lanterman::{Background, Durability, Options, Store};
 
 /// Fills a log and closes the store, so that segments, spares and a part of a journal lie there.
@@ -73,6 +75,67 @@ fn opening_a_closed_store_writes_nothing_and_makes_few_calls_however_large_it_is
         let opened = count(&calls, OperationKind::Open);
         assert!(opened <= 8, "{opened} files opened for {messages} messages");
     }
+}
+
+fn with_large_journal(disk: &Arc<impl Disk + 'static>) -> Store {
+    small()
+        .journal_segment_bytes(8 << 20, 32 << 20)
+        .disk(Arc::clone(disk) as Arc<_>)
+        .open_copying(PATH)
+        .unwrap()
+}
+
+fn journal_bytes(disk: &MemoryDisk) -> Vec<u64> {
+    let directory = Path::new(PATH).join("segments");
+    let names = disk.list(&directory).unwrap();
+    let bytes_of = |name: &String| {
+        let file = disk.open(&directory.join(name), OpenMode::Read);
+        file.unwrap().bytes().unwrap()
+    };
+    let journals = names.iter().filter(|name| name.ends_with(".journal"));
+    journals.map(bytes_of).collect()
+}
+
+#[test]
+fn the_room_that_the_journal_has_left_is_not_read_after_a_clean_end() {
+    let disk = memory();
+    let mut end = 0;
+    // At first something is written by each; then a checkpoint comes before closing; then nothing is written.
+    for (messages, makes_checkpoint) in [(10, false), (10, false), (10, true), (0, false), (10, false)] {
+        let counting = Arc::new(FaultyDisk::new(disk.clone()));
+        let store = with_large_journal(&counting);
+        let reads = count(&counting.operation_kinds(), OperationKind::Read);
+        // Of a store that was just made nothing is known yet.
+        assert!(
+            reads <= 7 || end == 0,
+            "{reads} reads for a store of {end} messages"
+        );
+        assert_eq!(common::check_values(&store, "log", 0), end);
+        if messages > 0 {
+            common::append(&store, "log", end..end + messages);
+            end += messages;
+        }
+        if makes_checkpoint {
+            store.checkpoint().unwrap();
+        }
+        // What a killed process wrote behind the end is found.
+        let killed = Arc::new(disk.kill_image().unwrap());
+        assert_eq!(common::check_values(&with_large_journal(&killed), "log", 0), end);
+        let cut = Arc::new(disk.crash_image(|_, _| Fate::Lost).unwrap());
+        assert_eq!(common::check_values(&with_large_journal(&cut), "log", 0), end);
+        store.close().unwrap();
+        let journals = journal_bytes(&disk);
+        assert!(
+            journals.iter().all(|bytes| *bytes == 8 << 20) && journals.len() == 1,
+            "segments of the journal grow without being filled: {journals:?}"
+        );
+    }
+    let writes = |kinds: Vec<OperationKind>| {
+        count(&kinds, OperationKind::Write) + count(&kinds, OperationKind::WriteSync)
+    };
+    let counting = Arc::new(FaultyDisk::new(disk));
+    with_large_journal(&counting).close().unwrap();
+    assert_eq!(writes(counting.operation_kinds()), 0, "nothing was to be written");
 }
 
 #[test]

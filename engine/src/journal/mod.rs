@@ -26,6 +26,10 @@ use crate::options::Durability;
 use crate::segment::{FIRST_BLOCK_POSITION, SegmentFile, SegmentTable, next_segment_bytes};
 use crate::sys::memory::AlignedBuffer;
 
+/// When a store is closed, a segment that has more room than this is ended: the next opening would read all of it, to see that nothing
+/// stands behind the journal's end. It is what one such read takes.
+const ROOM_READ_BYTES_MAX: u64 = 1 << 20;
+
 /// The buffer of a block is given back when it grew beyond this and the next block needs less.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
@@ -100,6 +104,8 @@ pub(crate) struct Journal {
     replay_bytes: u64,
     /// The segment behind which the next one is being made ready.
     followed: Option<SegmentId>,
+    /// Whether the segment may have been ended before it was full: the next one need not be larger.
+    ended_early: bool,
 }
 
 impl Journal {
@@ -112,9 +118,11 @@ impl Journal {
     ) -> Result<Self> {
         let buffer = AlignedBuffer::new(BLOCK_ALIGNMENT)
             .map_err(|source| Error::io("allocate a buffer for", table.directory(), source))?;
+        let is_at_end = |segment: &Arc<SegmentFile>| end.position >= segment.bytes;
         Ok(Journal {
             table,
             sizes,
+            ended_early: end.segment.as_ref().is_some_and(is_at_end),
             durable: end.version,
             end,
             unsynced: Vec::new(),
@@ -131,6 +139,20 @@ impl Journal {
 
     pub(crate) fn replay_bytes(&self) -> u64 {
         self.replay_bytes
+    }
+
+    /// Has the next block begin a segment, if the one in use has so much room that reading it would be felt; says whether it does.
+    pub(crate) fn end_segment(&mut self) -> bool {
+        let Some(segment) = &self.end.segment else {
+            return false;
+        };
+        let room = segment.bytes.saturating_sub(self.end.position);
+        let ends = room > ROOM_READ_BYTES_MAX && !weakened!("journal-room-left");
+        if ends {
+            self.end.position = segment.bytes;
+            self.ended_early = true;
+        }
+        ends
     }
 
     /// Tells that a checkpoint covers the first `covered` bytes of what a recovery would read; gives what is left.
@@ -183,6 +205,7 @@ impl Journal {
             version,
             header_crc,
         };
+        self.ended_early = false;
         self.replay_bytes = self.replay_bytes.saturating_add(stored);
         if synced {
             self.durable = version;
@@ -209,6 +232,10 @@ impl Journal {
             return Ok((Arc::clone(segment), self.end.position));
         }
         let previous = self.end.segment.as_ref().map(|segment| segment.bytes);
+        let previous = match self.ended_early {
+            true => previous.map(|bytes| bytes / 2),
+            false => previous,
+        };
         let bytes = next_segment_bytes(previous, self.sizes.first, self.sizes.max, stored);
         let segment = self
             .table
