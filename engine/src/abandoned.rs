@@ -104,8 +104,8 @@ impl Core {
         let Some(tail) = &root.tail else {
             return Ok(false);
         };
-        let opened = tail.slab.open(self.source.as_ref());
-        let opened = opened.map_err(|error| self.slab_error(log, None, error))?.share();
+        let opened = self.source.open_tail(&tail.slab);
+        let opened = opened.map_err(|error| self.slab_error(log, None, error))?;
         Ok(opened.layout().summary().types.contains(ValueType::PART))
     }
 

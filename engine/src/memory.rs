@@ -288,8 +288,7 @@ impl Core {
         let offsets = tail.first..tail.first.saturating_add(tail.count);
         let failed = |error| self.slab_error(log, Some(offsets.clone()), error);
         let context = self.read_context();
-        let opened = tail.slab.open(self.source.as_ref()).map_err(failed)?;
-        let slab = opened.share();
+        let slab = self.source.open_tail(&tail.slab).map_err(failed)?;
         if slab.layout().summary().deleted > 0 {
             return Ok(None);
         }

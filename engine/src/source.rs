@@ -9,6 +9,7 @@ use lanterman_format::ids::{Position, StoreId};
 use lanterman_format::reference::Reference;
 use lanterman_format::segment::SegmentKind;
 use lanterman_format::slab::SLAB_BODY_POSITION;
+use zerocopy::IntoBytes;
 
 use crate::core::Core;
 use crate::disk::Advice;
@@ -17,7 +18,9 @@ use crate::index_memory::IndexMemory;
 use crate::log::LogState;
 use crate::options::Options;
 use crate::segment::{SegmentFile, SegmentTable};
-use crate::slab::{KeptSlabs, OpenSlab, SlabBytes, SlabDamage, SlabError, SlabSource};
+use crate::slab::{
+    KeptSlabs, OpenSlab, SharedMemory, SlabBytes, SlabDamage, SlabError, SlabHandle, SlabSource,
+};
 use crate::sys::PAGE_BYTES;
 use crate::sys::memory::AlignedBuffer;
 use crate::tree::TreeError;
@@ -25,6 +28,16 @@ use crate::tree::TreeError;
 /// Behind the messages of a slab of 1 MiB there are 1 KiB of checksums, a histogram, and four bytes a message where their lengths
 /// differ.
 const END_BYTES: usize = 16 << 10;
+
+/// Copies of so many bytes at most are of the heap, and not of maps of their own.
+const HEAP_COPY_BYTES_MAX: usize = 16 << 10;
+
+/// A tail slab that is to be copied out is read so, and not through a map, if it has at most so many bytes.
+const COPIED_TAIL_BYTES_MAX: u64 = 64 << 10;
+
+/// A checkpoint puts the tails of many quiet logs one behind the other. Who needs one from the device has so much around it read
+/// along: a multiple of a page, and a power of two.
+const TAILS_BESIDE_BYTES: u64 = 128 << 10;
 
 /// Gives the bytes of slabs and nodes over the table of segments.
 #[derive(Debug)]
@@ -42,6 +55,15 @@ struct Frozen(AlignedBuffer);
 impl AsRef<[u8]> for Frozen {
     fn as_ref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// The same of the heap, which is cheaper to come by where it is little; in words, so that values are aligned.
+struct FrozenWords(Vec<u64>);
+
+impl AsRef<[u8]> for FrozenWords {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
@@ -126,20 +148,63 @@ impl StoreSource {
         advise(pending);
     }
 
+    /// A tail slab, to be copied out. A small one that nobody has open is read by a call of its own, and not opened for others:
+    /// who copies it out puts what he makes of it in its place. If the device is to be asked, then for the tails beside it too.
+    ///
+    /// # Errors
+    /// As of opening it.
+    pub(crate) fn open_tail(&self, tail: &SlabHandle) -> Result<Arc<OpenSlab>, SlabError> {
+        let reference = tail.reference();
+        let opened = match tail.opened() {
+            None if reference.bytes.get() > COPIED_TAIL_BYTES_MAX => Some(tail.open(self)?),
+            opened => opened,
+        };
+        if let Some(opened) = opened {
+            return Ok(opened.share());
+        }
+        self.announce_beside(reference);
+        let bytes = self.copy(reference)?;
+        Ok(Arc::new(OpenSlab::of_bytes(reference, bytes, self.store_id())?))
+    }
+
+    /// Has the system read what lies around a small slab with it, if that is not in memory. A hint.
+    fn announce_beside(&self, reference: &Reference) {
+        let Ok(segment) = self.segment(reference) else {
+            return;
+        };
+        let position = reference.position.get();
+        let slab = position..position.saturating_add(reference.bytes.get());
+        let page = PAGE_BYTES as u64;
+        let pages = slab.start - slab.start % page..slab.end.next_multiple_of(page);
+        if segment.file.cached_bytes(&pages) != Some(pages.end - pages.start) {
+            let start = slab.start - slab.start % TAILS_BESIDE_BYTES;
+            let end = start.saturating_add(TAILS_BESIDE_BYTES).max(slab.end);
+            advise(Some((Arc::clone(&segment), start..end.min(segment.bytes))));
+        }
+    }
+
     fn copy(&self, reference: &Reference) -> Result<SlabBytes, SlabError> {
         let segment = self.segment(reference)?;
         let bytes = length(reference);
         let refused = |error| SlabError::read(reference, 0..bytes, error);
-        // The segment's length bounds the allocation: the range was compared with it above.
-        let mut buffer = AlignedBuffer::new(bytes.next_multiple_of(4096)).map_err(refused)?;
-        let wanted = buffer.as_mut().get_mut(..bytes).unwrap_or_default();
-        segment
-            .read_exact(reference.position.get(), wanted)
-            .map_err(|error| match error {
+        let read = |wanted: &mut [u8]| {
+            let read = segment.read_exact(reference.position.get(), wanted);
+            read.map_err(|error| match error {
                 Error::Io { source, .. } => refused(again(&source)),
                 other => refused(io::Error::new(io::ErrorKind::UnexpectedEof, other.to_string())),
-            })?;
-        SlabBytes::copied(Arc::new(Frozen(buffer)), 0..bytes).ok_or_else(|| SlabError::Missing {
+            })
+        };
+        // The segment's length bounds the allocation: the range was compared with it above.
+        let memory: SharedMemory = if bytes <= HEAP_COPY_BYTES_MAX {
+            let mut words = vec![0u64; bytes.div_ceil(size_of::<u64>())];
+            read(words.as_mut_bytes().get_mut(..bytes).unwrap_or_default())?;
+            Arc::new(FrozenWords(words))
+        } else {
+            let mut buffer = AlignedBuffer::new(bytes.next_multiple_of(PAGE_BYTES)).map_err(refused)?;
+            read(buffer.as_mut().get_mut(..bytes).unwrap_or_default())?;
+            Arc::new(Frozen(buffer))
+        };
+        SlabBytes::copied(memory, 0..bytes).ok_or_else(|| SlabError::Missing {
             reference: Box::new(*reference),
         })
     }

@@ -159,6 +159,42 @@ fn slabs_that_the_journal_adopts_are_asked_for_together_after_a_kill() {
     assert_eq!(common::check_values(&opened, "log", 0), 100_000);
 }
 
+#[test]
+fn the_tail_of_a_quiet_log_is_one_read_and_those_beside_it_are_asked_for_with_it() {
+    const LOGS: usize = 100;
+    let names: Vec<_> = (0..LOGS).map(|number| format!("log-{number}")).collect();
+    let append_to_all = |store: &Store| {
+        let appended = store.transaction(|transaction| {
+            let mut appended = names.iter().map(|name| transaction.append(name, &value(1)));
+            appended.try_for_each(|appended| appended.map(drop))
+        });
+        appended.unwrap();
+    };
+    let disk = memory();
+    let with_logs = |disk: Arc<dyn Disk>| small().disk(disk).open_copying(PATH).unwrap();
+    let store = with_logs(disk.clone());
+    names
+        .iter()
+        .for_each(|name| store.create_log(name).map(drop).unwrap());
+    append_to_all(&store);
+    store.close().unwrap();
+    let counting = Arc::new(FaultyDisk::new(disk));
+    let store = with_logs(counting.clone());
+    let before = counting.operation_kinds().len();
+    append_to_all(&store);
+    let calls = counting.operation_kinds().split_off(before);
+    // This disk does not tell what is in memory.
+    assert_eq!(count(&calls, OperationKind::Advise), LOGS);
+    // Beside the tails what leads to the names.
+    let reads = count(&calls, OperationKind::Read);
+    assert!(
+        (LOGS..LOGS + 5).contains(&reads),
+        "{reads} reads for {LOGS} tails"
+    );
+    let ends = names.iter().map(|name| store.log(name).unwrap().end().get());
+    assert!(ends.into_iter().all(|end| end == 2));
+}
+
 fn on_the_system(path: &Path, plan: &Arc<CallPlan>) -> Store {
     let disk = SystemDisk::with_calls(SystemOptions::for_tests(), Arc::clone(plan)).unwrap();
     Options::new()

@@ -27,9 +27,7 @@ mod walk;
 mod tests;
 
 pub(crate) use build::SlabBuilder;
-#[cfg(test)]
-pub(crate) use bytes::SharedMemory;
-pub(crate) use bytes::{SlabBytes, SlabMemory};
+pub(crate) use bytes::{SharedMemory, SlabBytes, SlabMemory};
 pub(crate) use check::{check_block, lost};
 pub(crate) use error::{SlabDamage, SlabError};
 pub(crate) use handle::{Opened, SlabHandle};
