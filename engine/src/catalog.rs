@@ -17,6 +17,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use lanterman_format::Structure;
 use lanterman_format::catalog::CatalogEntryView;
 use lanterman_format::ids::{LogId, Version};
 use lanterman_format::name::LogName;
@@ -380,8 +381,7 @@ impl Catalog {
         if let Some(found) = names.get(name.as_str()) {
             return Ok((Arc::clone(&found.0), false));
         }
-        let id = LogId::new(self.next_log.fetch_add(1, Ordering::AcqRel));
-        let log = make(id);
+        let log = make(self.new_log()?);
         names.insert(ByName(Arc::clone(&log)));
         Ok((log, true))
     }
@@ -408,8 +408,16 @@ impl Catalog {
     }
 
     /// A number for a log that is about to be made.
-    pub(crate) fn new_log(&self) -> LogId {
-        LogId::new(self.next_log.fetch_add(1, Ordering::AcqRel))
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a file says that there is none left.
+    pub(crate) fn new_log(&self) -> Result<LogId> {
+        let following = |number: u64| number.checked_add(1);
+        let taken = self
+            .next_log
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, following);
+        let used_up = |number| self.source.segments().used_up(Structure::Checkpoint, number);
+        taken.map(LogId::new).map_err(used_up)
     }
 
     /// Lets a log be found: by its name, or by its label if it is a named snapshot.

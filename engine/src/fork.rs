@@ -186,7 +186,7 @@ impl Core {
         edits: Option<u64>,
     ) -> Result<Edit> {
         let encoded = encoded(&settings)?;
-        let id = self.catalog.new_log();
+        let id = self.catalog.new_log()?;
         Ok(Edit::Fork {
             origin: Arc::clone(origin),
             end,
@@ -234,7 +234,7 @@ impl Core {
         reserved: &Reserved<'_>,
     ) -> Result<()> {
         let name = reserved.name().clone();
-        let id = self.catalog.new_log();
+        let id = self.catalog.new_log()?;
         let fork = Arc::new(LogState::new(id, name, Root::empty(), settings_of_fork(origin)));
         self.take_value(origin, root, end, &fork)?;
         self.catalog.insert_nameless(&fork, end);

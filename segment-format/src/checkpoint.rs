@@ -456,6 +456,12 @@ mod tests {
         assert_eq!(refused(|it| it.pages[1].page = 0), Rule::Order);
         assert_eq!(refused(|it| it.pages[1].logs = 0), Rule::Zero);
         assert_eq!(refused(|it| it.pages[1].named = 2), Rule::Bounds);
+        assert_eq!(
+            refused(|it| it.pages[1].logs = 1 << 44),
+            Rule::Bounds,
+            "no id yet"
+        );
+        assert_eq!(refused(|it| it.pages[1].page = u64::MAX), Rule::Bounds, "no page");
         assert_eq!(refused(|it| it.names[0].end = 301), Rule::Bounds);
         assert_eq!(refused(|it| it.names[0].first = 300), Rule::Order);
         assert_eq!(refused(|it| it.names[0].tree = Reference::EMPTY), Rule::Zero);
@@ -492,7 +498,8 @@ mod tests {
         let index = 192 + 5 * 48;
         assert_eq!(with(168, &huge), Rule::Count, "runs");
         assert_eq!(with(116, &[0]), Rule::Reserved, "runs without an index");
-        assert_eq!(with(index, &[5]), Rule::Order, "page numbers");
+        assert_eq!(with(index, &[5]), Rule::Bounds, "no ids yet");
+        assert_eq!(with(index + 32, &[0]), Rule::Order, "page numbers");
         assert_eq!(with(index + 8, &[4]), Rule::Bounds, "more names than logs");
         assert_eq!(with(index + 12, &[2]), Rule::Flags);
         assert_eq!(with(index + 32 + 16, &[0; 16]), Rule::Zero, "no log");

@@ -2,6 +2,9 @@
 //!
 //! A decoder compares every length with its limit first and with the bytes that remain second.
 
+/// Greatest id of a log: there is always a greater number for the next.
+pub const LOG_ID_MAX: u64 = u64::MAX - 1;
+
 /// Greatest length of a log's name: one byte could hold it, and people read names.
 pub const NAME_BYTES_MAX: usize = 255;
 

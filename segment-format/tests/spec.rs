@@ -102,6 +102,7 @@ fn the_fields_of_each_structure_follow_one_another_to_its_end() {
 #[test]
 fn the_limits_in_the_text_are_those_of_the_code() {
     let expected = BTreeMap::from([
+        ("LOG_ID_MAX", limits::LOG_ID_MAX),
         ("NAME_BYTES_MAX", wide(limits::NAME_BYTES_MAX)),
         ("KEY_BYTES_MAX", limits::KEY_BYTES_MAX.into()),
         ("HEADERS_BYTES_MAX", limits::HEADERS_BYTES_MAX.into()),

@@ -489,23 +489,27 @@ impl SegmentTable {
         Ok(segment)
     }
 
-    /// A number for a new segment. Numbers that some file has used up are damage: no store lives to count so far.
+    /// A number for a new segment.
     fn take_number(&self) -> Result<SegmentId> {
         let following = |number: u64| number.checked_add(1);
         let taken = self
             .next
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, following);
-        taken.map(SegmentId::new).map_err(|number| {
-            Error::Damaged(Box::new(Damage {
-                path: self.directory.clone(),
-                segment: Some(SegmentId::new(number)),
-                position: Position::new(0),
-                bytes: 0,
-                log: None,
-                offsets: None,
-                source: crate::rules::too_long(Structure::SegmentHeader, u64::MAX.saturating_sub(1), number),
-            }))
-        })
+        let used_up = |number| self.used_up(Structure::SegmentHeader, number);
+        taken.map(SegmentId::new).map_err(used_up)
+    }
+
+    /// Numbers that some file has used up are damage: no store lives to count so far.
+    pub(crate) fn used_up(&self, structure: Structure, number: u64) -> Error {
+        Error::Damaged(Box::new(Damage {
+            path: self.directory.clone(),
+            segment: (structure == Structure::SegmentHeader).then(|| SegmentId::new(number)),
+            position: Position::new(0),
+            bytes: 0,
+            log: None,
+            offsets: None,
+            source: crate::rules::too_long(structure, u64::MAX.saturating_sub(1), number),
+        }))
     }
 
     /// Notes a segment of slabs, as a checkpoint or its creation describes it.

@@ -1,6 +1,6 @@
 //! A store of a few dozen pages that has every structure of the format, made block by block without the engine: slabs with
-//! all kinds of index, messages with all that a message can have, a tree of two levels, gathered tails, two pages of the
-//! catalog, a checkpoint, both root slots, a journal over two segments with frames, adoptions of both kinds and a new log,
+//! all kinds of index, messages with all that a message can have, a tree of two levels, gathered tails, three pages of the
+//! catalog, a run of names, a checkpoint with an index, both root slots, a journal over two segments with frames, adoptions of both kinds and a new log,
 //! and a spare file. Every block's place is known, so that a test can say what it damaged.
 
 mod parts;
@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use lanterman_format::catalog::{CatalogIndex, PageEntry, bit_of};
+use lanterman_format::limits::NODE_LEVEL_MAX;
 use lanterman_format::{
     ByteLength, Change, Checkpoint, CommitParameters, Crc, FormatVersion, LogId, Offset, Position, Reference,
     RootSlot, SegmentEntry, SegmentId, SegmentKind, Sequence, SlabAdoption, StoreId, Version,
 };
 
-use lanterman_format::limits::NODE_LEVEL_MAX;
-use parts::{Commit, Messages, Segment, entry, leaf, node};
+use parts::{Commit, Messages, Segment, entry, leaf, name_run, node};
 pub use parts::{Written, written};
 
 /// Where the store is.
@@ -32,6 +33,10 @@ const SPARE: u64 = 4;
 const JOURNAL: u64 = 5;
 const SLABS: u64 = 6;
 const SECOND_JOURNAL: u64 = 7;
+/// A log that nothing comes to, alone on its page of the catalog.
+const QUIET: u64 = 260;
+/// A log that the journal creates.
+const LATER: u64 = 400;
 const LAST_CRC: Crc = Crc::new(0x0123_4567);
 const TIME_MS: i64 = 1_700_000_000_000;
 
@@ -107,11 +112,12 @@ struct Slabs {
     adopted: [Reference; 3],
 }
 
-/// Messages of the four logs, cut as the store holds them.
+/// Messages of the logs, cut as the store holds them.
 struct Content {
     orders: Vec<Written>,
     large: Vec<Written>,
     audit: Vec<Written>,
+    quiet: Vec<Written>,
     later: Vec<Written>,
 }
 
@@ -123,7 +129,8 @@ fn content() -> Content {
         orders: many(1, 64),
         large,
         audit: many(130, 5),
-        later: many(131, 4),
+        quiet: many(QUIET, 2),
+        later: many(LATER, 4),
     }
 }
 
@@ -135,13 +142,19 @@ const ORDERS_TAIL_END: usize = 59;
 /// Makes the store.
 #[must_use]
 pub fn crafted() -> Crafted {
-    make(|_, tree| tree)
+    make(true, |_, tree| tree)
+}
+
+/// The store with a checkpoint that has no index of the catalog, as was written before there was one.
+#[must_use]
+pub fn without_index() -> Crafted {
+    make(false, |_, tree| tree)
 }
 
 /// The store with `count` more nodes of one child above the root of `large`, each `step` levels above the one below.
 #[must_use]
 pub fn with_deep_tree(count: u8, step: u8) -> Crafted {
-    make(|segment, tree| {
+    make(true, |segment, tree| {
         (1..=count).fold(tree, |below, number| {
             let level = number.saturating_mul(step).min(NODE_LEVEL_MAX);
             node("a lone node", segment, level, &[(below, 1)])
@@ -150,10 +163,10 @@ pub fn with_deep_tree(count: u8, step: u8) -> Crafted {
 }
 
 /// Makes the store; `grow` may put more nodes above the root of `large`.
-fn make(grow: impl FnOnce(&mut Segment, Reference) -> Reference) -> Crafted {
+fn make(has_index: bool, grow: impl FnOnce(&mut Segment, Reference) -> Reference) -> Crafted {
     let content = content();
     let mut slabs = Segment::new(SegmentKind::Slabs, SLABS, 3, 1);
-    let written_slabs = write_slabs(&mut slabs, &content, grow);
+    let written_slabs = write_slabs(&mut slabs, &content, has_index, grow);
     let mut first = Segment::new(SegmentKind::Journal, JOURNAL, 2, CHECKPOINT_VERSION + 1);
     let mut second = Segment::new(SegmentKind::Journal, SECOND_JOURNAL, 1, 11);
     write_journal(&mut first, &mut second, &content, &written_slabs.adopted);
@@ -196,6 +209,7 @@ fn make(grow: impl FnOnce(&mut Segment, Reference) -> Reference) -> Crafted {
         ("large".to_owned(), expected(content.large, [3, 3])),
         ("empty".to_owned(), Expected::default()),
         ("audit".to_owned(), expected(content.audit, [5, 5])),
+        ("quiet".to_owned(), expected(content.quiet, [2, 2])),
         ("later".to_owned(), expected(content.later, [2, 3])),
     ]);
     Crafted { files, places, logs }
@@ -204,6 +218,7 @@ fn make(grow: impl FnOnce(&mut Segment, Reference) -> Reference) -> Crafted {
 fn write_slabs(
     segment: &mut Segment,
     content: &Content,
+    has_index: bool,
     grow: impl FnOnce(&mut Segment, Reference) -> Reference,
 ) -> Slabs {
     let mut entries = Vec::new();
@@ -238,6 +253,7 @@ fn write_slabs(
                 Messages::of(&content.orders[ORDERS_CUTS[4]..ORDERS_TAIL_END]),
             ),
             (130, 0, Messages::of(&content.audit[..2])),
+            (QUIET, 0, Messages::of(&content.quiet)),
         ],
     );
     let entries = [
@@ -248,24 +264,44 @@ fn write_slabs(
     let first_page = segment.page("catalog page 0", 0, &entries);
     let audit = entry(130, "audit", (0, 2), Reference::EMPTY, tails[1]);
     let second_page = segment.page("catalog page 1", 1, &[audit]);
-    let checkpoint = write_checkpoint(segment, vec![first_page, second_page]);
+    let quiet = entry(QUIET, "quiet", (0, 2), Reference::EMPTY, tails[2]);
+    let third_page = segment.page("catalog page 2", 2, &[quiet]);
+    // In the order of their bytes.
+    let names = [
+        ("audit", 130),
+        ("empty", 3),
+        ("large", 2),
+        ("orders/ü", 1),
+        ("quiet", QUIET),
+    ];
+    let told = |page, logs: &[u64]| PageEntry {
+        page,
+        logs: logs.iter().map(|log| bit_of(LogId::new(*log))).sum(),
+        named: logs.len() as u32,
+        needed: false,
+    };
+    let index = has_index.then(|| CatalogIndex {
+        pages: vec![told(0, &[1, 2, 3]), told(1, &[130]), told(2, &[QUIET])],
+        names: vec![name_run(segment, &names)],
+    });
+    let checkpoint = write_checkpoint(segment, vec![first_page, second_page, third_page], index);
     let mut adopt = |name: &str, log, messages: &[Written], first, version| {
         Messages::of(messages).write(name, segment, log, first, version)
     };
     let adopted = [
         adopt("adopted slab of audit", 130, &content.audit, 0, 10),
         adopt("adopted slab of large", 2, &content.large[1..], 1, 11),
-        adopt("adopted slab of later", 131, &content.later, 0, 13),
+        adopt("adopted slab of later", LATER, &content.later, 0, 13),
     ];
     Slabs { checkpoint, adopted }
 }
 
-fn write_checkpoint(segment: &mut Segment, pages: Vec<Reference>) -> Reference {
+fn write_checkpoint(segment: &mut Segment, pages: Vec<Reference>, index: Option<CatalogIndex>) -> Reference {
     let checkpoint = Checkpoint {
         version: Version::new(CHECKPOINT_VERSION),
         journal_segment: SegmentId::new(JOURNAL),
         journal_position: Position::new(4096),
-        next_log: LogId::new(131),
+        next_log: LogId::new(LATER),
         next_segment: SegmentId::new(SECOND_JOURNAL),
         last_commit_crc: LAST_CRC,
         garbage: Reference::EMPTY,
@@ -279,7 +315,7 @@ fn write_checkpoint(segment: &mut Segment, pages: Vec<Reference>) -> Reference {
             live_bytes: ByteLength::new(segment.bytes.len() as u64),
         }],
         pages,
-        index: None,
+        index,
     };
     segment.checkpoint(&checkpoint)
 }
@@ -304,13 +340,13 @@ fn write_journal(first: &mut Segment, second: &mut Segment, content: &Content, a
         .frame(130, 2, &Messages::of(&content.audit[2..3]))
         .write("commit 8", first);
     let create = Change::CreateLog {
-        log: LogId::new(131),
+        log: LogId::new(LATER),
         name: "later",
         settings: b"",
     };
     let commit = commit
         .change(create)
-        .frame(131, 0, &Messages::of(&content.later[..2]))
+        .frame(LATER, 0, &Messages::of(&content.later[..2]))
         .write("commit 9", first);
     let commit = commit
         .adopt(adoption(130, 0, 5, adopted[0]))
@@ -321,10 +357,10 @@ fn write_journal(first: &mut Segment, second: &mut Segment, content: &Content, a
         .write("commit 11", second);
     let commit = commit
         .frame(1, 61, &orders(61..63))
-        .frame(131, 2, &Messages::of(&content.later[2..3]))
+        .frame(LATER, 2, &Messages::of(&content.later[2..3]))
         .write("commit 12", second);
     commit
-        .adopt(adoption(131, 0, 4, adopted[2]))
+        .adopt(adoption(LATER, 0, 4, adopted[2]))
         .frame(1, 63, &orders(63..64))
         .write("commit 13", second);
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use lanterman_format::block::aligned_block_bytes;
 use lanterman_format::catalog::encode_page;
 use lanterman_format::gathered::{self, GATHERED_BODY_POSITION, next_slab_position};
+use lanterman_format::key_page::{KeyFilterBuilder, KeyPageBuilder, KeyPlace, key_hash};
 use lanterman_format::name::segment_file_name;
 use lanterman_format::slab::{SLAB_BODY_POSITION, seal};
 use lanterman_format::{
     BlockIdentity, BlockKind, BufferFields, BufferView, ByteLength, CatalogEntry, Change, Checkpoint, Codec,
     CommitCounts, CommitWriter, Crc, FileKind, FormatVersion, FrameDescription, Generation, Histogram32,
-    Histogram64, KeySketch, KeySketchBuilder, LogId, LogName, NodeEntry, NodeParts, Offset, Position,
+    Histogram64, KeyRun, KeySketch, KeySketchBuilder, LogId, LogName, NodeEntry, NodeParts, Offset, Position,
     Reference, Sealed, SegmentHeader, SegmentId, SegmentKind, SlabAdoption, SlabDescription, Summary,
     ValueType, Version, compressed_batch, node as format_node,
 };
@@ -320,6 +321,49 @@ pub(super) fn leaf(name: &str, segment: &mut Segment, slabs: &[(Reference, Messa
             histogram,
         },
     )
+}
+
+/// The names of logs, in order, and their numbers: a leaf and a filter, in a slab that is of no log.
+pub(super) fn name_run(segment: &mut Segment, names: &[(&str, u64)]) -> KeyRun {
+    let count = names.len() as u64;
+    let mut leaf_page = KeyPageBuilder::leaf();
+    let mut filter = KeyFilterBuilder::new(count, 1);
+    for (name, log) in names {
+        let place = KeyPlace {
+            offset: *log,
+            stored_bytes: 0,
+            is_marker: false,
+        };
+        leaf_page.push_place(name.as_bytes(), place);
+        filter.add(key_hash(name.as_bytes()));
+    }
+    let leaf_page = leaf_page.finish().expect("a page");
+    let pages: Vec<_> = std::iter::once(leaf_page).chain(filter.pages()).collect();
+    let page_count = pages.len() as u64;
+    let pages = pages.into_iter().map(|value| Written {
+        value,
+        value_type: ValueType::KEY_PAGE,
+        time_ms: None,
+        key: None,
+        headers: Vec::new(),
+    });
+    let messages = Messages::of(&pages.collect::<Vec<_>>());
+    let slab = messages.write("slab of names", segment, 0, 0, CHECKPOINT_VERSION);
+    KeyRun {
+        base: 0,
+        first: 0,
+        end: names.iter().map(|(_, log)| log + 1).max().unwrap_or(1),
+        entries: count,
+        stored_bytes: 0,
+        superseded_bytes: 0,
+        page_count,
+        leaf_count: 1,
+        root_page: 0,
+        filter_page: 1,
+        filter_blocks: filter.block_count(),
+        level: 0,
+        tree: leaf("root of names", segment, &[(slab, messages)]),
+    }
 }
 
 /// A node over nodes, each with the number of its offsets.

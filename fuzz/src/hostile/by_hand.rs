@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Case;
 use super::bless::bless;
-use crate::crafted::{Crafted, PATH, crafted, with_deep_tree};
+use super::{Case, number};
+use crate::crafted::{Crafted, PATH, crafted, with_deep_tree, without_index};
 
 /// Where the files of the crafted store are in its list.
 const ROOT: usize = 0;
@@ -12,6 +12,8 @@ const SPARE: usize = 1;
 const JOURNAL: usize = 2;
 const SLABS: usize = 3;
 const SECOND_JOURNAL: usize = 4;
+/// Where the checkpoint tells of the third page of the catalog, which opening does not read.
+const PAGE_ENTRY_AT: usize = 448;
 const NAMES: [&str; 5] = [
     "root",
     "spare",
@@ -27,6 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(names());
     cases.extend(references());
     cases.extend(depths());
+    cases.extend(index());
     cases
 }
 
@@ -172,6 +175,7 @@ fn bombs() -> Vec<Case> {
         ("checkpoint", SLABS),
         ("root of orders", SLABS),
         ("catalog page 0", SLABS),
+        ("slab of names", SLABS),
     ] {
         let bytes = 63u32 << 20;
         let mut case = changed(
@@ -231,6 +235,9 @@ fn references() -> Vec<Case> {
         ("the checkpoint of the root", "root slot 1", 48),
         ("the first page of the checkpoint", "checkpoint", 240),
         ("the second page of the checkpoint", "checkpoint", 288),
+        ("the third page of the checkpoint", "checkpoint", 336),
+        ("the tree of the names", "checkpoint", 576),
+        ("the slab of the names", "root of names", 464),
         ("a tree of the catalog", "catalog page 0", 144),
         ("a tail of the catalog", "catalog page 0", 192),
         ("the first child of a root", "root of orders", 464),
@@ -270,6 +277,69 @@ fn references() -> Vec<Case> {
                 store.files[target.file].1[field..field + 8].copy_from_slice(&position.to_le_bytes());
             }));
         }
+    }
+    cases
+}
+
+/// A checkpoint that tells something else of its pages of the catalog than they say.
+fn index() -> Vec<Case> {
+    // Bits of logs of the third page, which has the fifth that it can have, and how many have names to be found by.
+    let told = [
+        ("more logs than it has", 0b101_0010_u128, 3),
+        ("another log than it has", 0b10_0000, 1),
+        ("a log that is found by no name", 0b1_0000, 0),
+        ("all logs that a page can have", u128::MAX, 128),
+        ("more names than logs", 0b1_0000, 2),
+        ("no log", 0, 0),
+    ];
+    let mut cases = Vec::new();
+    let old = without_index();
+    let mut store = old.clone();
+    let page = store.place("catalog page 2").position;
+    let bytes = &mut store.files[SLABS].1[page..page + 104];
+    bytes[64..72].copy_from_slice(&(u64::MAX / 128).to_le_bytes());
+    bytes[96..104].fill(0xFF);
+    bless(&mut store, &old);
+    cases.push(Case::of(
+        "a log has the last id that there is, without an index",
+        store,
+    ));
+    for (words, logs, named) in told {
+        cases.push(changed(
+            &format!("a page of the catalog is told to have {words}"),
+            |store| {
+                let entry = store.place("checkpoint").position + PAGE_ENTRY_AT;
+                let bytes = &mut store.files[SLABS].1[entry..entry + 32];
+                bytes[8..12].copy_from_slice(&u32::to_le_bytes(named));
+                bytes[16..32].copy_from_slice(&logs.to_le_bytes());
+            },
+        ));
+    }
+    for (words, name) in [
+        ("no log's, in its place", b"queen"),
+        ("no log's, out of its place", b"alpha"),
+        ("another log's", b"audit"),
+        ("one with a line break", b"qu\net"),
+        ("no UTF-8", b"q\xFF\xFEet"),
+    ] {
+        cases.push(changed(
+            &format!("a name that leads to a log is {words}"),
+            |store| {
+                rename(store, "slab of names", b"quiet", name);
+            },
+        ));
+    }
+    for (words, byte) in [("no name", 0), ("any name", 0xFF)] {
+        cases.push(changed(
+            &format!("the filter of the names passes {words}"),
+            |store| {
+                // The one block of the filter ends the body of the slab.
+                let slab = store.place("slab of names").position;
+                let bytes = &mut store.files[SLABS].1;
+                let body_end = number(&bytes[slab + 96..slab + 100]) as usize;
+                bytes[slab + body_end - 64..slab + body_end].fill(byte);
+            },
+        ));
     }
     cases
 }

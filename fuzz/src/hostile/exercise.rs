@@ -182,7 +182,7 @@ fn go_on(opened: Result<Store>) -> bool {
         return false;
     };
     read_all(&store);
-    for name in ["orders/ü", "large", "empty", "audit", "later", "new"] {
+    for name in ["orders/ü", "large", "empty", "audit", "quiet", "later", "new"] {
         let Some(mut writer) = accepted(store.writer(name)) else {
             continue;
         };

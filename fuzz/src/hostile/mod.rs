@@ -10,7 +10,7 @@ pub mod exercise;
 
 use lanterman_format::layout::{ALL, StructLayout};
 
-use crate::crafted::{Crafted, crafted};
+use crate::crafted::{Crafted, crafted, without_index};
 
 /// A malformed store.
 #[derive(Debug, Clone)]
@@ -49,12 +49,15 @@ impl Case {
 #[must_use]
 pub fn cases() -> Vec<Case> {
     let mut cases = by_hand::cases();
-    cases.extend(of_fields());
+    let pristine = crafted();
+    let all = [&INSTANCES[..], &MORE_INSTANCES, &runs(&pristine)].concat();
+    cases.extend(of_fields(&pristine, &all, ""));
+    cases.extend(of_fields(&without_index(), &OLD_INSTANCES, ", without an index"));
     cases
 }
 
 /// Structures of the crafted store: the name in SPEC.md, the block, and where in the block.
-const INSTANCES: [(&str, &str, usize); 40] = [
+const INSTANCES: [(&str, &str, usize); 51] = [
     ("RootSlot", "root slot 0", 0),
     ("RootSlot", "root slot 1", 0),
     ("Reference", "root slot 1", 48),
@@ -87,9 +90,22 @@ const INSTANCES: [(&str, &str, usize); 40] = [
     ("Reference", "root of orders", 464),
     ("CatalogPageHeader", "catalog page 0", 64),
     ("CatalogEntry", "catalog page 0", 96),
+    // Opening does not read this one.
+    ("CatalogPageHeader", "catalog page 2", 64),
+    ("CatalogEntry", "catalog page 2", 96),
+    ("BlockHeader", "catalog page 2", 0),
     ("CheckpointHeader", "checkpoint", 64),
     ("SegmentEntry", "checkpoint", 192),
     ("Reference", "checkpoint", 240),
+    ("PageEntry", "checkpoint", 384),
+    ("PageEntry", "checkpoint", 416),
+    ("PageEntry", "checkpoint", 448),
+    ("KeyRun", "checkpoint", 480),
+    ("Reference", "checkpoint", 576),
+    ("SlabHeader", "slab of names", 64),
+    ("NodeEntry", "root of names", 448),
+    // Behind the header of its buffer.
+    ("KeyPage", "slab of names", 264),
     ("CommitHeader", "commit 8", 64),
     ("CommitHeader", "commit 13", 64),
     ("Frame", "commit 8", 128),
@@ -112,6 +128,16 @@ const MORE_INSTANCES: [(&str, &str, usize); 9] = [
     ("CompressedBatch", "slab 1 of orders", 272),
 ];
 
+/// Structures of the store as it was before there was an index of the catalog, of which they are read without it.
+const OLD_INSTANCES: [(&str, &str, usize); 6] = [
+    ("CheckpointHeader", "checkpoint", 64),
+    ("CatalogPageHeader", "catalog page 0", 64),
+    ("CatalogPageHeader", "catalog page 2", 64),
+    ("CatalogEntry", "catalog page 0", 96),
+    ("CatalogEntry", "catalog page 2", 96),
+    ("Reference", "checkpoint", 336),
+];
+
 /// The index of a slab with batches stands where its head says.
 fn runs(pristine: &Crafted) -> Vec<(&'static str, &'static str, usize)> {
     let name = "slab 1 of orders";
@@ -126,10 +152,10 @@ fn layout(name: &str) -> &'static StructLayout {
     found.unwrap_or_else(|| panic!("the format has no {name}"))
 }
 
-fn of_fields() -> Vec<Case> {
-    let pristine = crafted();
+/// One of a few values in each field of some structures of a store.
+fn of_fields(pristine: &Crafted, instances: &[(&str, &str, usize)], of_what: &str) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (structure, block, at) in INSTANCES.iter().chain(&MORE_INSTANCES).chain(&runs(&pristine)) {
+    for (structure, block, at) in instances {
         let place = pristine.place(block);
         for field in layout(structure).fields.iter().filter(|field| field.bytes <= 8) {
             // Checksums are made to fit; a wrong one is what tests of bit rot are about.
@@ -156,8 +182,11 @@ fn of_fields() -> Vec<Case> {
                 let mut store = pristine.clone();
                 let bytes = &value.to_le_bytes()[..field.bytes];
                 store.files[place.file].1[from..from + field.bytes].copy_from_slice(bytes);
-                bless::bless(&mut store, &pristine);
-                let name = format!("{structure} at {at} of {block}: {} is {words}", field.name);
+                bless::bless(&mut store, pristine);
+                let name = format!(
+                    "{structure} at {at} of {block}: {} is {words}{of_what}",
+                    field.name
+                );
                 cases.push(Case::of(name, store));
             }
         }

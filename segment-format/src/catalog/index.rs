@@ -49,6 +49,14 @@ impl PageEntry {
         page_of(log) == self.page && self.logs & bit_of(log) != 0
     }
 
+    /// The greatest id of a log on it, or the greatest of all where that is none; 0 of a page without logs.
+    fn last_log(&self) -> u64 {
+        let last_place = u64::from(self.logs.checked_ilog2().unwrap_or(0));
+        self.page
+            .saturating_mul(CATALOG_PAGE_LOGS)
+            .saturating_add(last_place)
+    }
+
     pub(crate) fn to_raw(self) -> RawPageEntry {
         RawPageEntry {
             page: U64::new(self.page),
@@ -120,6 +128,8 @@ impl CatalogIndex {
             RULES.require(logs != 0, Rule::Zero, at, 1, 0)?;
             let (logs, named) = (u64::from(logs), u64::from(entry.named));
             RULES.require(named <= logs, Rule::Bounds, at, logs, named)?;
+            let (last, next) = (entry.last_log(), next_log.get());
+            RULES.require(last < next, Rule::Bounds, at, next, last)?;
         }
         self.names.iter().try_for_each(|run| {
             run.check(at)?;

@@ -12,7 +12,7 @@ use crate::block::{
 use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Found, Rule, Structure};
 use crate::ids::{LogId, Offset, Version};
-use crate::limits::{CATALOG_PAGE_LOGS, NAME_BYTES_MAX, SETTINGS_BYTES_MAX};
+use crate::limits::{CATALOG_PAGE_LOGS, LOG_ID_MAX, NAME_BYTES_MAX, SETTINGS_BYTES_MAX};
 use crate::name::LogName;
 use crate::reference::{RawReference, Reference};
 use zerocopy::IntoBytes;
@@ -170,6 +170,8 @@ impl CatalogEntryView<'_> {
     fn check(&self, page: u64, at: u64) -> Result<(), FormatError> {
         let own_page = page_of(self.log);
         RULES.require(own_page == page, Rule::Bounds, at, page, own_page)?;
+        let log = self.log.get();
+        RULES.require(log <= LOG_ID_MAX, Rule::Bounds, at, LOG_ID_MAX, log)?;
         let (known, flags) = (u64::from(CATALOG_FLAG_SNAPSHOT), u64::from(self.flags));
         RULES.require(flags & !known == 0, Rule::Flags, at, known, flags)?;
         let end = self.end_offset.get();
@@ -604,6 +606,13 @@ mod tests {
             entries: vec![good(), good()],
         };
         assert_eq!(encoded(&twice).unwrap_err().rule, Rule::Order);
+        for (log, is_allowed) in [(LOG_ID_MAX, true), (u64::MAX, false)] {
+            let last = CatalogPage {
+                page: page_of(LogId::new(log)),
+                entries: vec![entry(log, "a", b"")],
+            };
+            assert_eq!(encoded(&last).is_ok(), is_allowed, "{log}");
+        }
     }
 
     #[test]

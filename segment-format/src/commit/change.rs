@@ -8,7 +8,7 @@ use crate::block::{BlockKind, Filler};
 use crate::convert::{index, narrow, part, read, wide};
 use crate::error::{FormatError, Rule, Structure};
 use crate::ids::{LogId, Offset};
-use crate::limits::{NAME_BYTES_MAX, SETTINGS_BYTES_MAX};
+use crate::limits::{LOG_ID_MAX, NAME_BYTES_MAX, SETTINGS_BYTES_MAX};
 use crate::reference::Reference;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -294,8 +294,10 @@ impl<'a> Change<'a> {
     /// The rules that hold before writing and after reading. Positions are from the beginning of the change.
     fn check(&self) -> Result<(), FormatError> {
         match *self {
-            Self::CreateLog { name, settings, .. } => {
-                check_name(name, 16).and_then(|()| check_settings(settings, 20))
+            Self::CreateLog { log, name, settings } => {
+                check_new_log(log)?;
+                check_name(name, 16)?;
+                check_settings(settings, 20)
             }
             Self::SetSettings { settings, .. } => check_settings(settings, 4),
             Self::DeleteRange { first, end, .. } | Self::Replace { first, end, .. } => {
@@ -310,6 +312,7 @@ impl<'a> Change<'a> {
             } => {
                 // A log begins behind its origin: no log can show itself.
                 RULES.require(log > origin, Rule::Order, 16, log.get(), origin.get())?;
+                check_new_log(log)?;
                 check_name(name, 32)?;
                 check_settings(settings, 36)
             }
@@ -327,6 +330,10 @@ impl<'a> Change<'a> {
             Self::DropLog { .. } | Self::Retain { .. } | Self::Unknown { .. } => Ok(()),
         }
     }
+}
+
+fn check_new_log(log: LogId) -> Result<(), FormatError> {
+    RULES.require(log.get() <= LOG_ID_MAX, Rule::Bounds, 8, LOG_ID_MAX, log.get())
 }
 
 /// A payload that is one structure.

@@ -3,6 +3,7 @@ use crate::block::{BlockKind, Sealed, decode_block_header};
 use crate::buffer::{BufferFields, ValueType};
 use crate::error::Found;
 use crate::ids::{Crc, Version};
+use crate::limits::LOG_ID_MAX;
 use crate::testing::{assert_block_is_guarded, bless, identity, place};
 use proptest::prelude::*;
 
@@ -306,8 +307,12 @@ fn patched(change: &Change<'_>, at: usize, patch: &[u8]) -> Result<(), Rule> {
 
 #[test]
 fn edits_with_hostile_numbers_are_refused() {
-    let [_, drop, _, delete, retain, snapshot, fork, splice, _] = &CHANGES;
+    let [create, drop, _, delete, retain, snapshot, fork, splice, _] = &CHANGES;
     let (low, high) = ([0; 8], [0xFF; 8]);
+    for change in [create, fork] {
+        assert_eq!(patched(change, 8, &high), Err(Rule::Bounds), "the last id");
+        assert_eq!(patched(change, 8, &LOG_ID_MAX.to_le_bytes()), Ok(()));
+    }
     for change in [drop, delete, retain, splice] {
         assert_eq!(patched(change, 2, &[1]), Err(Rule::Flags), "{change:?}");
         let bytes = change.encoded_bytes() - 16;
