@@ -356,6 +356,10 @@ impl MappedSlabs {
                 let Found::Valid(layout) = slab else {
                     return Err("a slab does not parse".into());
                 };
+                // The names of logs are in slabs that are of no log.
+                if layout.log().get() == 0 {
+                    continue;
+                }
                 let end = start + layout.body_end() as usize;
                 bodies.push((
                     layout.first_offset().get(),
