@@ -46,6 +46,7 @@ pub(crate) const SERIES: [SeriesPlan; 7] = [
         bytes: false,
         tasks: &[Task::CommitSome, Task::CommitAll],
         remark: "A transaction puts a message of 100 B into each of 100 logs (all, where there are fewer), or into each of all, durably. \
+                 Each log was appended to once before, in transactions over 100, which is the line of the first time: it is read and made then. \
                  The memory of tails is 1 GiB. The limit is a bare durable write of the same bytes. The cost is that of a message.",
     },
     SeriesPlan {
