@@ -16,6 +16,7 @@ use crate::flush::Progress;
 use crate::log::{LogState, Root, TailState};
 use crate::options::WhenFull;
 use crate::region::chunk::{Chunk, ChunkWriter};
+use crate::source::COPIED_TAIL_BYTES_MAX;
 
 /// How much larger the next chunk of a log is.
 const GROWTH: u64 = 4;
@@ -105,15 +106,7 @@ impl Core {
     ) -> Result<Room> {
         self.segments.check_reserve()?;
         let root = log.root();
-        let stored = match root.tail.as_ref().map(|tail| self.tail_body(log, tail)) {
-            // What cannot be copied stays where it is: reading it goes on to tell, and appending goes on behind it. So
-            // does what has deleted messages in it, which a chunk cannot hold.
-            Some(Err(Error::Damaged(_))) | Some(Ok(None)) => {
-                self.tail_into_tree(log)?;
-                None
-            }
-            stored => stored.transpose()?.flatten(),
-        };
+        let stored = self.take_up_tail(log, &root)?;
         let body = stored.as_ref().map_or(0, |stored| stored.body.len() as u64);
         let kept = stored.as_ref().map_or(0, |stored| stored.count);
         let wanted = self
@@ -283,6 +276,41 @@ struct StoredTail {
 }
 
 impl Core {
+    /// Has the system begin to read what appending to a log of which nothing is in memory takes: its tail slab, or what of it and of the
+    /// tree it takes to put that there. A hint, which waits for nothing.
+    pub(crate) fn announce_tail(&self, log: &LogState) {
+        let root = log.root();
+        let Some(tail) = &root.tail else { return };
+        let slab = tail.slab.reference();
+        if slab.bytes.get() <= COPIED_TAIL_BYTES_MAX {
+            self.source.announce_beside(slab);
+            return;
+        }
+        self.source.announce_ends(&[*slab]);
+        if let Some(node) = root.tree.reference().filter(|node| !node.is_empty()) {
+            self.source.announce_beside(&node);
+        }
+    }
+
+    /// The messages of the tail slab, if appending is to go on behind them in memory. Else the slab becomes a part of the tree, and
+    /// appending goes on behind it: if it is large enough for that; if it cannot be copied, so that reading it goes on to tell; if
+    /// it has deleted messages in it, which a chunk cannot hold.
+    fn take_up_tail(&self, log: &Arc<LogState>, root: &Root) -> Result<Option<StoredTail>> {
+        let Some(tail) = &root.tail else {
+            return Ok(None);
+        };
+        // In the tree it would stay as it is, and tails are not compressed.
+        let is_to_grow = log.compression().is_some() || weakened!("large-tail-copied");
+        if is_to_grow || tail.slab.reference().bytes.get() <= COPIED_TAIL_BYTES_MAX {
+            match self.tail_body(log, tail) {
+                Err(Error::Damaged(_)) | Ok(None) => {}
+                stored => return stored,
+            }
+        }
+        self.tail_into_tree(log)?;
+        Ok(None)
+    }
+
     /// `None` if some of its messages are deleted.
     fn tail_body(&self, log: &LogState, tail: &crate::log::TailSlab) -> Result<Option<StoredTail>> {
         let offsets = tail.first..tail.first.saturating_add(tail.count);

@@ -30,14 +30,15 @@ use crate::tree::TreeError;
 const END_BYTES: usize = 16 << 10;
 
 /// Copies of so many bytes at most are of the heap, and not of maps of their own.
-const HEAP_COPY_BYTES_MAX: usize = 16 << 10;
+const HEAP_COPY_BYTES_MAX: usize = 64 << 10;
 
-/// A tail slab that is to be copied out is read so, and not through a map, if it has at most so many bytes.
-const COPIED_TAIL_BYTES_MAX: u64 = 64 << 10;
+/// A tail slab of more bytes is worth a place in the tree: who appends behind it has it stay as it is. Up to so many it is copied out, and
+/// read for that by a call, and not through a map.
+pub(crate) const COPIED_TAIL_BYTES_MAX: u64 = 64 << 10;
 
-/// A checkpoint puts the tails of many quiet logs one behind the other. Who needs one from the device has so much around it read
-/// along: a multiple of a page, and a power of two.
-const TAILS_BESIDE_BYTES: u64 = 128 << 10;
+/// A checkpoint puts the tails of many quiet logs one behind the other, and so their nodes. Who needs one from the device has so much
+/// around it read along: a multiple of a page, and a power of two.
+const BESIDE_BYTES: u64 = 128 << 10;
 
 /// Gives the bytes of slabs and nodes over the table of segments.
 #[derive(Debug)]
@@ -149,7 +150,7 @@ impl StoreSource {
     }
 
     /// A tail slab, to be copied out. A small one that nobody has open is read by a call of its own, and not opened for others:
-    /// who copies it out puts what he makes of it in its place. If the device is to be asked, then for the tails beside it too.
+    /// who copies it out puts what he makes of it in its place.
     ///
     /// # Errors
     /// As of opening it.
@@ -162,23 +163,22 @@ impl StoreSource {
         if let Some(opened) = opened {
             return Ok(opened.share());
         }
-        self.announce_beside(reference);
         let bytes = self.copy(reference)?;
         Ok(Arc::new(OpenSlab::of_bytes(reference, bytes, self.store_id())?))
     }
 
-    /// Has the system read what lies around a small slab with it, if that is not in memory. A hint.
-    fn announce_beside(&self, reference: &Reference) {
+    /// Has the system read what lies around a small block with it, if that is not in memory. A hint.
+    pub(crate) fn announce_beside(&self, reference: &Reference) {
         let Ok(segment) = self.segment(reference) else {
             return;
         };
         let position = reference.position.get();
-        let slab = position..position.saturating_add(reference.bytes.get());
+        let block = position..position.saturating_add(reference.bytes.get());
         let page = PAGE_BYTES as u64;
-        let pages = slab.start - slab.start % page..slab.end.next_multiple_of(page);
+        let pages = block.start - block.start % page..block.end.next_multiple_of(page);
         if segment.file.cached_bytes(&pages) != Some(pages.end - pages.start) {
-            let start = slab.start - slab.start % TAILS_BESIDE_BYTES;
-            let end = start.saturating_add(TAILS_BESIDE_BYTES).max(slab.end);
+            let start = block.start - block.start % BESIDE_BYTES;
+            let end = start.saturating_add(BESIDE_BYTES).max(block.end);
             advise(Some((Arc::clone(&segment), start..end.min(segment.bytes))));
         }
     }

@@ -363,6 +363,9 @@ impl Core {
             }
             let mut staged: Vec<StagedLog> = Vec::with_capacity(parts.list().len());
             let tails = LogState::intrude_all(logs());
+            // For all of them before any is waited for, so that the device reads them side by side.
+            let cold = logs().zip(&tails).filter(|(_, tail)| tail.writer.is_none());
+            cold.for_each(|(log, _)| self.announce_tail(log));
             let mut judgements = self.judge_parts(parts)?;
             let mut has_memory = true;
             for (place, (part, tail)) in parts.list().iter().zip(tails).enumerate() {

@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use lanterman::{Background, Durability, NewMessage, Options, Store};
+mod common;
+
+use std::sync::Arc;
+
+use lanterman::{Background, Compression, Durability, NewMessage, Options, Store};
 
 fn open(path: &std::path::Path) -> Store {
     Options::new().open_copying(path).unwrap()
@@ -187,4 +191,42 @@ fn slabs_that_take_the_place_of_journaled_messages_end_the_chunks_that_replay_ma
     while again.step().unwrap() {}
     again.checkpoint().unwrap();
     assert_eq!(values(&again, "events").len(), 130);
+}
+
+#[test]
+fn a_large_tail_is_not_written_again_by_who_appends_behind_it() {
+    let disk = common::memory();
+    let open = || {
+        let options = common::large_slabs().disk(Arc::clone(&disk) as Arc<_>);
+        options.open_copying(common::PATH).unwrap()
+    };
+    let store = open();
+    // Together some 200 KiB, of slabs that may have 1 MiB, in a log that is compressed later.
+    common::append(&store, "events", 0..1000);
+    common::append(&store, "compressed", 0..1000);
+    store.close().unwrap();
+    let mut end = 1000;
+    for round in 0..3 {
+        let store = open();
+        common::append(&store, "events", end..end + 10);
+        let receipt = store.checkpoint().unwrap().unwrap();
+        assert!(
+            receipt.bytes < 64 << 10,
+            "{} bytes in round {round}",
+            receipt.bytes
+        );
+        end += 10;
+        assert_eq!(common::check_values(&store, "events", 0), end);
+        store.close().unwrap();
+        assert_eq!(common::check_values(&open(), "events", 0), end);
+    }
+    let store = open();
+    store
+        .set_compression("compressed", Some(&Compression::lz4()))
+        .unwrap();
+    common::append(&store, "compressed", 1000..1010);
+    // What comes into the tree as it stands is never compressed.
+    let receipt = store.checkpoint().unwrap().unwrap();
+    assert!(receipt.bytes > 64 << 10, "{} bytes", receipt.bytes);
+    assert_eq!(common::check_values(&store, "compressed", 0), 1010);
 }

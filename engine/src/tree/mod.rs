@@ -127,7 +127,6 @@ impl Tree {
     }
 
     /// Where the root is on the disk: [`Reference::EMPTY`] of the empty tree, `None` while it is not written.
-    #[cfg(test)]
     pub(crate) fn reference(&self) -> Option<Reference> {
         match &self.root {
             None => Some(Reference::EMPTY),
