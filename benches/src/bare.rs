@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU8;
 
 use io_uring::{IoUring, opcode, squeue, types};
 use lanterman_format::block::BlockKind;
+use lanterman_format::catalog::NO_LOG;
 use lanterman_format::error::Found;
 use lanterman_format::scan::scan;
 use lanterman_format::segment::SegmentHeader;
@@ -357,7 +358,7 @@ impl MappedSlabs {
                     return Err("a slab does not parse".into());
                 };
                 // The names of logs are in slabs that are of no log.
-                if layout.log().get() == 0 {
+                if layout.log() == NO_LOG {
                     continue;
                 }
                 let end = start + layout.body_end() as usize;

@@ -104,7 +104,7 @@ impl Core {
         let Some(tail) = &root.tail else {
             return Ok(false);
         };
-        self.announce_tail(log);
+        self.announce_tail(root);
         let opened = self.source.open_tail(&tail.slab);
         let opened = opened.map_err(|error| self.slab_error(log, None, error))?;
         Ok(opened.layout().summary().types.contains(ValueType::PART))

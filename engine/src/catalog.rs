@@ -285,7 +285,7 @@ impl Catalog {
     fn look_at_dormant(&self, mut look: impl FnMut(&Arc<LogState>)) {
         let mut from = 0;
         loop {
-            let found = self.dormant.read().page_from(from, &self.source);
+            let found = self.dormant.read().pages_from(from, &self.source).next();
             let Some((number, page)) = found else { return };
             match page {
                 Ok(page) => page.made().for_each(|log| look(&log)),
@@ -350,13 +350,11 @@ impl Catalog {
         let mut names: Vec<_> = named
             .map(|committed| committed.log.name.as_str().to_owned())
             .collect();
-        let mut from = 0;
-        while let Some((number, page)) = dormant.page_from(from, &self.source) {
+        for (_, page) in dormant.pages_from(0, &self.source) {
             match page {
                 Ok(page) => names.extend(page.entries().map(|entry| entry.name.to_owned())),
                 Err(error) => self.note_damage(error),
             }
-            from = number.saturating_add(1);
         }
         names
     }
@@ -412,12 +410,9 @@ impl Catalog {
     /// # Errors
     /// [`Error::Damaged`] if a file says that there is none left.
     pub(crate) fn new_log(&self) -> Result<LogId> {
-        let following = |number: u64| number.checked_add(1);
-        let taken = self
-            .next_log
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, following);
-        let used_up = |number| self.source.segments().used_up(Structure::Checkpoint, number);
-        taken.map(LogId::new).map_err(used_up)
+        let segments = self.source.segments();
+        let taken = segments.take_number(&self.next_log, Structure::Checkpoint);
+        taken.map(LogId::new)
     }
 
     /// Lets a log be found: by its name, or by its label if it is a named snapshot.

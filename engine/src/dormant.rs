@@ -101,12 +101,17 @@ impl Dormant {
         self.logs.iter().flat_map(of_page).collect()
     }
 
-    /// The first page from that number on that has dormant logs, by its number.
-    pub(crate) fn page_from(&self, number: u64, source: &StoreSource) -> Option<(u64, Result<DormantPage>)> {
-        let (number, logs) = self.logs.range(number..).next()?;
-        let page = self.page(*number, source);
-        let page = page.map(|entries| DormantPage { entries, logs: *logs });
-        Some((*number, page))
+    /// The pages from that number on that have dormant logs, with their numbers, each read when it is asked for.
+    pub(crate) fn pages_from(
+        &self,
+        number: u64,
+        source: &StoreSource,
+    ) -> impl Iterator<Item = (u64, Result<DormantPage>)> {
+        self.logs.range(number..).map(|(number, logs)| {
+            let page = self.page(*number, source);
+            let page = page.map(|entries| DormantPage { entries, logs: *logs });
+            (*number, page)
+        })
     }
 
     fn page(&self, number: u64, source: &StoreSource) -> Result<Arc<PackedPage>> {

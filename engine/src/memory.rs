@@ -278,8 +278,7 @@ struct StoredTail {
 impl Core {
     /// Has the system begin to read what appending to a log of which nothing is in memory takes: its tail slab, or what of it and of the
     /// tree it takes to put that there. A hint, which waits for nothing.
-    pub(crate) fn announce_tail(&self, log: &LogState) {
-        let root = log.root();
+    pub(crate) fn announce_tail(&self, root: &Root) {
         let Some(tail) = &root.tail else { return };
         let slab = tail.slab.reference();
         if slab.bytes.get() <= COPIED_TAIL_BYTES_MAX {

@@ -156,11 +156,10 @@ impl StoreSource {
     /// As of opening it.
     pub(crate) fn open_tail(&self, tail: &SlabHandle) -> Result<Arc<OpenSlab>, SlabError> {
         let reference = tail.reference();
-        let opened = match tail.opened() {
-            None if reference.bytes.get() > COPIED_TAIL_BYTES_MAX => Some(tail.open(self)?),
-            opened => opened,
-        };
-        if let Some(opened) = opened {
+        if reference.bytes.get() > COPIED_TAIL_BYTES_MAX {
+            return Ok(tail.open(self)?.share());
+        }
+        if let Some(opened) = tail.opened() {
             return Ok(opened.share());
         }
         let bytes = self.copy(reference)?;

@@ -365,7 +365,7 @@ impl Core {
             let tails = LogState::intrude_all(logs());
             // For all of them before any is waited for, so that the device reads them side by side.
             let cold = logs().zip(&tails).filter(|(_, tail)| tail.writer.is_none());
-            cold.for_each(|(log, _)| self.announce_tail(log));
+            cold.for_each(|(log, _)| self.announce_tail(&log.root()));
             let mut judgements = self.judge_parts(parts)?;
             let mut has_memory = true;
             for (place, (part, tail)) in parts.list().iter().zip(tails).enumerate() {

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::model::Random;
 use common::{memory, small, value};
 use lanterman::disk::{Disk, MemoryDisk, OpenMode, Sync, read_full_at};
 use lanterman::{Background, Durability, Error, ErrorKind, Options, Store};
@@ -240,18 +241,6 @@ fn a_power_cut_while_a_loss_is_accepted_changes_nothing_of_what_is_lost() {
     assert_eq!(look(&common::open_on(again), "events").1, alone(6));
 }
 
-/// A generator whose seed a failure prints.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
-
 const LOGS: [&str; 3] = ["a", "b", "c"];
 
 /// Slabs and journal blocks large enough that some commits adopt slabs.
@@ -266,26 +255,26 @@ fn larger(disk: &Arc<MemoryDisk>) -> Options {
 }
 
 /// Messages, small and many, commits of both levels, slabs that are adopted, checkpoints; every log goes on at the end.
-fn mixed(dice: &mut Dice, disk: &Arc<MemoryDisk>) -> [u64; 3] {
+fn mixed(random: &mut Random, disk: &Arc<MemoryDisk>) -> [u64; 3] {
     let store = larger(disk).open_copying(common::PATH).unwrap();
     let mut ends = [0; 3];
     for _ in 0..30 {
-        let log = dice.below(3) as usize;
+        let log = random.below(3) as usize;
         let mut writer = store.writer(LOGS[log]).unwrap();
-        let count = if dice.below(4) == 0 {
+        let count = if random.below(4) == 0 {
             2000
         } else {
-            1 + dice.below(40)
+            1 + random.below(40)
         };
         for _ in 0..count {
             writer.append(&value(ends[log])).unwrap();
             ends[log] += 1;
         }
         writer.commit(Durability::Disk).unwrap();
-        if dice.below(12) == 0 {
+        if random.below(12) == 0 {
             store.checkpoint().unwrap();
         }
-        if dice.below(3) == 0 {
+        if random.below(3) == 0 {
             while store.step().unwrap() {}
         }
     }
@@ -313,14 +302,14 @@ fn blocks_destroyed_at_random_cost_their_own_messages_alone() {
     let mut damaged_runs = 0;
     for seed in seeds {
         println!("LANTERMAN_SEED={seed}");
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Random::from_seed(seed);
         let disk = memory();
-        let ends = mixed(&mut dice, &disk);
+        let ends = mixed(&mut random, &disk);
         let disk = Arc::new(disk.kill_image().unwrap());
         let blocks = blocks(&disk);
-        for _ in 0..=dice.below(3) {
+        for _ in 0..=random.below(3) {
             // Not the last four: with nothing behind that knew them durable, they would be a torn end.
-            let victim = dice.below(blocks.len() as u64 - 4) as usize;
+            let victim = random.below(blocks.len() as u64 - 4) as usize;
             destroy(&disk, &blocks[victim]);
         }
         let read = LOGS.map(|log| {

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::model::Random;
 use common::{PATH, append, check_values, memory, open_on, small};
 use lanterman::disk::{Disk, FaultyDisk, MemoryDisk, OpenMode, OperationKind, Sync, read_full_at};
 use lanterman::{Error, Store};
@@ -25,18 +26,6 @@ use lanterman_format::checkpoint::Checkpoint;
 use lanterman_format::reference::Reference;
 use lanterman_format::root_slot::{ROOT_SLOT_BYTES, RootSlot};
 use lanterman_format::{BlockKind, FileKind, name::segment_file_name};
-
-/// Numbers that follow from a seed (Marsaglia, Xorshift RNGs, 2003).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 fn seed() -> u64 {
     let told = std::env::var("LANTERMAN_SEED").ok();
@@ -115,7 +104,7 @@ fn work(store: &Store, model: &mut Model, random: &mut Random, next_value: &mut 
 #[test]
 fn each_name_leads_to_its_newest_log_after_any_number_of_openings() {
     println!("LANTERMAN_SEED={}", seed());
-    let mut random = Random(seed().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random::from_seed(seed());
     let (mut model, mut next_value) = (Model::new(), 0);
     let mut disk = memory();
     for opening in 0..60 {

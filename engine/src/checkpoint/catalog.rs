@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lanterman_format::block::BlockKind;
 use lanterman_format::catalog::{
-    CATALOG_ENTRIES_POSITION, CatalogEntry, CatalogEntryView, CatalogIndex, PackedPage, page_of,
+    CATALOG_ENTRIES_POSITION, CatalogEntry, CatalogEntryView, CatalogIndex, NO_LOG, PackedPage, page_of,
 };
 use lanterman_format::ids::LogId;
 use lanterman_format::reference::Reference;
@@ -16,9 +16,6 @@ use crate::error::{Error, Result};
 use crate::keys::{KeyRun, KeyStream, KeyedPlace, MergedKeys, RunCursor, RunWriter};
 use crate::listed::{ChangedPages, Listed, ListedPages, NameRuns, NewListing, NewNames, name_error};
 use crate::tree::NodeWrites;
-
-/// The slabs of runs of names are of no log.
-const NO_LOG: LogId = LogId::new(0);
 
 impl Core {
     /// Writes the pages of the catalog that changed, and the names of logs that are new.
@@ -106,8 +103,8 @@ impl Core {
         let mut names = NewNames::default();
         for page in listing.pages.values() {
             let number = page.told.page;
-            let written = listing.written.iter().find(|page| page.page() == number);
-            let entries = match written {
+            let written = listing.written.binary_search_by_key(&number, |page| page.page());
+            let entries = match written.ok().and_then(|place| listing.written.get(place)) {
                 Some(written) => Some(Arc::clone(written)),
                 None => before.page(number, &self.segments)?,
             };

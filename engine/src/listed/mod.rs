@@ -96,7 +96,7 @@ impl Listed {
 #[derive(Debug, Default)]
 pub(crate) struct NewListing {
     pub(crate) pages: ListedPages,
-    /// Pages that were written for it.
+    /// Pages that were written for it, by rising numbers.
     pub(crate) written: Vec<Arc<PackedPage>>,
     /// Pages that have no log any more.
     emptied: Vec<u64>,

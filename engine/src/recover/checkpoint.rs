@@ -255,9 +255,8 @@ pub(crate) fn restore_logs(
         if let Some(last) = page.last() {
             catalog.raise_next_log(last.get().saturating_add(1));
         }
-        let is_needed = |entry: &CatalogEntryView<'_>| entry.is_snapshot() || !entry.settings.is_empty();
         let made = page.entries();
-        made.filter(|entry| make == Make::All || is_needed(entry))
+        made.filter(|entry| make == Make::All || entry.is_needed())
             .try_for_each(|entry| restore_log(table, catalog, listed, &entry))?;
     }
     Ok(())

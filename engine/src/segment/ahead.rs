@@ -104,7 +104,7 @@ impl SegmentTable {
         if bytes == 0 || self.has_spare(SegmentKind::Journal, bytes) {
             return Ok(None);
         }
-        let (path, bytes) = match self.reserve_room(self.take_number()?, bytes, bytes) {
+        let (path, bytes) = match self.reserve_room(self.take_segment_number()?, bytes, bytes) {
             Err(Error::StorageFull { .. }) => return Ok(None),
             reserved => reserved?,
         };

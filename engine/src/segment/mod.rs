@@ -437,7 +437,7 @@ impl SegmentTable {
         first_version: Version,
         time_ms: i64,
     ) -> Result<Arc<SegmentFile>> {
-        let id = self.take_number()?;
+        let id = self.take_segment_number()?;
         let spare = self.take_spare(kind, bytes);
         let (temporary, generation, bytes) = match spare {
             Some(mut spare) => {
@@ -490,26 +490,26 @@ impl SegmentTable {
     }
 
     /// A number for a new segment.
-    fn take_number(&self) -> Result<SegmentId> {
-        let following = |number: u64| number.checked_add(1);
-        let taken = self
-            .next
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, following);
-        let used_up = |number| self.used_up(Structure::SegmentHeader, number);
-        taken.map(SegmentId::new).map_err(used_up)
+    fn take_segment_number(&self) -> Result<SegmentId> {
+        let taken = self.take_number(&self.next, Structure::SegmentHeader);
+        taken.map(SegmentId::new)
     }
 
-    /// Numbers that some file has used up are damage: no store lives to count so far.
-    pub(crate) fn used_up(&self, structure: Structure, number: u64) -> Error {
-        Error::Damaged(Box::new(Damage {
-            path: self.directory.clone(),
-            segment: (structure == Structure::SegmentHeader).then(|| SegmentId::new(number)),
-            position: Position::new(0),
-            bytes: 0,
-            log: None,
-            offsets: None,
-            source: crate::rules::too_long(structure, u64::MAX.saturating_sub(1), number),
-        }))
+    /// The next number for what `structure` numbers. Numbers that some file has used up are damage: no store lives to count so far.
+    pub(crate) fn take_number(&self, next: &AtomicU64, structure: Structure) -> Result<u64> {
+        let following = |number: u64| number.checked_add(1);
+        let taken = next.fetch_update(Ordering::AcqRel, Ordering::Acquire, following);
+        taken.map_err(|number| {
+            Error::Damaged(Box::new(Damage {
+                path: self.directory.clone(),
+                segment: (structure == Structure::SegmentHeader).then(|| SegmentId::new(number)),
+                position: Position::new(0),
+                bytes: 0,
+                log: None,
+                offsets: None,
+                source: crate::rules::too_long(structure, u64::MAX.saturating_sub(1), number),
+            }))
+        })
     }
 
     /// Notes a segment of slabs, as a checkpoint or its creation describes it.

@@ -129,7 +129,7 @@ impl SegmentTable {
             return true;
         }
         let make = || {
-            let id = self.take_number()?;
+            let id = self.take_segment_number()?;
             // Nothing is synced: a reserve that a power cut takes is made anew.
             let path = self.reserve_new(id, reserve.wanted)?;
             Ok(Spare {
@@ -246,7 +246,7 @@ impl SegmentTable {
         // Only a reservation tells for sure: what a file system calls free has quotas and metadata of its own in it. A power cut
         // may bring the file back, as a spare, so it is as long as one may be.
         let missing = missing.next_multiple_of(FIRST_BLOCK_POSITION);
-        match self.reserve_new(self.take_number()?, missing) {
+        match self.reserve_new(self.take_segment_number()?, missing) {
             Ok(path) => {
                 let removed = self.disk.unlink(&path);
                 removed.map_err(|source| Error::io("remove", &path, source))?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lanterman_format::block::aligned_block_bytes;
-use lanterman_format::catalog::encode_page;
+use lanterman_format::catalog::{NO_LOG, encode_page};
 use lanterman_format::gathered::{self, GATHERED_BODY_POSITION, next_slab_position};
 use lanterman_format::key_page::{KeyFilterBuilder, KeyPageBuilder, KeyPlace, key_hash};
 use lanterman_format::name::segment_file_name;
@@ -348,7 +348,7 @@ pub(super) fn name_run(segment: &mut Segment, names: &[(&str, u64)]) -> KeyRun {
         headers: Vec::new(),
     });
     let messages = Messages::of(&pages.collect::<Vec<_>>());
-    let slab = messages.write("slab of names", segment, 0, 0, CHECKPOINT_VERSION);
+    let slab = messages.write("slab of names", segment, NO_LOG.get(), 0, CHECKPOINT_VERSION);
     KeyRun {
         base: 0,
         first: 0,

@@ -6,7 +6,7 @@
 
 use zerocopy::little_endian::{U32, U64, U128};
 
-use super::page_of;
+use super::{CatalogEntryView, page_of};
 use crate::convert::{read, wide};
 use crate::error::{FormatError, Rule, Structure};
 use crate::ids::LogId;
@@ -38,12 +38,29 @@ pub struct PageEntry {
     pub needed: bool,
 }
 
+/// The log that slabs of runs of names are of: no log has this id.
+pub const NO_LOG: LogId = LogId::ZERO;
+
 /// The bit of a log among those of its page.
 pub const fn bit_of(log: LogId) -> u128 {
     1u128 << (log.get() % CATALOG_PAGE_LOGS)
 }
 
 impl PageEntry {
+    /// What is to be told of a page with these logs.
+    pub fn of<'a>(page: u64, entries: impl Iterator<Item = CatalogEntryView<'a>>) -> Self {
+        let mut told = Self {
+            page,
+            ..Self::default()
+        };
+        for entry in entries {
+            told.logs |= bit_of(entry.log);
+            told.named = told.named.saturating_add(u32::from(!entry.is_snapshot()));
+            told.needed |= entry.is_needed() && !crate::weakened!("needed-logs-untold");
+        }
+        told
+    }
+
     /// Whether the page has the log.
     pub const fn has(&self, log: LogId) -> bool {
         page_of(log) == self.page && self.logs & bit_of(log) != 0

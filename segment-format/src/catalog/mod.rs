@@ -3,7 +3,7 @@
 pub(crate) mod index;
 mod packed;
 
-pub use index::{CatalogIndex, PageEntry, bit_of};
+pub use index::{CatalogIndex, NO_LOG, PageEntry, bit_of};
 pub use packed::PackedPage;
 
 use crate::block::{
@@ -130,6 +130,11 @@ impl CatalogEntryView<'_> {
     /// Whether it is a named snapshot: a log to which nothing is added, and whose name may be that of other logs.
     pub const fn is_snapshot(&self) -> bool {
         self.flags & CATALOG_FLAG_SNAPSHOT != 0
+    }
+
+    /// Whether something is to be done about the log without anybody's asking for it: it has settings, or is a named snapshot.
+    pub const fn is_needed(&self) -> bool {
+        self.is_snapshot() || !self.settings.is_empty()
     }
 
     /// A copy that owns what it has.

@@ -3,7 +3,7 @@
 //! A store has an entry for each log, and most logs are not asked for: one allocation for up to 128 of them, in which an
 //! entry is found and decoded when it is needed.
 
-use super::index::{PageEntry, bit_of};
+use super::index::PageEntry;
 use super::{CATALOG_ENTRIES_POSITION, CatalogEntryView, RULES, StoredEntries, decode_entry, encode_page};
 use crate::block::{BlockIdentity, BlockKind, Place, Sealed, open_whole_block};
 use crate::convert::{index, narrow, part, wide};
@@ -87,17 +87,7 @@ impl PackedPage {
 
     /// What a checkpoint tells of it.
     pub fn told(&self) -> PageEntry {
-        let mut told = PageEntry {
-            page: self.page,
-            ..PageEntry::default()
-        };
-        for entry in self.entries() {
-            told.logs |= bit_of(entry.log);
-            told.named = told.named.saturating_add(u32::from(!entry.is_snapshot()));
-            let is_needed = entry.is_snapshot() || !entry.settings.is_empty();
-            told.needed |= is_needed && !crate::weakened!("needed-logs-untold");
-        }
-        told
+        PageEntry::of(self.page, self.entries())
     }
 
     /// How many entries it has.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lanterman_format::buffer::walk;
-use lanterman_format::catalog::{CATALOG_FLAG_SNAPSHOT, CatalogIndex, PageEntry, bit_of};
+use lanterman_format::catalog::{CatalogIndex, NO_LOG, PageEntry};
 use lanterman_format::key_page::KeyPageView;
 use lanterman_format::slab::SLAB_BODY_POSITION;
 use lanterman_format::{
@@ -14,9 +14,6 @@ use super::{Checker, Depth, finding_at};
 use crate::check::report::DamageKind;
 use crate::problem::Problem;
 
-/// The slabs of runs of names are of no log.
-const NO_LOG: u64 = 0;
-
 /// The logs that pages of the catalog have under a name.
 #[derive(Default)]
 pub(super) struct Named {
@@ -25,31 +22,17 @@ pub(super) struct Named {
 
 impl Named {
     pub(super) fn add(&mut self, entry: &CatalogEntry) {
-        if entry.flags & CATALOG_FLAG_SNAPSHOT == 0 {
+        if !entry.view().is_snapshot() {
             let name = entry.name.as_str().to_owned();
             self.names.insert(entry.log.get(), name);
         }
     }
 }
 
-fn told_of(page: &CatalogPage) -> PageEntry {
-    let mut told = PageEntry {
-        page: page.page,
-        ..PageEntry::default()
-    };
-    for entry in &page.entries {
-        let is_snapshot = entry.flags & CATALOG_FLAG_SNAPSHOT != 0;
-        told.logs |= bit_of(entry.log);
-        told.named += u32::from(!is_snapshot);
-        told.needed |= is_snapshot || !entry.settings.is_empty();
-    }
-    told
-}
-
 impl Checker<'_> {
     /// Compares a page with what the checkpoint tells of it.
     pub(super) fn told_page(&mut self, reference: &Reference, told: Option<&PageEntry>, page: &CatalogPage) {
-        let found = told_of(page);
+        let found = PageEntry::of(page.page, page.entries.iter().map(CatalogEntry::view));
         if told.is_some_and(|told| *told != found) {
             let detail = format!("page {} has other logs than the checkpoint tells", found.page);
             self.report
@@ -77,7 +60,7 @@ impl Checker<'_> {
         };
         let (before, messages) = (self.report.damage.len(), self.report.checked.messages);
         for run in &index.names {
-            self.tree(NO_LOG, &run.tree, 0..run.page_count)?;
+            self.tree(NO_LOG.get(), &run.tree, 0..run.page_count)?;
         }
         // Pages are messages of no log.
         self.report.checked.messages = messages;
